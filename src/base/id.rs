@@ -1,0 +1,108 @@
+//! Identifiers. Internal ids are integers that never leave the daemon; public ids are random and reveal nothing.
+
+use std::fmt;
+
+/// Declares a newtype over the integer key of a table.
+macro_rules! table_key {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )+};
+}
+
+table_key!(
+    /// A customer: a node of the hierarchy.
+    CustomerId,
+    /// An e-mail domain of a customer.
+    DomainId,
+    /// A mailbox `localpart@domain`.
+    MailboxId,
+    /// A folder of a mailbox.
+    FolderId,
+    /// The immutable bytes of a message, shared by all messages of one customer that refer to them.
+    BodyId,
+    /// A pack file.
+    PackId,
+    /// A mail store (volume).
+    StoreId,
+    /// An administrator.
+    AdministratorId,
+    /// A grant of a role to an administrator at a customer.
+    GrantId,
+    /// A bearer token of an administrator.
+    TokenId,
+);
+
+/// IMAP unique identifier (RFC 3501 section 2.3.1.1); never zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Uid(pub u32);
+
+/// Value that changes when a folder's UIDs lose their meaning (RFC 3501 section 2.3.1.1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct UidValidity(pub u32);
+
+/// Modification sequence (RFC 7162 section 3.1); at most 63 bits.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct ModSeq(pub u64);
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for UidValidity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ModSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Letters of public ids: Crockford's base 32 in lower case, no letters that are read as digits.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// `length` random characters of 5 bits each, from the operating system's generator.
+///
+/// # Panics
+/// When the operating system has no randomness to give, which leaves nothing safe to do.
+pub fn random_text(length: usize) -> String {
+    random_bytes(length).iter().map(|byte| ALPHABET[usize::from(byte & 31)] as char).collect()
+}
+
+/// `length` random bytes from the operating system's generator.
+///
+/// # Panics
+/// When the operating system has no randomness to give, which leaves nothing safe to do.
+#[allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "the one place that asks the system for randomness"
+)]
+pub fn random_bytes(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    bytes
+}
+
+/// A random public id (80 bits) such as `0k3v9t2m7x1q8r4z`.
+pub fn public_id() -> String {
+    random_text(16)
+}

@@ -1,0 +1,1 @@
+//! The roof: builds the rooms, binds listeners, drains on shutdown.

@@ -1,0 +1,87 @@
+//! What a service answers when it does not do what was asked. Each protocol maps it to its replies in one function.
+
+use crate::storage::StorageError;
+
+/// A resource that has a quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resource {
+    /// Octets of mail, uncompressed.
+    Bytes,
+    /// Number of messages.
+    Messages,
+    /// Number of mailboxes.
+    Mailboxes,
+    /// Number of aliases.
+    Aliases,
+    /// Number of domains.
+    Domains,
+    /// Number of child customers.
+    Customers,
+    /// Number of administrators.
+    Administrators,
+}
+
+/// Why a service refused or failed. The text is public: it names nothing the caller may not see.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// It does not exist, or the caller may not see it: one answer.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What was looked for, in the caller's own words.
+        what: String,
+    },
+    /// Visible, but the caller lacks the permission.
+    #[error("permission {permission} is missing")]
+    Forbidden {
+        /// The permission that would have been needed.
+        permission: &'static str,
+    },
+    /// It contradicts what is there.
+    #[error("{message}")]
+    Conflict {
+        /// What is in the way and what to do about it.
+        message: String,
+    },
+    /// A value is wrong.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field at fault.
+        field: &'static str,
+        /// What was expected and what came.
+        message: String,
+    },
+    /// A quota would be exceeded.
+    #[error("over quota: {limit}")]
+    OverQuota {
+        /// What would be exceeded.
+        resource: Resource,
+        /// The limit that refuses, named if the caller may see it, else "limited above your scope".
+        limit: String,
+    },
+    /// Switched off by a hold.
+    #[error("suspended")]
+    Suspended,
+    /// Too large, too many, too deep: a fixed bound of this server.
+    #[error("{0}")]
+    Limit(String),
+    /// Temporarily impossible (store stopped, database or remote store away); nothing was changed.
+    #[error("temporarily unavailable: {0}")]
+    Unavailable(String),
+    /// A defect or damaged data; details are in the log under the request id.
+    #[error("internal error")]
+    Internal(String),
+}
+
+impl From<StorageError> for ServiceError {
+    fn from(error: StorageError) -> Self {
+        if error.is_permanent() {
+            Self::Internal(error.to_string())
+        } else {
+            Self::Unavailable(error.to_string())
+        }
+    }
+}
+
+/// What services return.
+pub type Result<T> = std::result::Result<T, ServiceError>;

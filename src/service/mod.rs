@@ -1,0 +1,7 @@
+//! The services: who may, and what happens. They know no wire words and write no SQL.
+
+pub mod context;
+pub mod delivery;
+pub mod error;
+pub mod login;
+pub mod mailstore;

@@ -1,0 +1,1 @@
+//! SMTP receiving (RFC 5321) and LMTP (RFC 2033).

@@ -1,0 +1,1 @@
+//! Metadata: all SQL lives here, a file per aggregate.

@@ -1,0 +1,1 @@
+//! Packs: immutable files of compressed bodies.

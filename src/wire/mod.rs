@@ -1,0 +1,1 @@
+//! What the protocols share: listening, lines, SASL.
