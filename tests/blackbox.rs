@@ -1,4 +1,4 @@
-//! Black-box tests against a real daemon on port 0.
+//! Black-box tests: a real daemon per test, its sockets, its command line, and other people's programs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,3 +6,8 @@
     clippy::indexing_slicing,
     clippy::string_slice
 )]
+
+mod support;
+
+#[path = "blackbox/samples.rs"]
+mod samples;

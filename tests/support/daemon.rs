@@ -1,0 +1,349 @@
+//! A real daemon on a temporary directory: every listener on port 0, all state in one place, killed or stopped and
+//! started again on the same files.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::http::{self, Response};
+use super::imap::Imap;
+use super::pop3::Pop3;
+use super::postgres::Postgres;
+use super::programs::{Finished, run, wait, write};
+use super::smtp::{Dialect, Smtp};
+use super::{PATIENCE, wait_for};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_posthouse");
+
+/// The password of every mailbox that [`Daemon::mailbox`] makes.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// Lines of standard error that are kept for the message of a failing test.
+const LOG_LINES_MAX: usize = 200;
+
+/// Which database the daemon runs on.
+pub enum Database {
+    /// A file below the data directory.
+    Sqlite,
+    /// A server of its own.
+    Postgres(Postgres),
+}
+
+impl Database {
+    /// SQLite, and PostgreSQL where it is installed.
+    #[track_caller]
+    pub fn all() -> Vec<Self> {
+        std::iter::once(Self::Sqlite).chain(Postgres::start().map(Self::Postgres)).collect()
+    }
+}
+
+/// What a daemon is started with.
+pub struct Setup {
+    /// The database.
+    pub database: Database,
+    /// Lines put at the end of the configuration file.
+    pub configuration: String,
+    /// Where the data directory is made; nothing for the system's temporary directory.
+    pub parent: Option<PathBuf>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { database: Database::Sqlite, configuration: String::new(), parent: None }
+    }
+}
+
+/// A daemon and its directory.
+pub struct Daemon {
+    dir: tempfile::TempDir,
+    child: Option<Child>,
+    log: Arc<Mutex<VecDeque<String>>>,
+    listeners: HashMap<String, Vec<String>>,
+    certificate_pem: String,
+    // Dropped last: the daemon talks to it until it ends.
+    _database: Database,
+}
+
+impl Daemon {
+    /// A daemon on SQLite, serving, without customers.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::with(Setup::default())
+    }
+
+    /// A serving daemon without customers.
+    #[track_caller]
+    pub fn with(setup: Setup) -> Self {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("posthouse-");
+        let dir = match &setup.parent {
+            Some(parent) => builder.tempdir_in(parent),
+            None => builder.tempdir(),
+        }
+        .expect("temporary directory");
+        let names = ["localhost".to_owned()];
+        let certified = rcgen::generate_simple_self_signed(names).expect("self-signed certificate");
+        let certificate_pem = certified.cert.pem();
+        write(&dir.path().join("certificate.pem"), &certificate_pem);
+        write(&dir.path().join("key.pem"), certified.signing_key.serialize_pem());
+        let url = match &setup.database {
+            Database::Sqlite => format!("sqlite:{}", dir.path().join("data/metadata.db").display()),
+            Database::Postgres(server) => server.url(),
+        };
+        write(&dir.path().join("posthouse.toml"), configuration(dir.path(), &url, &setup.configuration));
+        let mut daemon = Self {
+            dir,
+            child: None,
+            log: Arc::default(),
+            listeners: HashMap::new(),
+            certificate_pem,
+            _database: setup.database,
+        };
+        daemon.start_again();
+        daemon
+    }
+
+    /// A serving daemon with the customer `acme`, its domain `acme.test`, and a mailbox `alice@acme.test`.
+    #[track_caller]
+    pub fn with_alice(setup: Setup) -> Self {
+        let daemon = Self::with(setup);
+        daemon.customer("acme", "acme.test");
+        daemon.mailbox("alice@acme.test");
+        daemon
+    }
+
+    /// Where everything of this daemon lies.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The daemon's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The configuration file.
+    pub fn configuration_file(&self) -> PathBuf {
+        self.dir.path().join("posthouse.toml")
+    }
+
+    /// The admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    /// The certificate that the daemon shows, for `localhost`.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Starts the daemon on its directory and waits until it serves.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "the daemon runs already");
+        let listeners_file = self.data_dir().join("listeners.json");
+        std::fs::remove_file(&listeners_file).ok();
+        let mut child = Command::new(PROGRAM)
+            .args(["serve", "--config"])
+            .arg(self.configuration_file())
+            .current_dir(self.dir.path())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start posthouse");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        self.child = Some(child);
+        let (ready, is_ready) = mpsc::channel();
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if line.trim() == "ready" {
+                    ready.send(()).ok();
+                }
+                let mut log = log.lock().expect("log");
+                if log.len() == LOG_LINES_MAX {
+                    log.pop_front();
+                }
+                log.push_back(line);
+            }
+        });
+        if is_ready.recv_timeout(PATIENCE).is_err() {
+            panic!("the daemon did not become ready\n{}", self.log());
+        }
+        let text = std::fs::read(&listeners_file).expect("listeners.json after the ready line");
+        self.listeners = serde_json::from_slice(&text).expect("listeners.json");
+    }
+
+    /// Ends the process at once, as a power failure would (the kernel's caches survive).
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().expect("wait for the killed daemon");
+        }
+    }
+
+    /// Asks the daemon to drain and end; fails when it does not end in time or not with 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("SIGTERM");
+        let status = wait(&mut child, PATIENCE);
+        assert!(status.is_some_and(|status| status.success()), "stop: {status:?}\n{}", self.log());
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+    }
+
+    /// The last lines that the daemon wrote to standard error.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().expect("log");
+        log.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The first bound address of a listener: `127.0.0.1:PORT` or `unix:/path`.
+    #[track_caller]
+    pub fn address(&self, listener: &str) -> &str {
+        let bound = self.listeners.get(listener).and_then(|addresses| addresses.first());
+        bound.unwrap_or_else(|| panic!("no {listener} in {:?}", self.listeners))
+    }
+
+    /// The bound port of a TCP listener.
+    #[track_caller]
+    pub fn port(&self, listener: &str) -> u16 {
+        let (_, port) = self.address(listener).rsplit_once(':').expect("a TCP address");
+        port.parse().expect("a port")
+    }
+
+    /// All listeners by name.
+    pub fn listeners(&self) -> &HashMap<String, Vec<String>> {
+        &self.listeners
+    }
+
+    /// Runs the command line against this daemon.
+    #[track_caller]
+    pub fn posthouse(&self, arguments: &[&str]) -> Finished {
+        self.posthouse_with_input(arguments, "")
+    }
+
+    /// As [`Daemon::posthouse`] with something on standard input.
+    #[track_caller]
+    pub fn posthouse_with_input(&self, arguments: &[&str], input: &str) -> Finished {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--socket").arg(self.admin_socket()).arg("--json").args(arguments);
+        command.current_dir(self.dir.path()).env("NO_COLOR", "1").env_remove("POSTHOUSE_SOCKET");
+        run(&mut command, input.as_bytes())
+    }
+
+    /// Runs a command that must succeed and gives the JSON documents that it printed.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let finished = self.posthouse(arguments).ok();
+        let documents = serde_json::Deserializer::from_str(&finished.stdout).into_iter();
+        documents.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}: {}", finished.stdout))
+    }
+
+    /// Asks the admin API.
+    #[track_caller]
+    pub fn api(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> Response {
+        http::over_socket(&self.admin_socket(), method, path, &[], body).expect("admin socket")
+    }
+
+    /// Brings a customer with a domain aboard.
+    #[track_caller]
+    pub fn customer(&self, path: &str, domain: &str) {
+        self.posthouse(&["customer", "create", path, "--domain", domain]).ok();
+    }
+
+    /// Makes a mailbox without limit and with [`PASSWORD`].
+    #[track_caller]
+    pub fn mailbox(&self, address: &str) {
+        self.mailbox_with(address, &[]);
+    }
+
+    /// Makes a mailbox with more arguments, for instance `--quota`.
+    #[track_caller]
+    pub fn mailbox_with(&self, address: &str, arguments: &[&str]) {
+        let mut all = vec!["mailbox", "create", address, "--password-stdin"];
+        all.extend(arguments);
+        self.posthouse_with_input(&all, PASSWORD).ok();
+    }
+
+    /// An LMTP session after LHLO.
+    #[track_caller]
+    pub fn lmtp(&self) -> Smtp {
+        Smtp::open(self.address("lmtp"), Dialect::Lmtp).expect("LMTP session")
+    }
+
+    /// An SMTP session after EHLO.
+    #[track_caller]
+    pub fn smtp(&self) -> Smtp {
+        Smtp::open(self.address("smtp"), Dialect::Smtp).expect("SMTP session")
+    }
+
+    /// An IMAP session of a mailbox made by [`Daemon::mailbox`].
+    #[track_caller]
+    pub fn imap(&self, user: &str) -> Imap {
+        Imap::login(self.address("imap"), user, PASSWORD)
+    }
+
+    /// A POP3 session of a mailbox made by [`Daemon::mailbox`].
+    #[track_caller]
+    pub fn pop3(&self, user: &str) -> Pop3 {
+        Pop3::login(self.address("pop3"), user, PASSWORD).expect("POP3 session")
+    }
+
+    /// Delivers over LMTP and fails unless the message is accepted.
+    #[track_caller]
+    pub fn deliver(&self, recipient: &str, message: &[u8]) {
+        let replies = self.lmtp().deliver("sender@example.test", &[recipient], message).expect("LMTP");
+        assert!(replies.iter().all(|reply| reply.is_ok()), "{replies:?}");
+    }
+
+    /// Waits until a folder holds `count` messages.
+    #[track_caller]
+    pub fn wait_for_messages(&self, user: &str, folder: &str, count: u32) -> Imap {
+        let mut session = self.imap(user);
+        wait_for(&format!("{count} messages in {folder} of {user}"), || {
+            (session.select(folder).exists() == Some(count)).then_some(())
+        });
+        session
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's last lines\n{}", self.log());
+        }
+    }
+}
+
+fn configuration(dir: &Path, database_url: &str, more: &str) -> String {
+    let dir = dir.display();
+    format!(
+        "[data]\ndir = \"{dir}/data\"\n\n\
+         [database]\nurl = \"{database_url}\"\n\n\
+         [listen]\n\
+         lmtp = [\"127.0.0.1:0\", \"unix:{dir}/lmtp.sock\"]\n\
+         smtp = [\"127.0.0.1:0\"]\nimap = [\"127.0.0.1:0\"]\nimaps = [\"127.0.0.1:0\"]\n\
+         pop3 = [\"127.0.0.1:0\"]\npop3s = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
+         socketmap = [\"127.0.0.1:0\"]\nsasl = [\"127.0.0.1:0\"]\n\n\
+         [tls]\ncertificate = \"{dir}/certificate.pem\"\nkey = \"{dir}/key.pem\"\n\n\
+         [admin]\nsocket = \"{dir}/admin.sock\"\n\n{more}\n"
+    )
+}

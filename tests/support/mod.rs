@@ -1,0 +1,59 @@
+//! What the black-box tests and the benchmarks share: a real daemon on a temporary directory, small clients of our
+//! own for every protocol it speaks, real mail to send, and the look-out for other programs.
+//!
+//! The clients are deliberately plain: blocking, strict about framing, with a time limit on every read, and they
+//! share no code with the server, so that a mistake cannot hide on both sides.
+#![allow(dead_code, reason = "the tests and the benchmarks use different parts")]
+
+pub mod corpus;
+pub mod daemon;
+pub mod http;
+pub mod imap;
+pub mod pop3;
+pub mod postgres;
+pub mod programs;
+pub mod smtp;
+pub mod stream;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that must happen before it fails. Generous: it is only ever used up by a
+/// failure, and test runs share their cores.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` gives a value, asking again every few milliseconds; fails after [`PATIENCE`].
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A small deterministic random generator (SplitMix64), so that a failing run can be repeated.
+pub struct Random(u64);
+
+impl Random {
+    /// The same seed gives the same sequence.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
