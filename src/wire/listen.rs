@@ -1,0 +1,553 @@
+//! Listening on TCP and Unix sockets, within limits, until shutdown.
+//!
+//! Invariants
+//! - Every accepted TCP socket has TCP_NODELAY: answers are written whole, waiting for more would only delay them.
+//! - A connection counts against the limits from accept to the end of its session.
+//! - Nothing a client does before its session starts (PROXY header, TLS handshake) holds up the accept loop.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::proxy::{self, Header, Network};
+use super::stream::{Connection, Plain};
+use crate::service::context::Source;
+
+/// How long a PROXY header may take.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that the kernel holds for us while we are busy or hand over.
+const BACKLOG: u32 = 1024;
+/// Wait after an accept error such as "too many open files", doubled up to the longest.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(20);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A peer that vanished without a word is found out after about this time of silence.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+/// A Unix socket is for its owner and group unless `,mode=` says otherwise.
+const UNIX_MODE: u32 = 0o660;
+
+/// Where to listen: `HOST:PORT`, or `unix:PATH` with an optional `,mode=OCTAL`.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub enum Endpoint {
+    /// An address and port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix {
+        /// Its file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+/// A text that is no endpoint.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is nowhere to listen: expected ADDRESS:PORT, [IPV6]:PORT or unix:PATH[,mode=660]")]
+pub struct EndpointError(String);
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let error = || EndpointError(text.to_owned());
+        let Some(path) = text.strip_prefix("unix:") else {
+            let address = match text.strip_prefix("localhost:") {
+                Some(port) => format!("127.0.0.1:{port}").parse(),
+                None => text.parse(),
+            };
+            return address.map(Self::Tcp).map_err(|_| error());
+        };
+        let (path, mode) = match path.split_once(",mode=") {
+            Some((path, mode)) => (path, u32::from_str_radix(mode, 8).map_err(|_| error())?),
+            None => (path, UNIX_MODE),
+        };
+        if path.is_empty() || mode > 0o777 {
+            return Err(error());
+        }
+        Ok(Self::Unix { path: PathBuf::from(path), mode })
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: String) -> Result<Self, EndpointError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Tells sessions and accept loops to end. Cheap to clone.
+#[derive(Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// The side that asks, and the side that is told. Send `true` to ask; dropping the sender asks as well.
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (sender, Self(receiver))
+    }
+
+    /// Whether it has been asked for.
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Completes when it has been asked for. Cancel-safe; may be awaited again and again.
+    pub async fn requested(&self) {
+        let _ = self.0.clone().wait_for(|asked| *asked).await;
+    }
+}
+
+/// Limits shared by the listeners of one protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectionLimits {
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// Most connections at a time from one IPv4 address or IPv6 /64; Unix sockets are not counted here.
+    pub connections_per_address_max: usize,
+}
+
+/// What a protocol's listeners share.
+pub struct Gate {
+    limits: ConnectionLimits,
+    all: Arc<Semaphore>,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    proxy_networks: Vec<Network>,
+    /// Sent in the clear to a connection beyond the limits before it is closed.
+    busy_reply: &'static [u8],
+}
+
+/// A connection's place within the limits.
+struct Place {
+    gate: Arc<Gate>,
+    address: Option<IpAddr>,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            let mut counts = self.gate.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = counts.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// A gate for the listeners of one protocol. `busy_reply` is its way of saying "too many connections".
+    pub fn new(
+        limits: ConnectionLimits,
+        proxy_networks: Vec<Network>,
+        busy_reply: &'static [u8],
+    ) -> Arc<Self> {
+        let all = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { limits, all, by_address: Mutex::default(), proxy_networks, busy_reply })
+    }
+
+    /// Connections at present.
+    pub fn connections(&self) -> usize {
+        self.limits.connections_max.min(Semaphore::MAX_PERMITS) - self.all.available_permits()
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Place { gate: Arc::clone(self), address: None, _all: all })
+    }
+
+    fn count_address(&self, place: &mut Place, source: Source) -> bool {
+        let Some(address) = source.map(limited_as) else { return true };
+        let mut counts = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_insert(0);
+        if *count >= self.limits.connections_per_address_max {
+            if *count == 0 {
+                counts.remove(&address);
+            }
+            return false;
+        }
+        *count += 1;
+        place.address = Some(address);
+        true
+    }
+
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxy_networks.iter().any(|network| network.contains(address))
+    }
+}
+
+/// An IPv6 client commonly has a /64 to itself, so it counts as one.
+fn limited_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address => address,
+    }
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A bound socket.
+pub struct Listener {
+    socket: Socket,
+    endpoint: Endpoint,
+}
+
+impl Listener {
+    /// Binds `endpoint`. A Unix socket file left by a process that is gone is replaced; one that answers is not.
+    ///
+    /// # Errors
+    /// The system's error; `AddrInUse` when something listens there.
+    pub async fn bind(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(address) => {
+                let socket = bind_tcp(*address)?;
+                let endpoint = Endpoint::Tcp(socket.local_addr()?);
+                Ok(Self { socket: Socket::Tcp(socket), endpoint })
+            }
+            Endpoint::Unix { path, mode } => {
+                let socket = bind_unix(path, *mode)?;
+                Ok(Self { socket: Socket::Unix(socket), endpoint: endpoint.clone() })
+            }
+        }
+    }
+
+    /// Where it listens, with the port that was taken.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    async fn accept(&self) -> io::Result<(Plain, Source)> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+                socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                Ok((Plain::Tcp(stream), Some(peer.ip().to_canonical())))
+            }
+            Socket::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Plain::Unix(stream), None))
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Endpoint::Unix { path, .. } = &self.endpoint {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    // A restart must not wait for connections in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err()
+    {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Accepts connections and runs `session` for each in a task of its own until `shutdown`; then stops accepting,
+/// closes the socket, and waits for the sessions, at most `drain`; what still runs is cut off.
+///
+/// With `implicit_tls` the handshake comes first.
+pub async fn serve<F, S>(
+    listener: Listener,
+    gate: Arc<Gate>,
+    implicit_tls: Option<Arc<ServerConfig>>,
+    shutdown: Shutdown,
+    drain: Duration,
+    session: F,
+) where
+    F: Fn(Connection, Shutdown) -> S + Clone + Send + Sync + 'static,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let mut sessions = JoinSet::new();
+    let mut pause = ACCEPT_PAUSE_MIN;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.requested() => break,
+            Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((plain, source)) => {
+                pause = ACCEPT_PAUSE_MIN;
+                let place = gate.enter();
+                let (gate, tls) = (Arc::clone(&gate), implicit_tls.clone());
+                let (shutdown, session) = (shutdown.clone(), session.clone());
+                // Boxed apart, so that an idle session does not carry the handshake's state.
+                sessions.spawn(async move {
+                    let opened = Box::pin(open(&gate, plain, source, place, tls)).await;
+                    if let Some((connection, _place)) = opened {
+                        session(connection, shutdown).await;
+                    }
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(endpoint = %listener.endpoint, %error, "cannot accept connections");
+                tokio::select! {
+                    () = shutdown.requested() => break,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+            }
+        }
+    }
+    drop(listener);
+    let finished = async { while sessions.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, finished).await.is_err() {
+        sessions.shutdown().await;
+    }
+}
+
+/// Errors of the connection that was to be accepted, not of accepting (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected
+    )
+}
+
+/// What comes before a session: limits, PROXY header, TLS handshake. Nothing when the connection is refused.
+async fn open(
+    gate: &Arc<Gate>,
+    mut plain: Plain,
+    mut source: Source,
+    place: Option<Place>,
+    implicit_tls: Option<Arc<ServerConfig>>,
+) -> Option<(Connection, Place)> {
+    let busy = if implicit_tls.is_some() { &b""[..] } else { gate.busy_reply };
+    let Some(mut place) = place else {
+        refuse(plain, busy).await;
+        return None;
+    };
+    let mut proxied = false;
+    if source.is_some_and(|address| gate.is_proxy(address)) {
+        match tokio::time::timeout(PROXY_TIMEOUT, proxy::read_header(&mut plain)).await {
+            Ok(Ok(Header::Client(address))) => {
+                source = Some(address);
+                proxied = true;
+            }
+            Ok(Ok(Header::Local)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(?source, %error, "connection from a proxy network refused");
+                return None;
+            }
+            Err(_) => return None,
+        }
+    }
+    if !gate.count_address(&mut place, source) {
+        tracing::debug!(?source, "too many connections from this address");
+        refuse(plain, busy).await;
+        return None;
+    }
+    let mut connection = Connection::new(plain, source, proxied);
+    if let Some(config) = implicit_tls
+        && let Err(error) = connection.handshake(config).await
+    {
+        tracing::debug!(?source, %error, "connection dropped");
+        return None;
+    }
+    Some((connection, place))
+}
+
+/// Says why, if the client listens, and closes.
+async fn refuse(mut plain: Plain, reply: &'static [u8]) {
+    let farewell = async {
+        plain.write_all(reply).await?;
+        plain.shutdown().await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(5), farewell).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpStream, UnixStream};
+
+    use super::*;
+    use crate::wire::line::Reader;
+
+    const DRAIN: Duration = Duration::from_secs(5);
+
+    fn gate(all: usize, per_address: usize, networks: &[&str]) -> Arc<Gate> {
+        let limits = ConnectionLimits { connections_max: all, connections_per_address_max: per_address };
+        let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
+        Gate::new(limits, networks, b"421 busy\r\n")
+    }
+
+    /// Says where the client comes from, then echoes one line, or says goodbye at shutdown.
+    async fn hello(mut connection: Connection, shutdown: Shutdown) {
+        let greeting = format!("{:?}\n", connection.source());
+        connection.write_all(greeting.as_bytes()).await.unwrap();
+        let mut reader = Reader::new();
+        let line = tokio::select! {
+            line = reader.line(&mut connection, 100) => line.map(|line| line.text.to_vec()).unwrap_or_default(),
+            () = shutdown.requested() => b"bye".to_vec(),
+        };
+        let _ = connection.write_all(&line).await;
+    }
+
+    async fn read_line(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+        let mut reader = Reader::new();
+        let line = reader.line(stream, 1000).await.unwrap();
+        String::from_utf8(line.text.to_vec()).unwrap()
+    }
+
+    async fn start(
+        endpoint: &str,
+        gate: Arc<Gate>,
+    ) -> (Endpoint, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+        let listener = Listener::bind(&endpoint.parse().unwrap()).await.unwrap();
+        let endpoint = listener.endpoint().clone();
+        let (stop, shutdown) = Shutdown::new();
+        (endpoint, stop, tokio::spawn(serve(listener, gate, None, shutdown, DRAIN, hello)))
+    }
+
+    fn address(endpoint: &Endpoint) -> SocketAddr {
+        match endpoint {
+            Endpoint::Tcp(address) => *address,
+            Endpoint::Unix { .. } => panic!("no TCP endpoint"),
+        }
+    }
+
+    #[tokio::test]
+    async fn tcp_sessions_run_and_are_told_of_shutdown() {
+        let gate = gate(10, 10, &[]);
+        let (endpoint, stop, served) = start("127.0.0.1:0", Arc::clone(&gate)).await;
+        let mut client = TcpStream::connect(address(&endpoint)).await.unwrap();
+        assert_eq!(read_line(&mut client).await, "Some(127.0.0.1)");
+        assert_eq!(gate.connections(), 1);
+        stop.send(true).unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "bye");
+        served.await.unwrap();
+        assert_eq!(gate.connections(), 0);
+        assert!(TcpStream::connect(address(&endpoint)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connection_beyond_the_limit_is_told_so_and_a_closed_one_makes_room() {
+        let (endpoint, _stop, _served) = start("127.0.0.1:0", gate(10, 1, &[])).await;
+        let mut first = TcpStream::connect(address(&endpoint)).await.unwrap();
+        read_line(&mut first).await;
+        let mut second = TcpStream::connect(address(&endpoint)).await.unwrap();
+        assert_eq!(read_line(&mut second).await, "421 busy");
+        first.write_all(b"done\n").await.unwrap();
+        let mut rest = String::new();
+        first.read_to_string(&mut rest).await.unwrap();
+        // The place is given back when the session's task ends, which may be a moment after the client sees it.
+        for attempt in 0.. {
+            let mut third = TcpStream::connect(address(&endpoint)).await.unwrap();
+            if read_line(&mut third).await == "Some(127.0.0.1)" {
+                break;
+            }
+            assert!(attempt < 1000, "the place was not given back");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn unix_socket_replaces_a_stale_file_and_is_removed_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let text = format!("unix:{},mode=600", path.display());
+        let (endpoint, stop, served) = start(&text, gate(10, 1, &[])).await;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for _ in 0..2 {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            assert_eq!(read_line(&mut client).await, "None");
+        }
+        let taken = Listener::bind(&endpoint).await.err().unwrap();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        stop.send(true).unwrap();
+        served.await.unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn proxy_header_is_required_from_its_networks_and_gives_the_source() {
+        let (endpoint, _stop, _served) = start("127.0.0.1:0", gate(10, 10, &["127.0.0.1"])).await;
+        let mut client = TcpStream::connect(address(&endpoint)).await.unwrap();
+        client.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 1000 143\r\nhello\r\n").await.unwrap();
+        assert_eq!(read_line(&mut client).await, "Some(192.0.2.7)");
+        let mut rude = TcpStream::connect(address(&endpoint)).await.unwrap();
+        rude.write_all(b"EHLO client.example\r\n").await.unwrap();
+        let mut rest = Vec::new();
+        let _ = rude.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"");
+    }
+
+    #[test]
+    fn endpoints_are_parsed() {
+        assert_eq!("127.0.0.1:24".parse(), Ok(Endpoint::Tcp("127.0.0.1:24".parse().unwrap())));
+        assert_eq!("localhost:24".parse(), Ok(Endpoint::Tcp("127.0.0.1:24".parse().unwrap())));
+        assert_eq!("[::1]:24".parse::<Endpoint>().unwrap().to_string(), "[::1]:24");
+        assert_eq!(
+            "unix:/run/x.sock,mode=666".parse(),
+            Ok(Endpoint::Unix { path: "/run/x.sock".into(), mode: 0o666 })
+        );
+        assert_eq!("unix:/run/x.sock".parse::<Endpoint>().unwrap().to_string(), "unix:/run/x.sock");
+        for wrong in ["", "24", ":24", "host", "unix:", "unix:x,mode=9", "unix:x,mode=7777", "1.2.3.4"] {
+            assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_count_as_one() {
+        let limited = |text: &str| limited_as(text.parse().unwrap());
+        assert_eq!(limited("2001:db8::1"), limited("2001:db8::ffff:2"));
+        assert_ne!(limited("2001:db8::1"), limited("2001:db8:0:1::1"));
+        assert_ne!(limited("192.0.2.1"), limited("192.0.2.2"));
+    }
+}

@@ -1,0 +1,345 @@
+//! A client's connection: plain or TLS, over TCP or a Unix socket.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::line::Reader;
+use crate::service::context::Source;
+
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a connection could not turn to TLS; it is closed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The client sent something in the clear after its STARTTLS: an attempt at injection (RFC 3207 section 4.2,
+    /// RFC 2595 section 3.1, CVE-2011-0411).
+    #[error("the client sent plaintext after STARTTLS")]
+    PlaintextAfterStartTls,
+    /// TLS is on already.
+    #[error("TLS is already on")]
+    AlreadySecure,
+    /// The handshake failed.
+    #[error("TLS handshake: {0}")]
+    Handshake(#[from] io::Error),
+    /// The handshake took too long.
+    #[error("the TLS handshake took too long")]
+    Timeout,
+}
+
+/// Connections without TLS.
+pub(super) enum Plain {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    #[cfg(test)]
+    Memory(tokio::io::DuplexStream),
+}
+
+enum Io {
+    Plain(Plain),
+    Tls(Box<TlsStream<Plain>>),
+    /// Between the two, and for good after a failed handshake.
+    Closed,
+}
+
+/// A client's connection.
+pub struct Connection {
+    io: Io,
+    source: Source,
+    proxied: bool,
+}
+
+impl Connection {
+    pub(super) fn new(plain: Plain, source: Source, proxied: bool) -> Self {
+        Self { io: Io::Plain(plain), source, proxied }
+    }
+
+    /// One end of a pipe in memory, as if it came from `source`.
+    #[cfg(test)]
+    pub(crate) fn memory(stream: tokio::io::DuplexStream, source: Source) -> Self {
+        Self::new(Plain::Memory(stream), source, false)
+    }
+
+    /// The client's address, as the PROXY header tells it where there is one; nothing for a Unix socket.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Whether TLS is on.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.io, Io::Tls(_))
+    }
+
+    /// Whether the client is on this machine: a loopback address, or a Unix socket without PROXY header.
+    pub fn is_loopback(&self) -> bool {
+        match self.source {
+            Some(IpAddr::V6(address)) => address.to_canonical().is_loopback(),
+            Some(address) => address.is_loopback(),
+            None => !self.proxied,
+        }
+    }
+
+    /// Whether a password may be sent in the clear here: under TLS, or from this machine.
+    pub fn is_private(&self) -> bool {
+        self.is_secure() || self.is_loopback()
+    }
+
+    /// TLS version and cipher suite, as in `TLSv1.3 TLS13_AES_256_GCM_SHA384`.
+    pub fn tls_description(&self) -> Option<String> {
+        let Io::Tls(stream) = &self.io else { return None };
+        let (_, session) = stream.get_ref();
+        let version = match session.protocol_version()? {
+            rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            rustls::ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            _ => "TLS",
+        };
+        Some(format!("{version} {:?}", session.negotiated_cipher_suite()?.suite()))
+    }
+
+    /// Turns to TLS in answer to STARTTLS: call it after the go-ahead has been written. `reader` must hold nothing:
+    /// what a client sends in the clear after STARTTLS must not be taken for something sent under TLS.
+    ///
+    /// # Errors
+    /// See [`UpgradeError`]; the connection can then only be dropped.
+    pub async fn start_tls(
+        &mut self,
+        config: Arc<ServerConfig>,
+        reader: &mut Reader,
+    ) -> Result<(), UpgradeError> {
+        if reader.clear() {
+            return Err(UpgradeError::PlaintextAfterStartTls);
+        }
+        self.handshake(config).await
+    }
+
+    /// Turns to TLS at once, for ports with implicit TLS.
+    ///
+    /// # Errors
+    /// See [`UpgradeError`]; the connection can then only be dropped.
+    pub async fn handshake(&mut self, config: Arc<ServerConfig>) -> Result<(), UpgradeError> {
+        match std::mem::replace(&mut self.io, Io::Closed) {
+            Io::Plain(plain) => {
+                let accept = TlsAcceptor::from(config).accept(plain);
+                let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept)
+                    .await
+                    .map_err(|_| UpgradeError::Timeout)??;
+                self.io = Io::Tls(Box::new(stream));
+                Ok(())
+            }
+            io => {
+                self.io = io;
+                Err(UpgradeError::AlreadySecure)
+            }
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the connection was closed by a failed handshake")
+}
+
+/// Calls `$method` on whatever the stream is made of.
+macro_rules! each_plain {
+    ($plain:expr, $stream:ident => $call:expr) => {
+        match $plain {
+            Plain::Tcp($stream) => $call,
+            Plain::Unix($stream) => $call,
+            #[cfg(test)]
+            Plain::Memory($stream) => $call,
+        }
+    };
+}
+
+macro_rules! each_io {
+    ($io:expr, $stream:ident => $call:expr, $closed:expr) => {
+        match $io {
+            Io::Plain($stream) => $call,
+            Io::Tls(stream) => {
+                let $stream = stream.as_mut();
+                $call
+            }
+            Io::Closed => $closed,
+        }
+    };
+}
+
+impl AsyncRead for Plain {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each_plain!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each_plain!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_plain!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_plain!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each_plain!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each_plain!(self, stream => stream.is_write_vectored())
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each_io!(&mut self.get_mut().io, stream => Pin::new(stream).poll_read(cx, buf), Poll::Ready(Ok(())))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each_io!(
+            &mut self.get_mut().io,
+            stream => Pin::new(stream).poll_write(cx, buf),
+            Poll::Ready(Err(closed()))
+        )
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_io!(&mut self.get_mut().io, stream => Pin::new(stream).poll_flush(cx), Poll::Ready(Ok(())))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_io!(&mut self.get_mut().io, stream => Pin::new(stream).poll_shutdown(cx), Poll::Ready(Ok(())))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each_io!(
+            &mut self.get_mut().io,
+            stream => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Poll::Ready(Err(closed()))
+        )
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+            Io::Closed => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustls::RootCertStore;
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, ServerName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::base::tls::{CertificateFiles, Tls, self_signed_create};
+
+    fn tls(dir: &Path) -> (Tls, tokio_rustls::TlsConnector) {
+        let files = CertificateFiles { certificate: dir.join("c.pem"), key: dir.join("k.pem") };
+        self_signed_create(&files, &["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&files.certificate).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (Tls::load(vec![files]).unwrap(), tokio_rustls::TlsConnector::from(Arc::new(config)))
+    }
+
+    #[tokio::test]
+    async fn lines_go_on_under_tls() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tls, connector) = tls(dir.path());
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let mut connection = Connection::memory(server, Some("192.0.2.1".parse().unwrap()));
+        assert!(!connection.is_private());
+        let client = tokio::spawn(async move {
+            let mut client =
+                connector.connect(ServerName::try_from("localhost").unwrap(), client).await.unwrap();
+            client.write_all(b"NOOP\r\n").await.unwrap();
+            let mut answer = [0; 4];
+            client.read_exact(&mut answer).await.unwrap();
+            answer
+        });
+        let mut reader = Reader::new();
+        connection.start_tls(tls.server_config(), &mut reader).await.unwrap();
+        assert!(connection.is_private());
+        assert!(connection.tls_description().unwrap().starts_with("TLSv1.3 TLS13_"));
+        assert_eq!(reader.line(&mut connection, 100).await.unwrap().text, b"NOOP");
+        connection.write_all(b"OK\r\n").await.unwrap();
+        connection.flush().await.unwrap();
+        assert_eq!(&client.await.unwrap(), b"OK\r\n");
+    }
+
+    #[tokio::test]
+    async fn plaintext_after_starttls_ends_the_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tls, _) = tls(dir.path());
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        client.write_all(b"STARTTLS\r\nRSET\r\n").await.unwrap();
+        let mut connection = Connection::memory(server, None);
+        let mut reader = Reader::new();
+        reader.line(&mut connection, 100).await.unwrap();
+        let result = connection.start_tls(tls.server_config(), &mut reader).await;
+        assert!(matches!(result, Err(UpgradeError::PlaintextAfterStartTls)));
+        assert!(reader.buffered().is_empty());
+    }
+
+    #[tokio::test]
+    async fn garbage_instead_of_a_handshake_closes_the_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tls, _) = tls(dir.path());
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        client.write_all(b"this is no client hello\r\n").await.unwrap();
+        let mut connection = Connection::memory(server, None);
+        assert!(matches!(connection.handshake(tls.server_config()).await, Err(UpgradeError::Handshake(_))));
+        assert!(matches!(
+            Reader::new().line(&mut connection, 100).await,
+            Err(crate::wire::line::LineError::Closed)
+        ));
+        assert!(connection.write_all(b"x").await.is_err());
+    }
+
+    #[test]
+    fn only_loopback_and_unix_sockets_are_private_without_tls() {
+        let private = |source: Option<&str>| {
+            let (_, server) = tokio::io::duplex(1);
+            Connection::memory(server, source.map(|text| text.parse().unwrap())).is_private()
+        };
+        assert!(private(None));
+        assert!(private(Some("127.0.0.1")));
+        assert!(private(Some("::1")));
+        assert!(private(Some("::ffff:127.0.0.1")));
+        assert!(!private(Some("192.0.2.1")));
+        assert!(!private(Some("2001:db8::1")));
+    }
+}
