@@ -1,1 +1,22 @@
 //! Metadata: all SQL lives here, a file per aggregate.
+//!
+//! # Consistency
+//! One database, SQLite or PostgreSQL, is the truth. Changes run through [`database::Database::write`] (one closure,
+//! one transaction or savepoint) or the set-based [`database::Database::deliver`]; their answers come after commit.
+//!
+//! # Crash consistency
+//! SQLite runs in WAL mode with `synchronous=FULL`; PostgreSQL refuses to serve with `fsync=off`. What was answered
+//! survives power loss.
+//!
+//! # Retries
+//! Deadlocks and serialization failures on PostgreSQL run the closure again (it must not have other effects);
+//! a connection lost during COMMIT is an error, never a success.
+
+pub mod changes;
+pub mod database;
+pub mod delivery;
+pub mod lane;
+mod postgres;
+mod schema;
+pub mod sql;
+mod sqlite;

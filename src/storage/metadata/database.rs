@@ -1,0 +1,115 @@
+//! The database as the rooms above see it: read, write, deliver.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::changes::Changes;
+use super::delivery::{Deliver, DeliverJob, TargetOutcome};
+use super::lane::{ClosureJob, Priority, Work};
+use super::postgres::Postgres;
+use super::sql::{Conn, Handle};
+use super::sqlite::Sqlite;
+use crate::storage::{Result, StorageError};
+
+enum Backend {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+/// A handle on the database; cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    backend: Arc<Backend>,
+    changes: Changes,
+}
+
+impl Database {
+    /// Opens `sqlite:PATH` or `postgres://…`, creating or migrating the tables.
+    ///
+    /// # Errors
+    /// When it cannot be opened, was written by a newer version, or (PostgreSQL) runs with `fsync=off`.
+    pub async fn open(url: &str) -> Result<Self> {
+        let changes = Changes::default();
+        let backend = match url.strip_prefix("sqlite:") {
+            Some(path) => Backend::Sqlite(Sqlite::open(path.trim_start_matches("//"), changes.clone()).await?),
+            None => Backend::Postgres(Postgres::open(url, changes.clone()).await?),
+        };
+        Ok(Self { backend: Arc::new(backend), changes })
+    }
+
+    /// Where to watch for committed changes.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Whether this is PostgreSQL, which several nodes may share.
+    pub fn is_shared(&self) -> bool {
+        matches!(&*self.backend, Backend::Postgres(_))
+    }
+
+    /// Runs `work` on a reading connection. Keep it short: at most 1,000 rows or 50 ms, and never across a write to
+    /// a socket, since an open reader keeps the write-ahead log from shrinking.
+    ///
+    /// # Errors
+    /// Those of `work`, and when no connection is to be had.
+    pub async fn read<T, E, F>(&self, work: F) -> std::result::Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut Conn) -> Work<'c, T, E>,
+        E: From<StorageError>,
+    {
+        let handle = match &*self.backend {
+            Backend::Sqlite(sqlite) => {
+                Handle::SqlitePooled(sqlite.readers.acquire().await.map_err(StorageError::from)?)
+            }
+            Backend::Postgres(postgres) => {
+                Handle::Postgres(postgres.pool.acquire().await.map_err(StorageError::from)?)
+            }
+        };
+        work(&mut Conn::new(handle)).await
+    }
+
+    /// Runs `work` in a transaction (on SQLite together with others, each with its own savepoint) and answers after
+    /// the commit is on disk. An error of `work` undoes what it did. It may be run more than once, so it must not
+    /// have effects besides the database.
+    ///
+    /// # Errors
+    /// Those of `work`; a storage error when the transaction could not be committed: then nothing was changed.
+    pub async fn write<T, E, F>(&self, priority: Priority, work: F) -> std::result::Result<T, E>
+    where
+        F: for<'c> Fn(&'c mut Conn) -> Work<'c, T, E> + Send + Sync + 'static,
+        T: Send + 'static,
+        E: From<StorageError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(ClosureJob::new(work, reply));
+        match &*self.backend {
+            Backend::Sqlite(sqlite) => sqlite.submit(priority, job).await?,
+            Backend::Postgres(postgres) => postgres.run(priority, job).await,
+        }
+        answer.await.unwrap_or_else(|_| Err(StorageError::Busy("the database is closing").into()))
+    }
+
+    /// Stores a message for its recipients; the answer comes after the commit is on disk.
+    ///
+    /// # Errors
+    /// When the transaction could not be committed: then nothing was stored.
+    pub async fn deliver(&self, deliver: Deliver) -> Result<Vec<TargetOutcome>> {
+        let (reply, answer) = oneshot::channel();
+        let job = DeliverJob::new(deliver, reply);
+        match &*self.backend {
+            Backend::Sqlite(sqlite) => sqlite.submit_delivery(job).await?,
+            Backend::Postgres(postgres) => postgres.submit_delivery(job).await?,
+        }
+        answer.await.unwrap_or_else(|_| Err(StorageError::Busy("the database is closing")))
+    }
+
+    /// Lets what is queued finish and closes the database; other handles must have been dropped before.
+    pub async fn close(self) {
+        match Arc::try_unwrap(self.backend) {
+            Ok(Backend::Sqlite(sqlite)) => sqlite.close().await,
+            Ok(Backend::Postgres(postgres)) => postgres.close().await,
+            Err(_) => tracing::warn!("the database is still in use; it closes with its last user"),
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! Storing messages, set-based: a whole group of deliveries with few statements, each delivery decided in memory.
+//!
+//! # Consistency
+//! Rows are locked in one order: mailboxes and their folders by mailbox id, then domain counters, then customer
+//! counters, each by id. Limits are read after the locks, so what is decided is what is committed. A counter row of
+//! a domain or customer exists exactly while it has a limit on bytes or messages; whoever sets the first limit locks
+//! the mailboxes below before it sums them up (`quota.rs`), so no delivery can slip between.
+//! Nothing here fails half: a delivery that is refused leaves no row.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::changes::Touched;
+use super::sql::{Conn, Value, ids, values_placeholders};
+use crate::base::clock::Timestamp;
+use crate::base::id::{BodyId, CustomerId, DomainId, FolderId, MailboxId, PackId, StoreId, Uid};
+use crate::params;
+use crate::storage::{Result, StorageError};
+
+/// Compressed bytes and how to read them.
+#[derive(Clone, Debug, Default)]
+pub struct Packed {
+    /// Codec number (see `storage/pack`).
+    pub codec: u8,
+    /// Dictionary number, 0 for none.
+    pub dictionary_id: u32,
+    /// Length before compression, in octets.
+    pub octets: u64,
+    /// The compressed bytes.
+    pub data: Bytes,
+}
+
+/// Where the body of a delivery goes.
+#[derive(Clone, Debug)]
+pub enum BodyPlace {
+    /// Into the database, until the packer takes it.
+    Fresh(Packed),
+    /// Into a pack file of its own, on disk already; its id and the frame's offset and length.
+    Pack {
+        /// The pack.
+        pack: PackId,
+        /// Offset of the frame in octets.
+        offset: u64,
+        /// Stored length of the frame's data in octets.
+        stored_octets: u64,
+    },
+}
+
+/// A message to store.
+#[derive(Clone, Debug)]
+pub struct Deliver {
+    /// When it arrived: INTERNALDATE.
+    pub at: Timestamp,
+    /// Length of the body in octets.
+    pub octets: u64,
+    /// The body.
+    pub body: BodyPlace,
+    /// Its summary.
+    pub summary: Packed,
+    /// Where to.
+    pub targets: Vec<DeliverTarget>,
+    /// Whether one refused target refuses all.
+    pub all_or_nothing: bool,
+    /// For the delivery trace: reverse path, Message-ID, source, queue id.
+    pub trace: TraceOrigin,
+}
+
+/// What the delivery trace says of the whole transaction.
+#[derive(Clone, Debug, Default)]
+pub struct TraceOrigin {
+    /// Reverse path.
+    pub sender: String,
+    /// Message-ID.
+    pub message_id: String,
+    /// Client address, or `unix`.
+    pub source: String,
+    /// The id the client was told.
+    pub queue_id: String,
+}
+
+/// A mailbox to store a message in, in its INBOX.
+#[derive(Clone, Debug)]
+pub struct DeliverTarget {
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// Trace lines of this copy.
+    pub prefix: Packed,
+    /// The address it was sent to, for the delivery trace.
+    pub recipient: String,
+}
+
+/// What refused a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The mailbox is gone.
+    Gone,
+    /// Its mail store takes no mail now.
+    StoreClosed,
+    /// A limit: whose, and of what.
+    OverQuota(QuotaOwner),
+    /// Another target of an all-or-nothing delivery was refused.
+    Sibling,
+}
+
+/// Whose limit refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuotaOwner {
+    /// The mailbox.
+    Mailbox(MailboxId),
+    /// The domain.
+    Domain(DomainId),
+    /// A customer on the way up.
+    Customer(CustomerId),
+}
+
+/// Answer for one target.
+pub type TargetOutcome = std::result::Result<(FolderId, Uid), Refused>;
+
+/// A delivery in a lane.
+pub(super) struct DeliverJob {
+    deliver: Deliver,
+    outcome: std::result::Result<Vec<TargetOutcome>, Option<StorageError>>,
+    reply: oneshot::Sender<Result<Vec<TargetOutcome>>>,
+}
+
+impl DeliverJob {
+    pub(super) fn new(deliver: Deliver, reply: oneshot::Sender<Result<Vec<TargetOutcome>>>) -> Self {
+        Self { deliver, outcome: Err(None), reply }
+    }
+
+    /// Octets that this job adds to a transaction, about.
+    pub(super) fn octets(&self) -> usize {
+        let body = match &self.deliver.body {
+            BodyPlace::Fresh(packed) => packed.data.len(),
+            BodyPlace::Pack { .. } => 0,
+        };
+        body + self.deliver.summary.data.len() + self.deliver.targets.len() * 512
+    }
+
+    /// Notes that this delivery alone failed.
+    pub(super) fn fail(&mut self, error: StorageError) {
+        self.outcome = Err(Some(error));
+    }
+
+    /// Answers after commit.
+    pub(super) fn answer(self) {
+        let outcome = self.outcome.map_err(|error| error.unwrap_or(StorageError::Busy("the delivery was not run")));
+        let _ = self.reply.send(outcome);
+    }
+
+    /// Answers that nothing was stored.
+    pub(super) fn answer_error(self, error: StorageError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+/// A counter with its limits.
+#[derive(Clone, Copy, Debug)]
+struct Meter {
+    bytes_max: Option<i64>,
+    messages_max: Option<i64>,
+    bytes_used: i64,
+    messages_used: i64,
+}
+
+impl Meter {
+    fn fits(&self, octets: i64) -> bool {
+        let within = |used: i64, more: i64, max: Option<i64>| {
+            max.is_none_or(|max| used.checked_add(more).is_some_and(|sum| sum <= max))
+        };
+        within(self.bytes_used, octets, self.bytes_max) && within(self.messages_used, 1, self.messages_max)
+    }
+
+    fn charge(&mut self, octets: i64) {
+        self.bytes_used = self.bytes_used.saturating_add(octets);
+        self.messages_used = self.messages_used.saturating_add(1);
+    }
+}
+
+/// An INBOX with what is needed to add to it.
+struct Inbox {
+    mailbox_meter: Meter,
+    domain: DomainId,
+    customer: CustomerId,
+    store: StoreId,
+    store_open: bool,
+    folder: FolderId,
+    uid_next: i64,
+    mod_seq: i64,
+    added: i64,
+    added_octets: i64,
+}
+
+/// Everything the group may touch, read under lock.
+#[derive(Default)]
+struct Ground {
+    inboxes: BTreeMap<i64, Inbox>,
+    domains: BTreeMap<i64, Meter>,
+    customers: BTreeMap<i64, Meter>,
+    /// Marked customers on the way up from a domain's customer, itself included.
+    chains: BTreeMap<i64, Vec<i64>>,
+}
+
+impl Ground {
+    fn admit(&mut self, mailbox: MailboxId, octets: i64) -> std::result::Result<(), Refused> {
+        let inbox = self.inboxes.get_mut(&mailbox.0).ok_or(Refused::Gone)?;
+        if !inbox.store_open || inbox.uid_next >= i64::from(u32::MAX) {
+            return Err(Refused::StoreClosed);
+        }
+        if !inbox.mailbox_meter.fits(octets) {
+            return Err(Refused::OverQuota(QuotaOwner::Mailbox(mailbox)));
+        }
+        if self.domains.get(&inbox.domain.0).is_some_and(|meter| !meter.fits(octets)) {
+            return Err(Refused::OverQuota(QuotaOwner::Domain(inbox.domain)));
+        }
+        let chain = self.chains.get(&inbox.customer.0).map_or(&[][..], Vec::as_slice);
+        for customer in chain {
+            if self.customers.get(customer).is_some_and(|meter| !meter.fits(octets)) {
+                return Err(Refused::OverQuota(QuotaOwner::Customer(CustomerId(*customer))));
+            }
+        }
+        inbox.mailbox_meter.charge(octets);
+        if let Some(meter) = self.domains.get_mut(&inbox.domain.0) {
+            meter.charge(octets);
+        }
+        for customer in chain {
+            if let Some(meter) = self.customers.get_mut(customer) {
+                meter.charge(octets);
+            }
+        }
+        inbox.added += 1;
+        inbox.added_octets += octets;
+        Ok(())
+    }
+
+    /// Takes back what [`Self::admit`] charged.
+    fn release(&mut self, mailbox: MailboxId, octets: i64) {
+        let Some(inbox) = self.inboxes.get_mut(&mailbox.0) else { return };
+        inbox.added -= 1;
+        inbox.added_octets -= octets;
+        let chain = self.chains.get(&inbox.customer.0).map_or(&[][..], Vec::as_slice);
+        let give_back = |meter: &mut Meter| {
+            meter.bytes_used -= octets;
+            meter.messages_used -= 1;
+        };
+        give_back(&mut inbox.mailbox_meter);
+        if let Some(meter) = self.domains.get_mut(&inbox.domain.0) {
+            give_back(meter);
+        }
+        for customer in chain {
+            if let Some(meter) = self.customers.get_mut(customer) {
+                give_back(meter);
+            }
+        }
+    }
+}
+
+/// Rows that a group inserts.
+#[derive(Default)]
+struct Rows {
+    bodies: Vec<Vec<Value>>,
+    fresh: Vec<Vec<Value>>,
+    summaries: Vec<Vec<Value>>,
+    prefixes: Vec<Vec<Value>>,
+    messages: Vec<Vec<Value>>,
+    traces: Vec<Vec<Value>>,
+}
+
+/// Runs a group in the present transaction; on error nothing of it may be kept.
+pub(super) async fn run_group(conn: &mut Conn, group: &mut [DeliverJob]) -> Result<()> {
+    let mut ground = read_ground(conn, group).await?;
+    let mut decisions = Vec::with_capacity(group.len());
+    let mut ids_needed = 0;
+    for job in group.iter() {
+        let decision = decide(&mut ground, &job.deliver);
+        let scopes = scopes_of(&ground, &job.deliver, &decision);
+        let stored = decision.iter().filter(|one| one.is_ok()).count();
+        ids_needed += i64::try_from(scopes.len() + stored).unwrap_or(i64::MAX);
+        decisions.push((decision, scopes));
+    }
+    let mut object_ids = conn.object_ids(ids_needed).await?.into_iter();
+    let mut rows = Rows::default();
+    for (job, (decision, scopes)) in group.iter_mut().zip(decisions) {
+        let outcomes = build_rows(&mut ground, &job.deliver, decision, &scopes, &mut object_ids, &mut rows)?;
+        job.outcome = Ok(outcomes);
+    }
+    insert(conn, rows).await?;
+    update_counters(conn, &ground).await?;
+    for inbox in ground.inboxes.values().filter(|inbox| inbox.added > 0) {
+        conn.touch(Touched::Folder(inbox.folder));
+    }
+    Ok(())
+}
+
+async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
+    let mailboxes = group.iter().flat_map(|job| job.deliver.targets.iter().map(|target| target.mailbox.0));
+    let mut mailboxes: Vec<i64> = mailboxes.collect();
+    mailboxes.sort_unstable();
+    mailboxes.dedup();
+    let lock = if conn.is_postgres() { " FOR UPDATE OF m, f" } else { "" };
+    let text = format!(
+        "SELECT m.id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used, d.id, d.customer_id, s.id, s.state,
+                f.id, f.uid_next, f.mod_seq
+         FROM mailbox m JOIN domain d ON d.id = m.domain_id JOIN store s ON s.id = m.store_id
+              JOIN folder f ON f.mailbox_id = m.id AND f.name = 'INBOX'
+         WHERE m.id IN IDS($1) AND m.deleted_at IS NULL AND d.deleted_at IS NULL
+         ORDER BY m.id{lock}"
+    );
+    let mut ground = Ground::default();
+    for row in conn.rows(text, vec![ids(mailboxes)]).await? {
+        let inbox = Inbox {
+            mailbox_meter: Meter {
+                bytes_max: row.int_opt(1)?,
+                messages_max: row.int_opt(2)?,
+                bytes_used: row.int(3)?,
+                messages_used: row.int(4)?,
+            },
+            domain: DomainId(row.int(5)?),
+            customer: CustomerId(row.int(6)?),
+            store: StoreId(row.int(7)?),
+            store_open: row.text(8)? == "online",
+            folder: FolderId(row.int(9)?),
+            uid_next: row.int(10)?,
+            mod_seq: row.int(11)?,
+            added: 0,
+            added_octets: 0,
+        };
+        ground.inboxes.insert(row.int(0)?, inbox);
+    }
+    let domains = ids(ground.inboxes.values().map(|inbox| inbox.domain.0));
+    ground.domains = meters(conn, "domain", domains).await?;
+    read_chains(conn, &mut ground).await?;
+    Ok(ground)
+}
+
+async fn read_chains(conn: &mut Conn, ground: &mut Ground) -> Result<()> {
+    let customers = ids(ground.inboxes.values().map(|inbox| inbox.customer.0));
+    let text = "WITH RECURSIVE up (start, id, parent_id) AS (
+                    SELECT id, id, parent_id FROM customer WHERE id IN IDS($1)
+                    UNION ALL
+                    SELECT up.start, c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+                SELECT up.start, up.id FROM up JOIN customer_usage u ON u.customer_id = up.id";
+    for row in conn.rows(text, vec![customers]).await? {
+        ground.chains.entry(row.int(0)?).or_default().push(row.int(1)?);
+    }
+    let marked: Vec<i64> = ground.chains.values().flatten().copied().collect();
+    if !marked.is_empty() {
+        ground.customers = meters(conn, "customer", ids(marked)).await?;
+    }
+    Ok(())
+}
+
+/// Locks and reads the counters of domains or customers that have a limit.
+async fn meters(conn: &mut Conn, owner: &'static str, wanted: Value) -> Result<BTreeMap<i64, Meter>> {
+    let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
+    let text = format!(
+        "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
+         FROM {owner}_usage u JOIN {owner} o ON o.id = u.{owner}_id
+         WHERE u.{owner}_id IN IDS($1) ORDER BY u.{owner}_id{lock}"
+    );
+    let mut meters = BTreeMap::new();
+    for row in conn.rows(text, vec![wanted]).await? {
+        let meter = Meter {
+            bytes_max: row.int_opt(1)?,
+            messages_max: row.int_opt(2)?,
+            bytes_used: row.int(3)?,
+            messages_used: row.int(4)?,
+        };
+        meters.insert(row.int(0)?, meter);
+    }
+    Ok(meters)
+}
+
+fn decide(ground: &mut Ground, deliver: &Deliver) -> Vec<std::result::Result<(), Refused>> {
+    let octets_of = |target: &DeliverTarget| octets_of(deliver, target);
+    let mut decision: Vec<_> =
+        deliver.targets.iter().map(|target| ground.admit(target.mailbox, octets_of(target))).collect();
+    if deliver.all_or_nothing && decision.iter().any(std::result::Result::is_err) {
+        for (target, one) in deliver.targets.iter().zip(&mut decision) {
+            if one.is_ok() {
+                ground.release(target.mailbox, octets_of(target));
+                *one = Err(Refused::Sibling);
+            }
+        }
+    }
+    decision
+}
+
+fn octets_of(deliver: &Deliver, target: &DeliverTarget) -> i64 {
+    i64::try_from(deliver.octets.saturating_add(target.prefix.octets)).unwrap_or(i64::MAX)
+}
+
+/// The customers and stores in which the body is needed: each keeps one copy of it.
+fn scopes_of(
+    ground: &Ground,
+    deliver: &Deliver,
+    decision: &[std::result::Result<(), Refused>],
+) -> BTreeMap<(i64, i64), i64> {
+    let mut scopes = BTreeMap::new();
+    for (target, one) in deliver.targets.iter().zip(decision) {
+        if let (Ok(()), Some(inbox)) = (one, ground.inboxes.get(&target.mailbox.0)) {
+            *scopes.entry((inbox.customer.0, inbox.store.0)).or_insert(0) += 1;
+        }
+    }
+    scopes
+}
+
+fn build_rows(
+    ground: &mut Ground,
+    deliver: &Deliver,
+    decision: Vec<std::result::Result<(), Refused>>,
+    scopes: &BTreeMap<(i64, i64), i64>,
+    object_ids: &mut impl Iterator<Item = i64>,
+    rows: &mut Rows,
+) -> Result<Vec<TargetOutcome>> {
+    let mut next_id = || object_ids.next().ok_or(StorageError::Gone("an object id"));
+    let mut bodies = BTreeMap::new();
+    for (&(scope, store), &references) in scopes {
+        let id = next_id()?;
+        bodies.insert((scope, store), BodyId(id));
+        push_body(deliver, id, scope, store, references, rows);
+    }
+    let mut outcomes = Vec::with_capacity(decision.len());
+    for (target, one) in deliver.targets.iter().zip(decision) {
+        if let Err(refused) = one {
+            outcomes.push(Err(refused));
+            continue;
+        }
+        let inbox = ground.inboxes.get_mut(&target.mailbox.0).ok_or(StorageError::Gone("mailbox"))?;
+        let body = bodies.get(&(inbox.customer.0, inbox.store.0)).ok_or(StorageError::Gone("body"))?;
+        let prefix_id = next_id()?;
+        let uid = inbox.uid_next;
+        inbox.uid_next += 1;
+        inbox.mod_seq += 1;
+        let octets = octets_of(deliver, target);
+        let (mailbox, folder) = (target.mailbox, inbox.folder);
+        rows.prefixes.push(packed_row(prefix_id, &target.prefix));
+        rows.messages.push(params![
+            mailbox, folder, uid, 0_i64, inbox.mod_seq, *body, prefix_id, octets, deliver.at
+        ]);
+        let trace = &deliver.trace;
+        rows.traces.push(params![
+            deliver.at, inbox.domain, mailbox, &target.recipient, &trace.sender, &trace.message_id, octets,
+            &trace.source, &trace.queue_id, "stored", "INBOX"
+        ]);
+        let uid = u32::try_from(uid).map_err(|_| StorageError::Corrupt("UID above 32 bits".to_owned()))?;
+        outcomes.push(Ok((folder, Uid(uid))));
+    }
+    Ok(outcomes)
+}
+
+fn push_body(deliver: &Deliver, id: i64, scope: i64, store: i64, references: i64, rows: &mut Rows) {
+    let octets = i64::try_from(deliver.octets).unwrap_or(i64::MAX);
+    let (stored, pack, offset) = match &deliver.body {
+        BodyPlace::Fresh(packed) => {
+            rows.fresh.push(params![id, packed.codec, packed.dictionary_id, &packed.data[..]]);
+            (i64::try_from(packed.data.len()).unwrap_or(i64::MAX), None, None)
+        }
+        BodyPlace::Pack { pack, offset, stored_octets } => {
+            let offset = i64::try_from(*offset).ok();
+            (i64::try_from(*stored_octets).unwrap_or(i64::MAX), Some(*pack), offset)
+        }
+    };
+    rows.bodies.push(params![id, scope, store, octets, stored, references, pack, offset]);
+    rows.summaries.push(packed_row(id, &deliver.summary));
+}
+
+fn packed_row(id: i64, packed: &Packed) -> Vec<Value> {
+    let octets = i64::try_from(packed.octets).unwrap_or(i64::MAX);
+    params![id, packed.codec, packed.dictionary_id, octets, &packed.data[..]]
+}
+
+async fn insert(conn: &mut Conn, rows: Rows) -> Result<()> {
+    let body = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id, pack_offset)";
+    conn.insert_rows(body, 8, rows.bodies).await?;
+    conn.insert_rows("INSERT INTO fresh_body (body_id, codec, dictionary_id, data)", 4, rows.fresh).await?;
+    let summary = "INSERT INTO summary (body_id, codec, dictionary_id, octets, data)";
+    conn.insert_rows(summary, 5, rows.summaries).await?;
+    let prefix = "INSERT INTO message_prefix (id, codec, dictionary_id, octets, data)";
+    conn.insert_rows(prefix, 5, rows.prefixes).await?;
+    let message = "INSERT INTO message (mailbox_id, folder_id, uid, flags, mod_seq, body_id, prefix_id, octets, internal_date)";
+    conn.insert_rows(message, 9, rows.messages).await?;
+    let trace = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source, queue_id, outcome, detail)";
+    conn.insert_rows(trace, 11, rows.traces).await
+}
+
+async fn update_counters(conn: &mut Conn, ground: &Ground) -> Result<()> {
+    let changed: Vec<_> = ground.inboxes.iter().filter(|(_, inbox)| inbox.added > 0).collect();
+    let folders = changed.iter().map(|(_, inbox)| {
+        vec![inbox.folder.0, inbox.uid_next, inbox.mod_seq, inbox.added, inbox.added_octets]
+    });
+    let text = "UPDATE folder SET uid_next = v.column2, mod_seq = v.column3, messages = messages + v.column4,
+                                  unseen = unseen + v.column4, octets = octets + v.column5";
+    update_from_values(conn, text, "folder.id", 5, folders.collect()).await?;
+    let mailboxes = changed.iter().map(|(id, inbox)| {
+        vec![**id, inbox.mailbox_meter.bytes_used, inbox.mailbox_meter.messages_used]
+    });
+    let text = "UPDATE mailbox SET bytes_used = v.column2, messages_used = v.column3";
+    update_from_values(conn, text, "mailbox.id", 3, mailboxes.collect()).await?;
+    let meters = |meters: &BTreeMap<i64, Meter>| {
+        meters.iter().map(|(id, meter)| vec![*id, meter.bytes_used, meter.messages_used]).collect()
+    };
+    let text = "UPDATE domain_usage SET bytes_used = v.column2, messages_used = v.column3";
+    update_from_values(conn, text, "domain_usage.domain_id", 3, meters(&ground.domains)).await?;
+    let text = "UPDATE customer_usage SET bytes_used = v.column2, messages_used = v.column3";
+    update_from_values(conn, text, "customer_usage.customer_id", 3, meters(&ground.customers)).await
+}
+
+/// `head FROM (VALUES …) AS v WHERE key = v.column1` in chunks; both databases call the columns column1, column2….
+async fn update_from_values(
+    conn: &mut Conn,
+    head: &'static str,
+    key: &'static str,
+    columns: usize,
+    rows: Vec<Vec<i64>>,
+) -> Result<()> {
+    let mut rows = rows.into_iter();
+    while rows.len() > 0 {
+        let chunk = [64, 16, 4, 1].into_iter().find(|&size| size <= rows.len()).unwrap_or(1);
+        let list = values_placeholders(chunk, columns, true);
+        let text = format!("{head} FROM (VALUES {list}) AS v WHERE {key} = v.column1");
+        conn.execute(text, rows.by_ref().take(chunk).flatten().map(Value::from).collect()).await?;
+    }
+    Ok(())
+}

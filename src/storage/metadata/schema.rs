@@ -1,0 +1,29 @@
+//! The two sets of migrations, embedded in the program.
+
+use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::SqlSafeStr as _;
+
+/// Number, name, SQLite text, PostgreSQL text. Both folders hold the same numbers and names (`tests/tidy.rs`).
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
+    1,
+    "base",
+    include_str!("../../../migrations/sqlite/0001_base.sql"),
+    include_str!("../../../migrations/postgres/0001_base.sql"),
+)];
+
+/// Which database's texts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// The migrations of one database. A database that has newer ones than this program knows is refused.
+pub(super) fn migrator(dialect: Dialect) -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|&(number, name, sqlite, postgres)| {
+        let text: SqlStr = if dialect == Dialect::Sqlite { sqlite } else { postgres }.into_sql_str();
+        Migration::new(number, name.into(), MigrationType::Simple, text, false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}

@@ -1,0 +1,329 @@
+//! SQLite: one writer connection fed by a lane with group commit, a pool of readers, and a checkpointer.
+//!
+//! # Consistency
+//! While one transaction commits, everything that arrives queues; the next takes all of it (no timer). Each operation
+//! has a savepoint, so one that fails leaves the others alone. Nobody is answered before the commit is on disk.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, watch};
+
+use super::changes::Changes;
+use super::delivery::{self, DeliverJob};
+use super::lane::{Job, Priority};
+use super::schema::{Dialect, migrator};
+use super::sql::{Conn, Handle, Trouble};
+use crate::storage::{Result, StorageError};
+
+/// Most operations in one group (storage.md: measured best between 200 and 500).
+const GROUP_OPERATIONS_MAX: usize = 256;
+/// Most octets of bodies in one group.
+const GROUP_OCTETS_MAX: usize = 8 * 1024 * 1024;
+/// Operations that may wait in a queue before callers wait for a place.
+const QUEUE_LENGTH_MAX: usize = 4096;
+/// Reading connections.
+const READERS: u32 = 4;
+/// Size of the write-ahead log from which the lane pauses for a checkpoint that starts it anew.
+const WAL_OCTETS_MAX: u64 = 256 * 1024 * 1024;
+/// How often the checkpointer looks whether there is something to write back.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+
+pub(super) struct Sqlite {
+    pub(super) readers: SqlitePool,
+    interactive: mpsc::Sender<Box<dyn Job>>,
+    bulk: mpsc::Sender<Box<dyn Job>>,
+    background: mpsc::Sender<Box<dyn Job>>,
+    deliveries: mpsc::Sender<DeliverJob>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Sqlite {
+    pub(super) async fn open(path: &str, changes: Changes) -> Result<Self> {
+        let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .busy_timeout(Duration::from_secs(10))
+            .foreign_keys(true)
+            .statement_cache_capacity(256)
+            .pragma("cache_size", "-16384")
+            .pragma("secure_delete", "off")
+            .pragma("wal_autocheckpoint", "0")
+            .disable_statement_logging();
+        let mut writer = options.connect().await?;
+        migrator(Dialect::Sqlite).run(&mut writer).await.map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        let checkpointer = options.clone().statement_cache_capacity(4).pragma("cache_size", "-64").connect().await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .idle_timeout(Duration::from_secs(60))
+            .connect_with(options.read_only(true).pragma("cache_size", "-4096"))
+            .await?;
+        let (interactive, interactive_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
+        let (bulk, bulk_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
+        let (background, background_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
+        let (deliveries, deliveries_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
+        let (ended_tx, ended) = watch::channel(false);
+        let lane = Lane {
+            conn: Conn::new(Handle::Sqlite(writer)),
+            interactive: interactive_rx,
+            bulk: bulk_rx,
+            background: background_rx,
+            deliveries: deliveries_rx,
+            changes,
+            wal: PathBuf::from(format!("{path}-wal")),
+        };
+        let stop_checkpointer = ended.clone();
+        tokio::spawn(async move {
+            lane.run().await;
+            let _ = ended_tx.send(true);
+        });
+        tokio::spawn(checkpoint(checkpointer, PathBuf::from(format!("{path}-wal")), stop_checkpointer));
+        Ok(Self { readers, interactive, bulk, background, deliveries, ended })
+    }
+
+    pub(super) async fn submit(&self, priority: Priority, job: Box<dyn Job>) -> Result<()> {
+        let queue = match priority {
+            Priority::Interactive => &self.interactive,
+            Priority::Bulk => &self.bulk,
+            Priority::Background => &self.background,
+        };
+        queue.send(job).await.map_err(|_| StorageError::Busy("the database is closed"))
+    }
+
+    pub(super) async fn submit_delivery(&self, job: DeliverJob) -> Result<()> {
+        self.deliveries.send(job).await.map_err(|_| StorageError::Busy("the database is closed"))
+    }
+
+    /// Lets the queues run empty, commits, and closes the files.
+    pub(super) async fn close(self) {
+        let Self { readers, interactive, bulk, background, deliveries, mut ended } = self;
+        drop((interactive, bulk, background, deliveries));
+        let _ = ended.wait_for(|ended| *ended).await;
+        readers.close().await;
+    }
+}
+
+struct Lane {
+    conn: Conn,
+    interactive: mpsc::Receiver<Box<dyn Job>>,
+    bulk: mpsc::Receiver<Box<dyn Job>>,
+    background: mpsc::Receiver<Box<dyn Job>>,
+    deliveries: mpsc::Receiver<DeliverJob>,
+    changes: Changes,
+    wal: PathBuf,
+}
+
+/// What one transaction carries.
+#[derive(Default)]
+struct Group {
+    deliveries: Vec<DeliverJob>,
+    jobs: Vec<Box<dyn Job>>,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.jobs.is_empty()
+    }
+
+    /// Answers everybody with the same error.
+    fn fail(self, error: impl Fn() -> StorageError) {
+        for job in self.deliveries {
+            job.answer_error(error());
+        }
+        for job in self.jobs {
+            job.answer(Err(error()));
+        }
+    }
+}
+
+impl Lane {
+    async fn run(mut self) {
+        while let Some(group) = self.next_group().await {
+            self.commit_group(group).await;
+        }
+        if let Some(connection) = self.conn.sqlite() {
+            let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await;
+        }
+    }
+
+    /// Waits for something to do and takes all of it, up to the bounds; nothing when all senders are gone.
+    async fn next_group(&mut self) -> Option<Group> {
+        let mut group = Group::default();
+        tokio::select! {
+            biased;
+            Some(job) = self.deliveries.recv() => group.deliveries.push(job),
+            Some(job) = self.interactive.recv() => group.jobs.push(job),
+            Some(job) = self.bulk.recv() => group.jobs.push(job),
+            Some(job) = self.background.recv() => group.jobs.push(job),
+            else => return None,
+        }
+        let mut octets: usize = group.deliveries.iter().map(DeliverJob::octets).sum();
+        while group.deliveries.len() < GROUP_OPERATIONS_MAX && octets < GROUP_OCTETS_MAX {
+            let Ok(job) = self.deliveries.try_recv() else { break };
+            octets += job.octets();
+            group.deliveries.push(job);
+        }
+        while group.deliveries.len() + group.jobs.len() < GROUP_OPERATIONS_MAX {
+            let Ok(job) = self.interactive.try_recv() else { break };
+            group.jobs.push(job);
+        }
+        // One slice each: long work goes on under load, but never delays a group by more than a slice.
+        if let Ok(job) = self.bulk.try_recv() {
+            group.jobs.push(job);
+        }
+        if let Ok(job) = self.background.try_recv() {
+            group.jobs.push(job);
+        }
+        Some(group)
+    }
+
+    async fn commit_group(&mut self, mut group: Group) {
+        self.bound_wal().await;
+        if let Err(error) = self.statement("BEGIN IMMEDIATE").await {
+            tracing::error!(%error, "cannot begin a transaction");
+            return group.fail(|| again(&error));
+        }
+        let mut outcome = self.run_deliveries(&mut group.deliveries).await;
+        for job in &mut group.jobs {
+            if outcome.is_err() {
+                break;
+            }
+            outcome = self.run_job(job.as_mut()).await;
+        }
+        let outcome = match outcome {
+            Ok(()) => self.statement("COMMIT").await,
+            Err(error) => Err(error),
+        };
+        let touched = std::mem::take(&mut self.conn.touched);
+        match outcome {
+            Ok(()) => {
+                self.changes.publish(&touched);
+                for job in group.deliveries {
+                    job.answer();
+                }
+                for job in group.jobs {
+                    job.answer(Ok(()));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a group of operations could not be committed");
+                // After some errors SQLite has rolled back already; then this fails and nothing is lost by it.
+                let _ = self.statement("ROLLBACK").await;
+                group.fail(|| again(&error));
+            }
+        }
+    }
+
+    /// Deliveries run set-based under one savepoint; when a statement fails the group is split in halves, so that
+    /// only the delivery at fault fails.
+    async fn run_deliveries(&mut self, deliveries: &mut [DeliverJob]) -> Result<()> {
+        let mut ranges = VecDeque::from([0..deliveries.len()]);
+        while let Some(range) = ranges.pop_front() {
+            let Some(part) = deliveries.get_mut(range.clone()) else { continue };
+            if part.is_empty() {
+                continue;
+            }
+            self.statement("SAVEPOINT operation").await?;
+            self.conn.trouble = None;
+            let touched = self.conn.touched.len();
+            match delivery::run_group(&mut self.conn, part).await {
+                Ok(()) => self.statement("RELEASE operation").await?,
+                Err(error) => {
+                    if matches!(self.conn.trouble, Some(Trouble::Full | Trouble::Lost)) {
+                        return Err(error);
+                    }
+                    self.conn.touched.truncate(touched);
+                    self.statement("ROLLBACK TO operation").await?;
+                    self.statement("RELEASE operation").await?;
+                    if let [only] = part {
+                        only.fail(error);
+                    } else {
+                        let middle = range.start + range.len() / 2;
+                        ranges.push_front(middle..range.end);
+                        ranges.push_front(range.start..middle);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_job(&mut self, job: &mut dyn Job) -> Result<()> {
+        self.statement("SAVEPOINT operation").await?;
+        self.conn.trouble = None;
+        let touched = self.conn.touched.len();
+        if job.run(&mut self.conn).await {
+            return self.statement("RELEASE operation").await;
+        }
+        match self.conn.trouble {
+            Some(Trouble::Full) => return Err(StorageError::Full),
+            Some(Trouble::Lost) => return Err(StorageError::Busy("the database file cannot be written")),
+            _ => {}
+        }
+        self.conn.touched.truncate(touched);
+        self.statement("ROLLBACK TO operation").await?;
+        self.statement("RELEASE operation").await
+    }
+
+    async fn statement(&mut self, text: &'static str) -> Result<()> {
+        self.conn.execute(text, Vec::new()).await.map(|_| ())
+    }
+
+    /// Above the bound, waits for a checkpoint that lets the log start anew; a reader may hold it off for 10 s.
+    async fn bound_wal(&mut self) {
+        if wal_octets(&self.wal) < WAL_OCTETS_MAX {
+            return;
+        }
+        let Some(connection) = self.conn.sqlite() else { return };
+        let row: std::result::Result<(i64, i64, i64), _> =
+            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await;
+        match row {
+            Ok((0, ..)) => {}
+            Ok((_, pages, written)) => {
+                tracing::warn!(pages, written, "a reader keeps the write-ahead log from being shortened");
+            }
+            Err(error) => tracing::warn!(%error, "the write-ahead log could not be shortened"),
+        }
+    }
+}
+
+fn wal_octets(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// The same trouble told to another caller.
+fn again(error: &StorageError) -> StorageError {
+    match error {
+        StorageError::Full => StorageError::Full,
+        _ => StorageError::Busy("the transaction could not be committed"),
+    }
+}
+
+/// Writes the log back into the database file as it grows, so that no commit has to.
+async fn checkpoint(mut connection: SqliteConnection, wal: PathBuf, mut ended: watch::Receiver<bool>) {
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            _ = ended.wait_for(|ended| *ended) => break,
+            () = tokio::time::sleep(CHECKPOINT_INTERVAL) => {}
+        }
+        let modified = std::fs::metadata(&wal).and_then(|metadata| metadata.modified()).ok();
+        let stamp = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
+        if stamp == seen {
+            continue;
+        }
+        seen = stamp;
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
+            tracing::warn!(%error, "checkpoint failed; it is tried again");
+        }
+    }
+    let _ = connection.close().await;
+}
