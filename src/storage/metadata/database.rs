@@ -32,7 +32,9 @@ impl Database {
     pub async fn open(url: &str) -> Result<Self> {
         let changes = Changes::default();
         let backend = match url.strip_prefix("sqlite:") {
-            Some(path) => Backend::Sqlite(Sqlite::open(path.trim_start_matches("//"), changes.clone()).await?),
+            Some(path) => {
+                Backend::Sqlite(Sqlite::open(path.trim_start_matches("//"), changes.clone()).await?)
+            }
             None => Backend::Postgres(Postgres::open(url, changes.clone()).await?),
         };
         Ok(Self { backend: Arc::new(backend), changes })

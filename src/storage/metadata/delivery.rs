@@ -146,7 +146,8 @@ impl DeliverJob {
 
     /// Answers after commit.
     pub(super) fn answer(self) {
-        let outcome = self.outcome.map_err(|error| error.unwrap_or(StorageError::Busy("the delivery was not run")));
+        let outcome =
+            self.outcome.map_err(|error| error.unwrap_or(StorageError::Busy("the delivery was not run")));
         let _ = self.reply.send(outcome);
     }
 
@@ -438,12 +439,29 @@ fn build_rows(
         let (mailbox, folder) = (target.mailbox, inbox.folder);
         rows.prefixes.push(packed_row(prefix_id, &target.prefix));
         rows.messages.push(params![
-            mailbox, folder, uid, 0_i64, inbox.mod_seq, *body, prefix_id, octets, deliver.at
+            mailbox,
+            folder,
+            uid,
+            0_i64,
+            inbox.mod_seq,
+            *body,
+            prefix_id,
+            octets,
+            deliver.at
         ]);
         let trace = &deliver.trace;
         rows.traces.push(params![
-            deliver.at, inbox.domain, mailbox, &target.recipient, &trace.sender, &trace.message_id, octets,
-            &trace.source, &trace.queue_id, "stored", "INBOX"
+            deliver.at,
+            inbox.domain,
+            mailbox,
+            &target.recipient,
+            &trace.sender,
+            &trace.message_id,
+            octets,
+            &trace.source,
+            &trace.queue_id,
+            "stored",
+            "INBOX"
         ]);
         let uid = u32::try_from(uid).map_err(|_| StorageError::Corrupt("UID above 32 bits".to_owned()))?;
         outcomes.push(Ok((folder, Uid(uid))));
@@ -494,9 +512,9 @@ async fn update_counters(conn: &mut Conn, ground: &Ground) -> Result<()> {
     let text = "UPDATE folder SET uid_next = v.column2, mod_seq = v.column3, messages = messages + v.column4,
                                   unseen = unseen + v.column4, octets = octets + v.column5";
     update_from_values(conn, text, "folder.id", 5, folders.collect()).await?;
-    let mailboxes = changed.iter().map(|(id, inbox)| {
-        vec![**id, inbox.mailbox_meter.bytes_used, inbox.mailbox_meter.messages_used]
-    });
+    let mailboxes = changed
+        .iter()
+        .map(|(id, inbox)| vec![**id, inbox.mailbox_meter.bytes_used, inbox.mailbox_meter.messages_used]);
     let text = "UPDATE mailbox SET bytes_used = v.column2, messages_used = v.column3";
     update_from_values(conn, text, "mailbox.id", 3, mailboxes.collect()).await?;
     let meters = |meters: &BTreeMap<i64, Meter>| {

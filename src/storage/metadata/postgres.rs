@@ -68,11 +68,16 @@ impl Postgres {
             let (value,): (String,) =
                 sqlx::query_as("SELECT current_setting($1)").bind(setting).fetch_one(&pool).await?;
             if value == "off" {
-                let text = format!("PostgreSQL runs with {setting}=off: acknowledged mail could be lost; switch it on");
+                let text = format!(
+                    "PostgreSQL runs with {setting}=off: acknowledged mail could be lost; switch it on"
+                );
                 return Err(sqlx::Error::Configuration(text.into()).into());
             }
         }
-        migrator(Dialect::Postgres).run(&pool).await.map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        migrator(Dialect::Postgres)
+            .run(&pool)
+            .await
+            .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
         let (deliveries, deliveries_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (outgoing, outgoing_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (stop, stopped) = watch::channel(false);

@@ -1,8 +1,8 @@
 //! The two sets of migrations, embedded in the program.
 
+use sqlx::SqlSafeStr as _;
 use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::SqlSafeStr as _;
 
 /// Number, name, SQLite text, PostgreSQL text. Both folders hold the same numbers and names (`tests/tidy.rs`).
 const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(

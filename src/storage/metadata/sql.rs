@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{AssertSqlSafe, Arguments as _, PgConnection, Postgres, Row as _, Sqlite, SqliteConnection};
+use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Postgres, Row as _, Sqlite, SqliteConnection};
 
 use super::changes::Touched;
 use crate::storage::{Result, StorageError};
@@ -236,7 +236,11 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Self::rows`].
-    pub async fn row(&mut self, text: impl Into<Cow<'static, str>>, params: Vec<Value>) -> Result<Option<Row>> {
+    pub async fn row(
+        &mut self,
+        text: impl Into<Cow<'static, str>>,
+        params: Vec<Value>,
+    ) -> Result<Option<Row>> {
         Ok(self.rows(text, params).await?.into_iter().next())
     }
 
@@ -253,7 +257,12 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Self::rows`].
-    pub async fn insert_rows(&mut self, head: &'static str, columns: usize, rows: Vec<Vec<Value>>) -> Result<()> {
+    pub async fn insert_rows(
+        &mut self,
+        head: &'static str,
+        columns: usize,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<()> {
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
             // Powers of two keep the number of distinct statements, and so of prepared ones, small.
@@ -275,11 +284,13 @@ impl Conn {
             return Ok(Vec::new());
         }
         if self.is_postgres() {
-            let rows = self.rows("SELECT nextval('object_id') FROM generate_series(1, $1)", params![count]).await?;
+            let rows =
+                self.rows("SELECT nextval('object_id') FROM generate_series(1, $1)", params![count]).await?;
             return rows.iter().map(|row| row.int(0)).collect();
         }
         let text = "UPDATE counter SET value = value + $1 WHERE name = 'object' RETURNING value";
-        let last = self.row(text, params![count]).await?.ok_or(StorageError::Gone("the object counter"))?.int(0)?;
+        let last =
+            self.row(text, params![count]).await?.ok_or(StorageError::Gone("the object counter"))?.int(0)?;
         Ok((last - count + 1..=last).collect())
     }
 
@@ -367,7 +378,9 @@ pub(super) fn classify(error: &sqlx::Error) -> Trouble {
         Some("53100" | "13") => Trouble::Full,
         // SQLITE_IOERR with any extension, SQLITE_CORRUPT, SQLITE_CANTOPEN; PostgreSQL going away.
         Some("10" | "11" | "14" | "57P01" | "57P02" | "57P03") => Trouble::Lost,
-        Some(code) if code.parse::<i64>().is_ok_and(|code| code & 0xff == 10) && code.len() < 5 => Trouble::Lost,
+        Some(code) if code.parse::<i64>().is_ok_and(|code| code & 0xff == 10) && code.len() < 5 => {
+            Trouble::Lost
+        }
         _ => Trouble::Statement,
     }
 }

@@ -10,7 +10,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, watch};
@@ -59,8 +60,12 @@ impl Sqlite {
             .pragma("wal_autocheckpoint", "0")
             .disable_statement_logging();
         let mut writer = options.connect().await?;
-        migrator(Dialect::Sqlite).run(&mut writer).await.map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
-        let checkpointer = options.clone().statement_cache_capacity(4).pragma("cache_size", "-64").connect().await?;
+        migrator(Dialect::Sqlite)
+            .run(&mut writer)
+            .await
+            .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        let checkpointer =
+            options.clone().statement_cache_capacity(4).pragma("cache_size", "-64").connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .idle_timeout(Duration::from_secs(60))
@@ -316,7 +321,8 @@ async fn checkpoint(mut connection: SqliteConnection, wal: PathBuf, mut ended: w
             () = tokio::time::sleep(CHECKPOINT_INTERVAL) => {}
         }
         let modified = std::fs::metadata(&wal).and_then(|metadata| metadata.modified()).ok();
-        let stamp = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
+        let stamp =
+            modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
         if stamp == seen {
             continue;
         }
