@@ -268,7 +268,7 @@ async fn listen(pool: PgPool, changes: Changes, node: String, mut stopped: watch
             Ok::<(), sqlx::Error>(())
         };
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => return,
             result = listening => {
                 if let Err(error) = result {
                     tracing::warn!(%error, "the connection for notifications was lost");
