@@ -6,6 +6,7 @@
 //! - A session owns only its view ([`view`]): which UIDs it has been told of, in sequence-number order.
 //! - Listing never reads bodies: whatever a folder sync asks for comes from the table and from summaries.
 
+pub mod mime;
 pub mod search;
 pub mod summary;
 pub mod types;
