@@ -60,9 +60,15 @@ fn parameters(parameters: &[(Vec<u8>, Vec<u8>)]) -> Value {
 }
 
 fn structure(part: &Part, body: &[u8]) -> Value {
-    let disposition = part.disposition.as_ref().map_or(Value::Null, |(kind, values)| json!([text(kind), parameters(values)]));
-    let language: Value =
-        if part.language.is_empty() { Value::Null } else { part.language.iter().map(|tag| text(tag)).collect() };
+    let disposition = part
+        .disposition
+        .as_ref()
+        .map_or(Value::Null, |(kind, values)| json!([text(kind), parameters(values)]));
+    let language: Value = if part.language.is_empty() {
+        Value::Null
+    } else {
+        part.language.iter().map(|tag| text(tag)).collect()
+    };
     let mut items = Vec::new();
     if part.is_type("multipart", "") {
         items.extend(part.parts.iter().map(|part| structure(part, body)));
@@ -72,14 +78,18 @@ fn structure(part: &Part, body: &[u8]) -> Value {
     }
     let content = part.content(body);
     // The other server counts bare line feeds as two octets.
-    let bare = content.iter().enumerate().filter(|(at, octet)| {
-        **octet == b'\n' && (*at == 0 || content[*at - 1] != b'\r')
-    });
+    let bare = content
+        .iter()
+        .enumerate()
+        .filter(|(at, octet)| **octet == b'\n' && (*at == 0 || content[*at - 1] != b'\r'));
     items.extend([text(&part.media_type), text(&part.subtype), parameters(&part.parameters)]);
     items.extend([optional(part.id.as_ref()), optional(part.description.as_ref()), text(&part.encoding)]);
     items.push(json!(content.len() + bare.count()));
     if let [enclosed] = part.parts.as_slice() {
-        items.extend([enclosed.envelope.as_ref().map_or(Value::Null, |value| envelope(value)), structure(enclosed, body)]);
+        items.extend([
+            enclosed.envelope.as_ref().map_or(Value::Null, |value| envelope(value)),
+            structure(enclosed, body),
+        ]);
         items.push(json!(part.lines));
     } else if part.is_type("text", "") {
         items.push(json!(part.lines));

@@ -170,9 +170,11 @@ const PREVIEW_HTML_OCTETS_MAX: u32 = 16 * 1024;
 
 /// The beginning of the text that a reader would see: of the first plain text, else of the first HTML.
 fn preview(root: &Part, body: &[u8]) -> String {
-    let is_attachment =
-        |part: &Part| part.disposition.as_ref().is_some_and(|(kind, _)| kind.eq_ignore_ascii_case(b"attachment"));
-    let first = |subtype: &str| root.walk().find(|part| part.is_type("text", subtype) && !is_attachment(part));
+    let is_attachment = |part: &Part| {
+        part.disposition.as_ref().is_some_and(|(kind, _)| kind.eq_ignore_ascii_case(b"attachment"))
+    };
+    let first =
+        |subtype: &str| root.walk().find(|part| part.is_type("text", subtype) && !is_attachment(part));
     let start = |part: &Part, octets_max: u32| {
         let end = part.body_end.min(part.body_start.saturating_add(octets_max));
         mime::charset::part_text(part, mime::cut(body, part.body_start, end)).into_owned()

@@ -116,11 +116,7 @@ fn angle_address(lexer: &mut Lexer<'_>, phrase: Vec<u8>) -> EnvelopeAddress {
     }
     lexer.skip_white();
     skip_to_separator(lexer);
-    EnvelopeAddress {
-        name: (!phrase.is_empty()).then_some(phrase),
-        mailbox: Some(local),
-        host: Some(host),
-    }
+    EnvelopeAddress { name: (!phrase.is_empty()).then_some(phrase), mailbox: Some(local), host: Some(host) }
 }
 
 fn domain(lexer: &mut Lexer<'_>) -> Vec<u8> {
@@ -161,16 +157,24 @@ mod tests {
         };
         address_list(text.as_bytes())
             .iter()
-            .map(|address| format!("{}|{}|{}", show(&address.name), show(&address.mailbox), show(&address.host)))
+            .map(|address| {
+                format!("{}|{}|{}", show(&address.name), show(&address.mailbox), show(&address.host))
+            })
             .collect()
     }
 
     #[test]
     fn usual_forms() {
         assert_eq!(parsed("a@x.example"), ["-|a|x.example"]);
-        assert_eq!(parsed("A B <a@x.example>, \"C, \\\"D\\\"\" <c.d@y>"), ["A B|a|x.example", "C, \"D\"|c.d|y"]);
+        assert_eq!(
+            parsed("A B <a@x.example>, \"C, \\\"D\\\"\" <c.d@y>"),
+            ["A B|a|x.example", "C, \"D\"|c.d|y"]
+        );
         assert_eq!(parsed("a@x.example (A (b) C)"), ["A (b) C|a|x.example"]);
-        assert_eq!(parsed("=?utf-8?q?J=C3=B6rg?=\r\n =?utf-8?q?x?= <j@x>"), ["=?utf-8?q?J=C3=B6rg?= =?utf-8?q?x?=|j|x"]);
+        assert_eq!(
+            parsed("=?utf-8?q?J=C3=B6rg?=\r\n =?utf-8?q?x?= <j@x>"),
+            ["=?utf-8?q?J=C3=B6rg?= =?utf-8?q?x?=|j|x"]
+        );
         assert_eq!(parsed("\"a b\"@x"), ["-|a b|x"]);
         assert_eq!(parsed("a . b @ x . y"), ["-|a.b|x.y"]);
         assert_eq!(parsed("<@r.example,@s.example:a@x>"), ["-|a|x"]);
@@ -180,7 +184,10 @@ mod tests {
 
     #[test]
     fn groups_have_start_and_end() {
-        assert_eq!(parsed("Friends: a@x, B <b@y>;, c@z"), ["-|Friends|-", "-|a|x", "B|b|y", "-|-|-", "-|c|z"]);
+        assert_eq!(
+            parsed("Friends: a@x, B <b@y>;, c@z"),
+            ["-|Friends|-", "-|a|x", "B|b|y", "-|-|-", "-|c|z"]
+        );
         assert_eq!(parsed("undisclosed-recipients:;"), ["-|undisclosed-recipients|-", "-|-|-"]);
         assert_eq!(parsed("open: a@x"), ["-|open|-", "-|a|x", "-|-|-"]);
     }

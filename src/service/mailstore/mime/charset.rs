@@ -69,7 +69,8 @@ fn decode_with<'a>(charset: &[u8], octets: &'a [u8]) -> Cow<'a, str> {
 
 /// Charsets in which octets below 128 do not stand for ASCII characters.
 fn is_shifting(charset: &[u8]) -> bool {
-    let starts = |prefix: &[u8]| charset.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let starts =
+        |prefix: &[u8]| charset.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     starts(b"iso-2022") || starts(b"utf-7") || starts(b"utf-16") || starts(b"hz") || starts(b"csiso2022")
 }
 

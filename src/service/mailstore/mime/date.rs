@@ -46,7 +46,9 @@ impl DateFields {
     fn take_day_part(&mut self, piece: &str) {
         if let Ok(number) = piece.parse::<u16>() {
             match (self.day, self.year) {
-                (None, _) if (1..=31).contains(&number) && piece.len() <= 2 => self.day = u8::try_from(number).ok(),
+                (None, _) if (1..=31).contains(&number) && piece.len() <= 2 => {
+                    self.day = u8::try_from(number).ok()
+                }
                 (_, None) => self.year = Some(full_year(number, piece.len())),
                 _ => {}
             }

@@ -63,7 +63,9 @@ impl Scanner<'_> {
         self.open_parts();
         while let Some((line_start, delimiter)) = self.next_delimiter() {
             self.close_above(delimiter.index, Some(line_start));
-            if delimiter.closing && let Some(multipart) = self.open.last_mut() {
+            if delimiter.closing
+                && let Some(multipart) = self.open.last_mut()
+            {
                 multipart.boundary = None;
             }
             let line_ends = self.skip_line();
@@ -253,7 +255,8 @@ fn describe(header: &[u8], parent: Option<Kind>) -> (Part, Kind, Option<Vec<u8>>
     let mut is_mime = matches!(parent, Some(Kind::Multipart | Kind::Digest));
     let mut envelope = EnvelopeFields::default();
     for field in Fields::new(header) {
-        if let Some(name) = field.name.split_at_checked(8).filter(|(start, _)| start.eq_ignore_ascii_case(b"content-"))
+        if let Some(name) =
+            field.name.split_at_checked(8).filter(|(start, _)| start.eq_ignore_ascii_case(b"content-"))
         {
             is_mime |= name.1.eq_ignore_ascii_case(b"type");
             content_field(&mut part, &mut content_type, name.1, &field);

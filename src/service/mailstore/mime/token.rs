@@ -24,8 +24,24 @@ pub const fn is_atom(octet: u8) -> bool {
         || octet.is_ascii_alphanumeric()
         || matches!(
             octet,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'/' | b'=' | b'?' | b'^' | b'_'
-                | b'`' | b'{' | b'|' | b'}' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'/'
+                | b'='
+                | b'?'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'{'
+                | b'|'
+                | b'}'
+                | b'~'
         )
 }
 
@@ -294,7 +310,8 @@ mod tests {
     #[test]
     fn media_types_are_read_as_written() {
         let (kind, subtype, parameters) =
-            media_type(b"(a) Text / (b (c\\)) ) HTML ; charset=\"ut\\f-8\";\r\n\tname==?utf-8?q?a?=; x").unwrap();
+            media_type(b"(a) Text / (b (c\\)) ) HTML ; charset=\"ut\\f-8\";\r\n\tname==?utf-8?q?a?=; x")
+                .unwrap();
         assert_eq!((kind.as_slice(), subtype.as_slice()), (&b"Text"[..], &b"HTML"[..]));
         assert_eq!(shown(&parameters), "charset=utf-8;name==?utf-8?q?a?=;");
         assert_eq!(media_type(b"text"), None);
