@@ -1,0 +1,216 @@
+//! Compresses and decompresses bodies, summaries and everything else that is kept.
+//!
+//! Contexts are reused: making one costs more than compressing a small message. What comes from a disk is never
+//! trusted: lengths are checked before memory is taken, and the result has the promised length or is an error.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
+
+use super::dictionary::{self, DICTIONARY_NONE, DICTIONARY_SHIPPED};
+use crate::storage::{Result, StorageError};
+
+/// Level at delivery: 132 MB/s per core, 40 % of the raw size.
+pub const LEVEL_DEFAULT: i32 = 3;
+/// Highest level. Above it zstd needs more memory to decompress.
+pub const LEVEL_MAX: i32 = 19;
+/// Most bytes that one body may have.
+pub const ORIGINAL_OCTETS_MAX: usize = 1 << 30;
+/// Longer text gains nothing from a dictionary: it makes its own within the first part.
+const DICTIONARY_TEXT_OCTETS_MAX: usize = 64 * 1024;
+/// Idle contexts that are kept; a context has about 1 MB at level 3.
+const IDLE_CONTEXTS_MAX: usize = 8;
+/// A scratch buffer that grew beyond this is given back.
+const SCRATCH_OCTETS_MAX: usize = 1 << 20;
+/// Most bytes that a zstd block can become (RFC 8878 section 3.1.1.2.4).
+const BLOCK_OCTETS_MAX: usize = 128 * 1024;
+/// Fewest bytes of a block: three of header and one of content (RFC 8878 section 3.1.1.2).
+const BLOCK_STORED_OCTETS_MIN: usize = 4;
+
+/// How a body is stored. The numbers are part of the pack format and of the database.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum CodecKind {
+    /// As it is.
+    Raw = 0,
+    /// One zstd frame (RFC 8878).
+    Zstd = 1,
+}
+
+impl CodecKind {
+    /// The number that is stored.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// What a stored number means, if anything.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Raw),
+            1 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// Compressed bytes, and what must be known to decompress them besides the original length.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Compressed {
+    /// How they are stored.
+    pub codec: CodecKind,
+    /// The dictionary's number; [`DICTIONARY_NONE`] if there is none.
+    pub dictionary_id: u32,
+    /// What to store.
+    pub data: Vec<u8>,
+}
+
+/// A context with the buffer it writes to.
+struct Encoder {
+    context: CCtx<'static>,
+    scratch: Vec<u8>,
+}
+
+/// Idle contexts, for all clones of a codec.
+#[derive(Default)]
+struct Pool {
+    encoders: Mutex<Vec<Encoder>>,
+    decoders: Mutex<Vec<DCtx<'static>>>,
+}
+
+/// Compresses at one level, decompresses whatever any level made. Cheap to clone; clones share their contexts.
+#[derive(Clone)]
+pub struct Codec {
+    level: i32,
+    pool: Arc<Pool>,
+}
+
+impl Default for Codec {
+    fn default() -> Self {
+        Self::new(LEVEL_DEFAULT)
+    }
+}
+
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Codec").field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
+impl Codec {
+    /// A codec for `level`; what is outside 1 to [`LEVEL_MAX`] is taken as the nearest.
+    pub fn new(level: i32) -> Self {
+        Self { level: level.clamp(1, LEVEL_MAX), pool: Arc::default() }
+    }
+
+    /// Compresses. Bytes that don't get smaller, and bytes for which there is no memory, are stored as they are.
+    pub fn compress(&self, bytes: &[u8]) -> Compressed {
+        let dictionary_id =
+            if bytes.len() <= DICTIONARY_TEXT_OCTETS_MAX { DICTIONARY_SHIPPED } else { DICTIONARY_NONE };
+        match self.try_compress(bytes, dictionary_id) {
+            Some(data) => Compressed { codec: CodecKind::Zstd, dictionary_id, data },
+            None => Compressed {
+                codec: CodecKind::Raw,
+                dictionary_id: DICTIONARY_NONE,
+                data: bytes.to_vec(),
+            },
+        }
+    }
+
+    fn try_compress(&self, bytes: &[u8], dictionary_id: u32) -> Option<Vec<u8>> {
+        let idle = lock(&self.pool.encoders).pop();
+        let mut encoder = match idle {
+            Some(encoder) => encoder,
+            None => {
+                let mut context = CCtx::try_create()?;
+                context.set_parameter(CParameter::CompressionLevel(self.level)).ok()?;
+                Encoder { context, scratch: Vec::new() }
+            }
+        };
+        encoder.scratch.clear();
+        encoder.scratch.reserve(zstd_safe::compress_bound(bytes.len()));
+        let length = if dictionary_id == DICTIONARY_NONE {
+            encoder.context.compress2(&mut encoder.scratch, bytes)
+        } else {
+            let dictionary = dictionary::encoder(self.level)?.as_cdict();
+            encoder.context.compress_using_cdict(&mut encoder.scratch, bytes, dictionary)
+        };
+        // A context that failed is not used again.
+        let smaller = length.ok()? < bytes.len();
+        let data = smaller.then(|| encoder.scratch.clone());
+        if encoder.scratch.capacity() > SCRATCH_OCTETS_MAX {
+            encoder.scratch = Vec::new();
+        }
+        keep(&self.pool.encoders, encoder);
+        data
+    }
+
+    /// Gives back the original bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` when the codec or dictionary is unknown, `stored` is damaged, or the result is not `original_len`
+    /// bytes. `Busy` when memory ran out.
+    pub fn decompress(
+        &self,
+        codec: CodecKind,
+        dictionary_id: u32,
+        stored: &[u8],
+        original_len: usize,
+    ) -> Result<Vec<u8>> {
+        check_lengths(codec, stored.len(), original_len)?;
+        if codec == CodecKind::Raw {
+            return Ok(stored.to_vec());
+        }
+        let idle = lock(&self.pool.decoders).pop();
+        let mut context = match idle {
+            Some(context) => context,
+            None => DCtx::try_create().ok_or(StorageError::Busy("no memory to decompress"))?,
+        };
+        let mut original = Vec::new();
+        original
+            .try_reserve_exact(original_len)
+            .map_err(|_| StorageError::Busy("no memory to decompress"))?;
+        let length = if dictionary_id == DICTIONARY_NONE {
+            context.decompress(&mut original, stored)
+        } else {
+            let dictionary = dictionary::decoder(dictionary_id)?.as_ddict();
+            context.decompress_using_ddict(&mut original, stored, dictionary)
+        };
+        length.map_err(|code| StorageError::Corrupt(format!("zstd: {}", zstd_safe::get_error_name(code))))?;
+        keep(&self.pool.decoders, context);
+        if original.len() != original_len {
+            return Err(StorageError::Corrupt(format!(
+                "decompressed to {} bytes, not {original_len}",
+                original.len()
+            )));
+        }
+        Ok(original)
+    }
+}
+
+/// Refuses lengths that can't belong together, before any memory is taken for them.
+///
+/// # Errors
+/// `Corrupt` when they can't.
+pub(super) fn check_lengths(codec: CodecKind, stored_len: usize, original_len: usize) -> Result<()> {
+    let possible = match codec {
+        CodecKind::Raw => stored_len == original_len,
+        CodecKind::Zstd => original_len <= stored_len / BLOCK_STORED_OCTETS_MIN * BLOCK_OCTETS_MAX,
+    };
+    if possible && original_len <= ORIGINAL_OCTETS_MAX {
+        Ok(())
+    } else {
+        Err(StorageError::Corrupt(format!("{stored_len} stored bytes can't be {original_len} bytes")))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts a context back for the next user.
+fn keep<T>(pool: &Mutex<Vec<T>>, context: T) {
+    let mut idle = lock(pool);
+    if idle.len() < IDLE_CONTEXTS_MAX {
+        idle.push(context);
+    }
+}
