@@ -15,11 +15,44 @@ pub const SEPARATOR: u8 = 0;
 
 /// Header fields whose values name people or hosts.
 const PERSONAL_FIELDS: &[&str] = &[
-    "from", "to", "cc", "bcc", "sender", "reply-to", "return-path", "delivered-to", "errors-to", "x-original-to",
-    "resent-from", "resent-to", "resent-sender", "apparently-to", "message-id", "in-reply-to", "references",
-    "subject", "thread-topic", "organization", "x-beenthere", "x-from", "x-to", "x-cc", "x-bcc", "x-folder",
-    "x-origin", "x-filename", "list-id", "list-post", "list-help", "list-archive", "list-subscribe",
-    "list-unsubscribe", "x-envelope-from", "x-envelope-to", "x-authentication-warning", "x-sender",
+    "from",
+    "to",
+    "cc",
+    "bcc",
+    "sender",
+    "reply-to",
+    "return-path",
+    "delivered-to",
+    "errors-to",
+    "x-original-to",
+    "resent-from",
+    "resent-to",
+    "resent-sender",
+    "apparently-to",
+    "message-id",
+    "in-reply-to",
+    "references",
+    "subject",
+    "thread-topic",
+    "organization",
+    "x-beenthere",
+    "x-from",
+    "x-to",
+    "x-cc",
+    "x-bcc",
+    "x-folder",
+    "x-origin",
+    "x-filename",
+    "list-id",
+    "list-post",
+    "list-help",
+    "list-archive",
+    "list-subscribe",
+    "list-unsubscribe",
+    "x-envelope-from",
+    "x-envelope-to",
+    "x-authentication-warning",
+    "x-sender",
 ];
 /// Fields with display names.
 const NAME_FIELDS: &[&str] = &["from", "to", "cc", "reply-to", "sender"];
@@ -73,7 +106,9 @@ impl Names {
                 }
             }
             for (_, value) in fields(&mail.octets).iter().filter(|f| NAME_FIELDS.contains(&f.0.as_str())) {
-                for phrase in value.split([',', '<', '>', '(', ')', '"']).filter(|phrase| !phrase.contains('@')) {
+                for phrase in
+                    value.split([',', '<', '>', '(', ')', '"']).filter(|phrase| !phrase.contains('@'))
+                {
                     let name: Vec<String> = words(phrase.as_bytes()).map(|(_, word)| lower(word)).collect();
                     pairs.extend(name.windows(2).filter_map(|pair| match pair {
                         [first, second] => Some((first.clone(), second.clone())),
@@ -83,8 +118,9 @@ impl Names {
                 }
             }
         }
-        let common =
-            |word: &String| lower_case.get(word.as_bytes()).is_some_and(|senders| senders.len() >= senders_min);
+        let common = |word: &String| {
+            lower_case.get(word.as_bytes()).is_some_and(|senders| senders.len() >= senders_min)
+        };
         Self { words: all.into_iter().filter(|word| !common(word)).collect(), pairs }
     }
 
@@ -140,14 +176,17 @@ fn is_personal_token(token: &[u8]) -> bool {
         let part = part.trim_matches('.');
         let labels: Vec<&str> = part.split('.').collect();
         let last = labels.last().copied().unwrap_or_default();
-        let is_label = |label: &&str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let is_label =
+            |label: &&str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let host = labels.len() > 1
             && labels.iter().all(|label| is_label(label))
             && last.len() > 1
             && last.bytes().all(|byte| byte.is_ascii_alphabetic());
         let quad = labels.len() > 3 && part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         host || quad
-    }) || text.as_bytes().chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit())
+    }) || text
+        .as_bytes()
+        .chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit())
         .any(|run| run.len() > 5 && run.first().is_some_and(u8::is_ascii_digit))
 }
 

@@ -111,8 +111,9 @@ fn mend(content: &mut [u8], mails: &[Mail]) {
 #[allow(unsafe_code, reason = "zstd offers the size of the tables only to C")]
 fn content(dictionary: &[u8]) -> Result<&[u8]> {
     // SAFETY: reads within the given length only.
-    let tables =
-        unsafe { zstd::zstd_safe::zstd_sys::ZDICT_getDictHeaderSize(dictionary.as_ptr().cast(), dictionary.len()) };
+    let tables = unsafe {
+        zstd::zstd_safe::zstd_sys::ZDICT_getDictHeaderSize(dictionary.as_ptr().cast(), dictionary.len())
+    };
     dictionary.get(tables..).ok_or_else(|| Error::other("no dictionary"))
 }
 
@@ -121,7 +122,8 @@ fn content(dictionary: &[u8]) -> Result<&[u8]> {
 #[allow(unsafe_code, reason = "zstd offers this only to C")]
 fn finalize(content: &[u8], mails: &[Mail]) -> Result<Vec<u8>> {
     use zstd::zstd_safe::zstd_sys::{ZDICT_finalizeDictionary, ZDICT_isError, ZDICT_params_t};
-    let mails: Vec<&Mail> = mails.iter().filter(|mail| mail.octets.len() <= DICTIONARY_TEXT_OCTETS_MAX).collect();
+    let mails: Vec<&Mail> =
+        mails.iter().filter(|mail| mail.octets.len() <= DICTIONARY_TEXT_OCTETS_MAX).collect();
     let samples: Vec<u8> = mails.iter().flat_map(|mail| mail.octets.iter().copied()).collect();
     let sizes: Vec<usize> = mails.iter().map(|mail| mail.octets.len()).collect();
     let mut dictionary = vec![0u8; DICTIONARY_OCTETS];
@@ -158,7 +160,8 @@ fn measure(what: &str, mails: &[Mail], dictionary: &[u8]) -> Result<()> {
         let (mut count, mut raw, mut plain, mut packed) = (0, 0, 0, 0);
         for octets in mails.iter().map(|mail| &mail.octets).filter(|octets| octets.len() <= octets_max) {
             let alone = without.compress(octets)?.len();
-            let best = if octets.len() > DICTIONARY_TEXT_OCTETS_MAX { alone } else { with.compress(octets)?.len() };
+            let best =
+                if octets.len() > DICTIONARY_TEXT_OCTETS_MAX { alone } else { with.compress(octets)?.len() };
             count += 1;
             raw += octets.len();
             plain += alone;

@@ -108,11 +108,9 @@ impl Codec {
             if bytes.len() <= DICTIONARY_TEXT_OCTETS_MAX { DICTIONARY_SHIPPED } else { DICTIONARY_NONE };
         match self.try_compress(bytes, dictionary_id) {
             Some(data) => Compressed { codec: CodecKind::Zstd, dictionary_id, data },
-            None => Compressed {
-                codec: CodecKind::Raw,
-                dictionary_id: DICTIONARY_NONE,
-                data: bytes.to_vec(),
-            },
+            None => {
+                Compressed { codec: CodecKind::Raw, dictionary_id: DICTIONARY_NONE, data: bytes.to_vec() }
+            }
         }
     }
 

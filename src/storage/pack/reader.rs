@@ -87,7 +87,8 @@ impl PackReader {
 
     /// The trailer, which fits the length of the file.
     pub(super) fn trailer(&self) -> Result<Trailer> {
-        let offset = self.octets.checked_sub(TRAILER_OCTETS as u64).ok_or_else(|| corrupt("the pack is cut off"))?;
+        let offset =
+            self.octets.checked_sub(TRAILER_OCTETS as u64).ok_or_else(|| corrupt("the pack is cut off"))?;
         let bytes = read_at(&self.file, &self.path, offset, TRAILER_OCTETS)?;
         decode_trailer(self.name, &bytes, self.octets)
     }
@@ -104,7 +105,8 @@ impl PackReader {
 /// # Errors
 /// `Corrupt` when it is not the original.
 pub(super) fn unpack(codec: &Codec, header: &FrameHeader, data: &[u8]) -> Result<Vec<u8>> {
-    let original = codec.decompress(header.codec, header.dictionary_id, data, to_usize(header.original_len))?;
+    let original =
+        codec.decompress(header.codec, header.dictionary_id, data, to_usize(header.original_len))?;
     if blake3::hash(&original).as_bytes() != &header.hash {
         return Err(StorageError::Corrupt(format!("body {} is not what was packed", header.body)));
     }

@@ -75,7 +75,8 @@ pub fn verify(codec: &Codec, path: &Path) -> Result<Verified> {
         // Where the index itself can't be read it is part of the stretch without frames, and was told already.
         Event::Damage(offset, what) if index.is_some() && verified.damages.len() < DAMAGES_MAX => {
             let entries = index.iter().flatten();
-            let body = entries.clone().find(|entry| u64::from(entry.offset) == offset).map(|entry| entry.body);
+            let body =
+                entries.clone().find(|entry| u64::from(entry.offset) == offset).map(|entry| entry.body);
             verified.damages.push(Damage { offset, body, what });
         }
         Event::Damage(..) => {}

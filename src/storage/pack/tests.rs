@@ -10,7 +10,8 @@ use crate::storage::StorageError;
 
 /// Bodies of all kinds: empty, text, random bytes, and longer than the dictionary is used for.
 fn bodies() -> Vec<Vec<u8>> {
-    let text = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGood morning.\r\n";
+    let text =
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGood morning.\r\n";
     vec![
         Vec::new(),
         text.as_bytes().to_vec(),
@@ -203,7 +204,10 @@ fn wrong_lengths_dictionaries_and_huge_promises_are_refused() {
         (DICTIONARY_NONE, body.len()),
         (9, body.len()),
     ] {
-        assert!(matches!(try_with(dictionary, length), Err(StorageError::Corrupt(_))), "{dictionary} {length}");
+        assert!(
+            matches!(try_with(dictionary, length), Err(StorageError::Corrupt(_))),
+            "{dictionary} {length}"
+        );
     }
     assert!(codec.decompress(CodecKind::Raw, 0, b"four", 5).is_err());
 }

@@ -77,7 +77,15 @@ impl PackWriter {
             .map_err(|error| io_error("create", &temporary, error))?;
         let buffer = encode_header(name, store);
         let index = Vec::new();
-        Ok(Self { name, folder, temporary: Some(temporary), file, buffer, octets: HEADER_OCTETS as u64, index })
+        Ok(Self {
+            name,
+            folder,
+            temporary: Some(temporary),
+            file,
+            buffer,
+            octets: HEADER_OCTETS as u64,
+            index,
+        })
     }
 
     /// Appends a body: `data` is what [`Codec::compress`](super::Codec::compress) made of it, `hash` the BLAKE3 of
@@ -166,7 +174,8 @@ impl FrameHeader {
     /// # Errors
     /// `Corrupt` when it is larger than [`ORIGINAL_OCTETS_MAX`].
     pub fn new(body: BodyId, original: &[u8], compressed: &super::Compressed) -> Result<Self> {
-        let too_large = || StorageError::Corrupt(format!("body {body} is larger than {ORIGINAL_OCTETS_MAX} bytes"));
+        let too_large =
+            || StorageError::Corrupt(format!("body {body} is larger than {ORIGINAL_OCTETS_MAX} bytes"));
         if original.len() > ORIGINAL_OCTETS_MAX {
             return Err(too_large());
         }
