@@ -12,11 +12,16 @@
 //! Deadlocks and serialization failures on PostgreSQL run the closure again (it must not have other effects);
 //! a connection lost during COMMIT is an error, never a success.
 
+pub mod alias;
 pub mod changes;
 pub mod database;
 pub mod delivery;
+pub mod domain;
+pub mod hold;
 pub mod lane;
+pub mod mailbox;
 mod postgres;
+pub mod quota;
 mod schema;
 pub mod sql;
 mod sqlite;

@@ -1,0 +1,118 @@
+//! Charging and releasing octets and messages; setting limits; recounting.
+//!
+//! # Consistency
+//! The order of locks is that of `delivery.rs`: mailbox, domain counter, customer counters by id. A counter row of a
+//! domain or customer exists exactly while it has a limit on octets or messages.
+
+use super::delivery::QuotaOwner;
+use super::sql::{Conn, Row};
+use crate::base::id::{CustomerId, DomainId, MailboxId};
+use crate::params;
+use crate::storage::{Result, StorageError};
+
+/// A counter that a charge reaches.
+struct Counter {
+    owner: QuotaOwner,
+    bytes_max: Option<i64>,
+    messages_max: Option<i64>,
+    bytes_used: i64,
+    messages_used: i64,
+}
+
+impl Counter {
+    fn read(row: &Row, owner: QuotaOwner) -> Result<Self> {
+        Ok(Self {
+            owner,
+            bytes_max: row.int_opt(1)?,
+            messages_max: row.int_opt(2)?,
+            bytes_used: row.int(3)?,
+            messages_used: row.int(4)?,
+        })
+    }
+
+    /// Growth must fit; what shrinks or stays always passes, even above a limit that was lowered.
+    fn admits(&self, bytes_delta: i64, messages_delta: i64) -> bool {
+        let within = |used: i64, delta: i64, max: Option<i64>| {
+            delta <= 0 || max.is_none_or(|max| used.checked_add(delta).is_some_and(|sum| sum <= max))
+        };
+        within(self.bytes_used, bytes_delta, self.bytes_max)
+            && within(self.messages_used, messages_delta, self.messages_max)
+    }
+}
+
+/// Adds to what a mailbox and everything with a limit above it use, or takes away (negative deltas, which always
+/// pass). When a limit refuses, nothing is changed and whose it is comes back as the inner error.
+///
+/// # Errors
+/// When the mailbox is gone, or the database fails.
+pub async fn charge(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    bytes_delta: i64,
+    messages_delta: i64,
+) -> Result<std::result::Result<(), QuotaOwner>> {
+    let counters = lock_counters(conn, mailbox).await?;
+    if let Some(refusing) = counters.iter().find(|counter| !counter.admits(bytes_delta, messages_delta)) {
+        return Ok(Err(refusing.owner));
+    }
+    for counter in &counters {
+        let (text, id) = match counter.owner {
+            QuotaOwner::Mailbox(id) => {
+                ("UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1", id.0)
+            }
+            QuotaOwner::Domain(id) => {
+                ("UPDATE domain_usage SET bytes_used = $2, messages_used = $3 WHERE domain_id = $1", id.0)
+            }
+            QuotaOwner::Customer(id) => {
+                ("UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1", id.0)
+            }
+        };
+        let bytes_used = sum(counter.bytes_used, bytes_delta, counter.owner)?;
+        let messages_used = sum(counter.messages_used, messages_delta, counter.owner)?;
+        conn.execute(text, params![id, bytes_used, messages_used]).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// A sum below zero means that a counter had drifted: it is reported and stops at zero, so that mail goes on.
+fn sum(used: i64, delta: i64, owner: QuotaOwner) -> Result<i64> {
+    let sum = used.checked_add(delta).ok_or_else(|| StorageError::Corrupt("a quota counter overflows".into()))?;
+    if sum < 0 {
+        tracing::error!(?owner, used, delta, "a quota counter would go below zero; run quota verify");
+    }
+    Ok(sum.max(0))
+}
+
+/// Locks and reads the mailbox and the counters above it, in the order of locks.
+async fn lock_counters(conn: &mut Conn, mailbox: MailboxId) -> Result<Vec<Counter>> {
+    let lock = if conn.is_postgres() { " FOR UPDATE OF m" } else { "" };
+    let text = format!(
+        "SELECT m.id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used, d.id, d.customer_id
+         FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1{lock}"
+    );
+    let row = conn.row(text, params![mailbox]).await?.ok_or(StorageError::Gone("mailbox"))?;
+    let (domain, customer) = (DomainId(row.int(5)?), CustomerId(row.int(6)?));
+    let mut counters = vec![Counter::read(&row, QuotaOwner::Mailbox(mailbox))?];
+    let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
+    let text = format!(
+        "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
+         FROM domain_usage u JOIN domain o ON o.id = u.domain_id WHERE u.domain_id = $1{lock}"
+    );
+    for row in conn.rows(text, params![domain]).await? {
+        counters.push(Counter::read(&row, QuotaOwner::Domain(domain))?);
+    }
+    let text = format!(
+        "WITH RECURSIVE up (id, parent_id) AS (
+             SELECT id, parent_id FROM customer WHERE id = $1
+             UNION ALL
+             SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+         SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
+         FROM customer_usage u JOIN customer o ON o.id = u.customer_id
+         WHERE u.customer_id IN (SELECT id FROM up) ORDER BY u.customer_id{lock}"
+    );
+    for row in conn.rows(text, params![customer]).await? {
+        let owner = QuotaOwner::Customer(CustomerId(row.int(0)?));
+        counters.push(Counter::read(&row, owner)?);
+    }
+    Ok(counters)
+}
