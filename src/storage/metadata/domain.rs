@@ -69,11 +69,8 @@ fn from_row(row: &Row) -> Result<DomainRow> {
 
 /// The verified domain of this name that is not deleted. An alias domain is not followed (see `alias_of`).
 pub async fn by_name(conn: &mut Conn, name: &str) -> Result<Option<DomainRow>> {
-    let text = concat!(
-        "SELECT ",
-        columns!(),
-        "WHERE d.name = $1 AND d.state = 'verified' AND d.deleted_at IS NULL"
-    );
+    let text =
+        concat!("SELECT ", columns!(), "WHERE d.name = $1 AND d.state = 'verified' AND d.deleted_at IS NULL");
     conn.row(text, params![name]).await?.as_ref().map(from_row).transpose()
 }
 

@@ -76,7 +76,8 @@ pub async fn charge(
 
 /// A sum below zero means that a counter had drifted: it is reported and stops at zero, so that mail goes on.
 fn sum(used: i64, delta: i64, owner: QuotaOwner) -> Result<i64> {
-    let sum = used.checked_add(delta).ok_or_else(|| StorageError::Corrupt("a quota counter overflows".into()))?;
+    let sum =
+        used.checked_add(delta).ok_or_else(|| StorageError::Corrupt("a quota counter overflows".into()))?;
     if sum < 0 {
         tracing::error!(?owner, used, delta, "a quota counter would go below zero; run quota verify");
     }
