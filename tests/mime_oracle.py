@@ -64,15 +64,23 @@ ssl = no
 mail_location = maildir:{work}/Maildir
 default_internal_user = root
 default_login_user = root
-first_valid_uid = 0
-mail_uid = 0
-mail_gid = 0
+first_valid_uid = 1
+first_valid_gid = 1
 protocols = imap
 """)
     commands = b"a SELECT INBOX\r\nb UID FETCH 1:* (ENVELOPE BODYSTRUCTURE)\r\nc LOGOUT\r\n"
     environment = {"PATH": os.environ["PATH"], "USER": "oracle", "HOME": str(work), "CONFIG_FILE": str(config)}
-    output = subprocess.run([DOVECOT_IMAP, "-c", str(config)], input=commands, env=environment,
-                            capture_output=True).stdout
+    command = [DOVECOT_IMAP, "-c", str(config)]
+    if os.getuid() == 0:  # Dovecot refuses to read mail as root
+        subprocess.run(["chown", "-R", "65534:65534", str(work)], check=True)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+                               stderr=subprocess.DEVNULL)
+    process.stdin.write(commands)
+    process.stdin.flush()
+    output = process.stdout.read()  # an input that ends early would cut the answer off
+    process.stdin.close()
+    process.wait()
     names = {}
     for line in (work / "Maildir" / "dovecot-uidlist").read_text().splitlines()[1:]:
         head, name = line.split(" :", 1)
@@ -104,6 +112,22 @@ def normal(value):
     return [normal(item) for item in value]
 
 
+def plain(structure):
+    """Dovecot tells the usual type and charset in lower case."""
+    if [str(item).lower() for item in structure[:2]] == ["text", "plain"]:
+        parameters = structure[2]
+        if parameters and [str(text).lower() for text in parameters] == ["charset", "us-ascii"]:
+            return ["text", "plain", ["charset", "us-ascii"], *structure[3:5], str(structure[5]).lower(), *structure[6:]]
+    return structure
+
+
+def repeats_fields(file):
+    """Of repeated fields we tell the first, Dovecot the last."""
+    header = re.split(rb"\r?\n\r?\n", file.read_bytes(), maxsplit=1)[0]
+    names = re.findall(rb"(?im)^(date|subject|message-id|in-reply-to)\s*:", header)
+    return len(names) != len({name.lower() for name in names})
+
+
 def main():
     corpus, program = sys.argv[1:3]
     work = pathlib.Path(sys.argv[3] if len(sys.argv) > 3 else "/tmp/mime-oracle").resolve()
@@ -118,21 +142,25 @@ def main():
     ours = {}
     for start in range(0, len(files), 500):
         names = files[start:start + 500]
-        for line in subprocess.run([program, *names], capture_output=True, check=True, text=True).stdout.splitlines():
+        for line in subprocess.run([program, *names], capture_output=True, check=True, text=True).stdout.split("\n")[:-1]:
             name, envelope, structure = json.loads(line)
             ours[name.split(":")[0]] = (envelope, structure)
-    same = [0, 0, 0]
+    same, repeated = [0, 0, 0], 0
     for name, (envelope, structure) in sorted(ours.items()):
         if name not in theirs:
             print(f"{name}: no answer")
             continue
-        equal = [normal(envelope) == normal(theirs[name][0]), normal(structure) == normal(theirs[name][1])]
+        equal = [normal(envelope) == normal(theirs[name][0]), plain(normal(structure)) == plain(normal(theirs[name][1]))]
         for index, kind in enumerate(("ENVELOPE", "BODYSTRUCTURE")):
             if not equal[index]:
                 print(f"{name} {kind}\n  ours   {json.dumps(normal((envelope, structure)[index]))}\n"
                       f"  theirs {json.dumps(normal(theirs[name][index]))}")
+        if not equal[0] and repeats_fields(next(folder.glob(name + "*"))):
+            repeated += 1
+            print(f"{name} has repeated fields")
         same = [same[0] + equal[0], same[1] + equal[1], same[2] + all(equal)]
-    print(f"{len(ours)} messages: ENVELOPE equal {same[0]}, BODYSTRUCTURE equal {same[1]}, both {same[2]}")
+    print(f"{len(ours)} messages: ENVELOPE equal {same[0]}, BODYSTRUCTURE equal {same[1]}, both {same[2]}; "
+          f"{repeated} of the different envelopes have repeated fields")
 
 
 if __name__ == "__main__":

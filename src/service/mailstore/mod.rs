@@ -9,6 +9,7 @@
 pub mod mime;
 pub mod search;
 pub mod summary;
+mod summary_encoding;
 pub mod types;
 pub mod view;
 

@@ -3,6 +3,7 @@
 //! Offsets are octets from the first octet of the body, that is after the trace lines.
 
 use super::mime;
+pub use super::summary_encoding::SummaryDecodeError;
 use crate::base::clock::Timestamp;
 
 /// Largest raw header kept in the summary, in octets.
@@ -157,7 +158,7 @@ pub fn summarize(body: &[u8]) -> Summary {
 }
 
 /// Envelope and time of sending that a header gives.
-fn describe_header(header: &[u8]) -> (Envelope, Option<(i64, i32)>) {
+pub(super) fn describe_header(header: &[u8]) -> (Envelope, Option<(i64, i32)>) {
     let envelope = mime::structure::envelope(header);
     let sent = envelope.date.as_deref().and_then(mime::date::parse);
     (envelope, sent)

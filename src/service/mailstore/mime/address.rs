@@ -52,34 +52,43 @@ pub fn address_list(value: &[u8]) -> Vec<EnvelopeAddress> {
 struct Words {
     /// The words with one space between them.
     phrase: Vec<u8>,
-    /// The same without spaces.
+    /// The same without spaces around dots (RFC 5322 section 4.4).
     local: Vec<u8>,
+    count: usize,
 }
 
 impl Words {
     fn read(lexer: &mut Lexer<'_>) -> Self {
         let mut words = Self::default();
         while let Some(octet) = lexer.peek() {
-            let start = words.local.len();
+            let mut word = Vec::new();
             if octet == b'"' {
-                if !lexer.quoted(&mut words.local) {
+                if !lexer.quoted(&mut word) {
                     lexer.advance(1);
                     continue;
                 }
             } else {
-                let word = lexer.run(|octet| is_atom(octet) || octet == b'.');
+                word.extend_from_slice(lexer.run(|octet| is_atom(octet) || octet == b'.'));
                 if word.is_empty() {
                     break;
                 }
-                words.local.extend_from_slice(word);
                 lexer.skip_white();
             }
-            if !words.phrase.is_empty() {
-                words.phrase.push(b' ');
-            }
-            words.phrase.extend_from_slice(words.local.get(start..).unwrap_or_default());
+            words.push(&word);
         }
         words
+    }
+
+    fn push(&mut self, word: &[u8]) {
+        if self.count > 0 {
+            self.phrase.push(b' ');
+            if !self.local.ends_with(b".") && !word.starts_with(b".") {
+                self.local.push(b' ');
+            }
+        }
+        self.phrase.extend_from_slice(word);
+        self.local.extend_from_slice(word);
+        self.count += 1;
     }
 }
 
@@ -91,8 +100,11 @@ fn plain_address(lexer: &mut Lexer<'_>, words: Words) -> Option<EnvelopeAddress>
     if words.local.is_empty() && host.is_empty() {
         return None;
     }
-    let mailbox = if host.is_empty() { words.phrase } else { words.local };
-    Some(EnvelopeAddress { name, mailbox: Some(mailbox), host: Some(host) })
+    if words.count > 1 && host.is_empty() {
+        // Several words and no address: somebody's name.
+        return Some(EnvelopeAddress { name: Some(words.phrase), mailbox: Some(host.clone()), host: Some(host) });
+    }
+    Some(EnvelopeAddress { name, mailbox: Some(words.local), host: Some(host) })
 }
 
 /// `<local@domain>` with an optional, ignored route (RFC 5322 section 4.4).
@@ -196,7 +208,8 @@ mod tests {
     fn broken_forms_keep_what_can_be_read() {
         assert_eq!(parsed(""), [""; 0]);
         assert_eq!(parsed(" , ,"), [""; 0]);
-        assert_eq!(parsed("root"), ["-|root|"]);
+        assert_eq!(parsed("root, Joe Doe"), ["-|root|", "Joe Doe||"]);
+        assert_eq!(parsed("Joe Doe@x"), ["-|Joe Doe|x"]);
         assert_eq!(parsed("a@x, ]]], b@y"), ["-|a|x", "-|b|y"]);
         assert_eq!(parsed("A <a@x, b@y"), ["A|a|x", "-|b|y"]);
         assert_eq!(parsed("\"A <a@x>"), ["A|a|x"]);

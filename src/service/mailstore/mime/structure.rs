@@ -22,6 +22,11 @@ pub fn parse(body: &[u8]) -> Part {
     Scanner { body, at: 0, lines: 0, open: Vec::new(), parts: 0 }.run()
 }
 
+/// The fields of the root part, from the header of a message.
+pub fn describe_root(header: &[u8]) -> Part {
+    describe(header, None).0
+}
+
 /// A part whose end has not been found yet.
 struct Open {
     part: Part,
@@ -218,7 +223,8 @@ impl Scanner<'_> {
 /// Sets the end of a part. The line end before a delimiter belongs to the delimiter.
 fn finish(open: Open, at: usize, lines: u32, line_start: Option<usize>, body: &[u8]) -> Part {
     let mut part = open.part;
-    let start = part.body_start as usize;
+    // The line end before it may belong to the header of a part without content, though.
+    let start = part.parts.last().map_or(part.body_start, |last| last.body_end) as usize;
     let end = line_start.map_or(at, |line_start| before_line_end(body, start, line_start));
     part.body_end = offset(end);
     part.lines = lines.saturating_sub(open.lines_before).saturating_sub(u32::from(end < at));
@@ -320,7 +326,10 @@ fn content_field(part: &mut Part, content_type: &mut Option<Vec<u8>>, name: &[u8
         b"transfer-encoding" if part.encoding.is_empty() => {
             let mut lexer = Lexer::new(field.value);
             lexer.skip_white();
-            part.encoding = lexer.token().to_vec();
+            let encoding = lexer.token();
+            if lexer.peek().is_none() || is_known_encoding(encoding) {
+                part.encoding = encoding.to_vec();
+            }
         }
         b"id" if part.id.is_none() => part.id = text(),
         b"description" if part.description.is_none() => part.description = text(),
@@ -330,6 +339,12 @@ fn content_field(part: &mut Part, content_type: &mut Option<Vec<u8>>, name: &[u8
         b"language" if part.language.is_empty() => part.language = languages(field.value),
         _ => {}
     }
+}
+
+/// With garbage behind it, an encoding counts only if it is one of RFC 2045 section 6.1.
+fn is_known_encoding(encoding: &[u8]) -> bool {
+    let known = ["7bit", "8bit", "binary", "quoted-printable", "base64"];
+    known.iter().any(|name| encoding.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Language tags separated by commas (RFC 3282).
@@ -398,5 +413,82 @@ impl EnvelopeFields {
             }
         }
         envelope
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Types of the tree with octets and lines: `multipart/mixed 120 9(text/plain 5 1, …)`.
+    fn shown(part: &Part) -> String {
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        let parts: Vec<String> = part.parts.iter().map(shown).collect();
+        let octets = part.body_end - part.body_start;
+        let inner = if parts.is_empty() { String::new() } else { format!("({})", parts.join(", ")) };
+        format!("{}/{} {octets} {}{inner}", text(&part.media_type), text(&part.subtype), part.lines)
+    }
+
+    fn tree(body: &str) -> String {
+        shown(&parse(body.as_bytes()))
+    }
+
+    #[test]
+    fn line_end_before_a_delimiter_belongs_to_it() {
+        let body = "Content-Type: multipart/mixed; boundary=b\r\n\r\npreamble\r\n--b\r\n\r\none\r\n\r\n--b\r\n\
+                    Content-Type: text/html\r\n\r\ntwo--b\r\n--b-- \r\nepilogue\r\n";
+        assert_eq!(tree(body), "multipart/mixed 82 11(text/plain 5 1, text/html 6 0)");
+    }
+
+    #[test]
+    fn empty_parts_and_cut_off_headers() {
+        let start = "Content-Type: multipart/mixed; boundary=b\r\n\r\n";
+        assert_eq!(tree(&format!("{start}--b\r\n--b\r\n\r\n--b\r\nA: 1\r\n--b--")), {
+            "multipart/mixed 28 5(text/plain 0 0, text/plain 0 0, text/plain 0 0)"
+        });
+        assert_eq!(tree(&format!("{start}nothing")), "multipart/mixed 7 0(text/plain 0 0)");
+        assert_eq!(tree(&format!("{start}--b")), "multipart/mixed 3 0(text/plain 0 0)");
+        assert_eq!(tree(&format!("{start}--b--\r\n--b\r\nx")), "multipart/mixed 13 2(text/plain 0 0)");
+        assert_eq!(tree("Content-Type: multipart/mixed\r\n\r\nx"), "multipart/mixed 1 0(text/plain 0 0)");
+    }
+
+    #[test]
+    fn messages_are_read_into() {
+        let digest = "Content-Type: multipart/digest; boundary=b\n\n--b\n\nSubject: x\nFrom: a@b\n\nbody\n\n--b\n\
+                      Content-Type: message/rfc822\n--b--\n";
+        assert_eq!(
+            tree(digest),
+            "multipart/digest 72 10(message/rfc822 27 4(text/plain 5 1), message/rfc822 0 0(text/plain 0 0))"
+        );
+        let root = parse(digest.as_bytes());
+        let envelope = root.parts[0].parts[0].envelope.as_ref().unwrap();
+        assert_eq!(envelope.subject.as_deref(), Some(&b"x"[..]));
+        assert_eq!(envelope.reply_to, envelope.from);
+    }
+
+    #[test]
+    fn inner_parts_end_with_the_outer_delimiter() {
+        let body = "Content-Type: multipart/mixed; boundary=a\n\n--a\nContent-Type: multipart/mixed; boundary=ab\n\n\
+                    --ab\n\nx\n--a\n\ny\n--a--\n";
+        assert_eq!(tree(body), "multipart/mixed 69 10(multipart/mixed 7 2(text/plain 1 0), text/plain 1 0)");
+    }
+
+    #[test]
+    fn content_fields_need_mime_version_or_content_type() {
+        let body = "Content-Transfer-Encoding: base64\r\n\r\n";
+        assert_eq!(parse(body.as_bytes()).encoding, b"7bit");
+        assert_eq!(parse(format!("MIME-Version: 1.0\r\n{body}").as_bytes()).encoding, b"base64");
+    }
+
+    #[test]
+    fn depth_and_number_of_parts_are_bounded() {
+        let deep: String = (0..300).map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n")).collect();
+        let root = parse(deep.as_bytes());
+        let depth = std::iter::successors(Some(&root), |part| part.parts.first()).count();
+        assert!((DEPTH_MAX..=DEPTH_MAX + 2).contains(&depth), "{depth}");
+        let nested = "Content-Type: message/rfc822\n\n".repeat(300);
+        assert!(std::iter::successors(Some(&parse(nested.as_bytes())), |part| part.parts.first()).count() <= DEPTH_MAX + 2);
+        let wide = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(5_000));
+        assert!(parse(wide.as_bytes()).parts.len() <= PARTS_MAX);
     }
 }
