@@ -89,7 +89,10 @@ impl Summary {
             has_header: self.header.is_some(),
             preview: self.preview.clone(),
             parts,
-            long: self.header.is_none().then(|| Box::new(Long { envelope: self.envelope.clone(), sent: self.sent })),
+            long: self
+                .header
+                .is_none()
+                .then(|| Box::new(Long { envelope: self.envelope.clone(), sent: self.sent })),
         };
         let header = self.header.as_deref().unwrap_or_default();
         let mut octets = Vec::with_capacity(header.len() + 512);
@@ -110,8 +113,8 @@ impl Summary {
         if *version != VERSION {
             return Err(SummaryDecodeError::Version(*version));
         }
-        let (stored, header) =
-            postcard::take_from_bytes::<Stored>(rest).map_err(|_| SummaryDecodeError::Damaged("structure"))?;
+        let (stored, header) = postcard::take_from_bytes::<Stored>(rest)
+            .map_err(|_| SummaryDecodeError::Damaged("structure"))?;
         if stored.has_header && header.len() != stored.header_octets as usize {
             return Err(SummaryDecodeError::Damaged("header"));
         }
@@ -273,14 +276,28 @@ mod tests {
     /// Pieces of which MIME messages are made, so that random ones are not all plain text.
     fn message() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            Just("\r\n"), Just("\n"), Just("--a"), Just("--ab--"), Just("--a--\r\n"), Just("--ab\r\n"), Just("--a\n"),
+            Just("\r\n"),
+            Just("\n"),
+            Just("--a"),
+            Just("--ab--"),
+            Just("--a--\r\n"),
+            Just("--ab\r\n"),
+            Just("--a\n"),
             Just("Content-Type: multipart/mixed; boundary=a\r\n"),
             Just("Content-Type: multipart/digest; boundary=\"ab\"\r\n\r\n"),
             Just("Content-Type: message/rfc822\r\n\r\n"),
             Just("Content-Type: text/html; charset=utf-16\r\nContent-Transfer-Encoding: base64\r\n\r\n"),
-            Just("From: g: a <b@c>, \"d e\"@f;(x\r\n"), Just("Subject: =?utf-8?q?=C3?= \r\n\t=?utf-8?b?w7Y?="),
-            Just("Date: 1 Jan 1970 00:00:00 +0000\r\n"), Just("Content-Disposition: a; b*0=c; b*1*=d\r\n"),
-            Just("text"), Just("<p>&amp;"), Just("\0\u{fffd}"), Just(" "), Just("("), Just("\""), Just("\\"),
+            Just("From: g: a <b@c>, \"d e\"@f;(x\r\n"),
+            Just("Subject: =?utf-8?q?=C3?= \r\n\t=?utf-8?b?w7Y?="),
+            Just("Date: 1 Jan 1970 00:00:00 +0000\r\n"),
+            Just("Content-Disposition: a; b*0=c; b*1*=d\r\n"),
+            Just("text"),
+            Just("<p>&amp;"),
+            Just("\0\u{fffd}"),
+            Just(" "),
+            Just("("),
+            Just("\""),
+            Just("\\"),
         ];
         prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes())
     }

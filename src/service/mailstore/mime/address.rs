@@ -102,7 +102,11 @@ fn plain_address(lexer: &mut Lexer<'_>, words: Words) -> Option<EnvelopeAddress>
     }
     if words.count > 1 && host.is_empty() {
         // Several words and no address: somebody's name.
-        return Some(EnvelopeAddress { name: Some(words.phrase), mailbox: Some(host.clone()), host: Some(host) });
+        return Some(EnvelopeAddress {
+            name: Some(words.phrase),
+            mailbox: Some(host.clone()),
+            host: Some(host),
+        });
     }
     Some(EnvelopeAddress { name, mailbox: Some(words.local), host: Some(host) })
 }

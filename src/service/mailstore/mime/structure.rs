@@ -482,12 +482,16 @@ mod tests {
 
     #[test]
     fn depth_and_number_of_parts_are_bounded() {
-        let deep: String = (0..300).map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n")).collect();
+        let deep: String =
+            (0..300).map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n")).collect();
         let root = parse(deep.as_bytes());
         let depth = std::iter::successors(Some(&root), |part| part.parts.first()).count();
         assert!((DEPTH_MAX..=DEPTH_MAX + 2).contains(&depth), "{depth}");
         let nested = "Content-Type: message/rfc822\n\n".repeat(300);
-        assert!(std::iter::successors(Some(&parse(nested.as_bytes())), |part| part.parts.first()).count() <= DEPTH_MAX + 2);
+        assert!(
+            std::iter::successors(Some(&parse(nested.as_bytes())), |part| part.parts.first()).count()
+                <= DEPTH_MAX + 2
+        );
         let wide = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(5_000));
         assert!(parse(wide.as_bytes()).parts.len() <= PARTS_MAX);
     }
