@@ -9,5 +9,23 @@
 
 mod support;
 
+#[path = "blackbox/bad_input.rs"]
+mod bad_input;
+#[path = "blackbox/crash.rs"]
+mod crash;
+#[path = "blackbox/delivery.rs"]
+mod delivery;
+#[path = "blackbox/full_disk.rs"]
+mod full_disk;
+#[path = "blackbox/imap_clients.rs"]
+mod imap_clients;
+#[path = "blackbox/pop3_clients.rs"]
+mod pop3_clients;
+#[path = "blackbox/postfix.rs"]
+mod postfix;
+#[path = "blackbox/quota.rs"]
+mod quota;
+#[path = "blackbox/round_trip.rs"]
+mod round_trip;
 #[path = "blackbox/samples.rs"]
 mod samples;

@@ -46,16 +46,13 @@ impl Pop3 {
     /// Sends a command that is answered with several lines; gives them with dots unstuffed and CRLF kept.
     pub fn multiline(&mut self, line: &str) -> io::Result<Vec<u8>> {
         self.command(line)?.map_err(io::Error::other)?;
-        let mut content = Vec::new();
-        loop {
-            // A message may hold lines that end in a bare LF, so the frame is looked for, not the line.
-            let octet = self.connection.exactly(1)?;
-            content.extend_from_slice(&octet);
-            if content.ends_with(b"\r\n.\r\n") || content == b".\r\n" {
-                content.truncate(content.len() - 3);
-                return Ok(unstuff(&content));
-            }
+        // A message may hold lines that end in a bare LF, so the frame is looked for, not the line.
+        let mut content = self.connection.exactly(3)?;
+        if content != b".\r\n" {
+            content.extend(self.connection.through(b"\r\n.\r\n")?);
         }
+        content.truncate(content.len() - 3);
+        Ok(unstuff(&content))
     }
 
     /// Number of messages and octets.

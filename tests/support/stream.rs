@@ -115,6 +115,25 @@ impl Connection {
         }
     }
 
+    /// Reads up to and with the first occurrence of `end`.
+    pub fn through(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        let mut searched = self.start;
+        loop {
+            let found = self.buffer[searched..].windows(end.len()).position(|window| window == end);
+            if let Some(offset) = found {
+                let stop = searched + offset + end.len();
+                let octets = self.buffer[self.start..stop].to_vec();
+                self.start = stop;
+                return Ok(octets);
+            }
+            let unread = self.buffer.len() - self.start;
+            if self.read_some()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            searched = self.start + unread.saturating_sub(end.len());
+        }
+    }
+
     /// Reads exactly `count` octets.
     pub fn exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() - self.start < count {

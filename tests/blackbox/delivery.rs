@@ -1,0 +1,208 @@
+//! What a sender is told, and what a reader then finds.
+
+use crate::support::corpus::message;
+use crate::support::daemon::{Daemon, PASSWORD, Setup};
+use crate::support::smtp::{Dialect, Smtp};
+
+const SENDER: &str = "sender@example.test";
+
+fn one(session: &mut Smtp, recipient: &str, content: &[u8]) -> String {
+    let replies = session.deliver(SENDER, &[recipient], content).expect("delivery");
+    replies[0].codes()
+}
+
+#[test]
+fn recipients_that_do_not_exist_are_refused_at_rcpt() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let mut lmtp = daemon.lmtp();
+    assert_eq!(one(&mut lmtp, "nobody@acme.test", b"x\r\n"), "550 5.1.1");
+    assert_eq!(one(&mut lmtp, "alice@elsewhere.test", b"x\r\n"), "550 5.1.2");
+    let mut smtp = daemon.smtp();
+    assert_eq!(one(&mut smtp, "nobody@acme.test", b"x\r\n"), "550 5.1.1");
+    assert_eq!(one(&mut smtp, "alice@elsewhere.test", b"x\r\n"), "550 5.7.1");
+    // The session is still good, and the good recipient next to a bad one gets the message.
+    let message = message(1_000, 1);
+    let replies = lmtp.deliver(SENDER, &["nobody@acme.test", "alice@acme.test"], &message).expect("LMTP");
+    assert_eq!([replies[0].code, replies[1].code], [550, 250]);
+    assert_eq!(daemon.imap("alice@acme.test").select("INBOX").exists(), Some(1));
+}
+
+#[test]
+fn stored_message_is_the_sent_one_behind_its_trace_lines() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let message = message(2_000, 2);
+    daemon.deliver("Alice+tickets@ACME.test", &message);
+    let mut session = daemon.imap("alice@acme.test");
+    session.select("INBOX");
+    let (_, stored) = session.bodies("1:*").remove(0);
+    assert!(stored.ends_with(&message));
+    let trace =
+        String::from_utf8(stored[..stored.len() - message.len()].to_vec()).expect("ASCII trace lines");
+    assert!(trace.starts_with("Return-Path: <sender@example.test>\r\n"), "{trace}");
+    assert!(trace.contains("\r\nDelivered-To: "), "{trace}");
+    assert!(trace.contains("\r\nReceived: from client.example.test"), "{trace}");
+    assert!(trace.contains("with LMTP"), "{trace}");
+}
+
+#[test]
+fn same_mailbox_named_twice_gets_one_message() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let recipients = ["alice@acme.test", "alice+again@acme.test", "ALICE@acme.test"];
+    let replies = daemon.lmtp().deliver(SENDER, &recipients, &message(1_000, 3)).expect("LMTP");
+    assert_eq!(replies.len(), 3);
+    assert!(replies.iter().all(|reply| reply.is_ok()), "{replies:?}");
+    assert_eq!(daemon.imap("alice@acme.test").select("INBOX").exists(), Some(1));
+}
+
+#[test]
+fn alias_with_two_targets_reaches_both() {
+    let daemon = Daemon::with_alice(Setup::default());
+    daemon.mailbox("bob@acme.test");
+    daemon.posthouse(&["alias", "create", "sales@acme.test", "alice@acme.test", "bob@acme.test"]).ok();
+    daemon.deliver("sales@acme.test", &message(1_000, 4));
+    for user in ["alice@acme.test", "bob@acme.test"] {
+        assert_eq!(daemon.imap(user).select("INBOX").exists(), Some(1), "{user}");
+    }
+    daemon.posthouse(&["--yes", "alias", "delete", "sales@acme.test"]).ok();
+    assert_eq!(one(&mut daemon.lmtp(), "sales@acme.test", b"x\r\n"), "550 5.1.1");
+}
+
+#[test]
+fn postmaster_is_always_accepted() {
+    let daemon = Daemon::with_alice(Setup::default());
+    for recipient in ["postmaster@acme.test", "Postmaster@acme.test", "postmaster"] {
+        let replies = daemon.lmtp().deliver(SENDER, &[recipient], &message(600, 5)).expect("LMTP");
+        assert!(replies[0].is_ok(), "{recipient}: {replies:?}");
+        let replies = daemon.smtp().deliver("", &[recipient], &message(600, 6)).expect("SMTP");
+        assert!(replies[0].is_ok(), "{recipient}: {replies:?}");
+    }
+}
+
+#[test]
+fn suspended_mailbox_defers_mail_and_takes_it_again() {
+    let daemon = Daemon::with_alice(Setup::default());
+    daemon.posthouse(&["mailbox", "suspend", "alice@acme.test"]).ok();
+    assert_eq!(one(&mut daemon.lmtp(), "alice@acme.test", b"x\r\n"), "450 4.2.1");
+    assert_eq!(one(&mut daemon.smtp(), "alice@acme.test", b"x\r\n"), "450 4.2.1");
+    daemon.posthouse(&["mailbox", "resume", "alice@acme.test"]).ok();
+    daemon.deliver("alice@acme.test", &message(600, 7));
+    assert_eq!(daemon.imap("alice@acme.test").select("INBOX").exists(), Some(1));
+}
+
+#[test]
+fn loops_are_refused() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let mut looping = Vec::new();
+    for hop in 0..200 {
+        let line = format!("Received: from a{hop}.test by b{hop}.test; Tue, 3 Nov 2026 10:20:30 +0000\r\n");
+        looping.extend_from_slice(line.as_bytes());
+    }
+    looping.extend_from_slice(&message(600, 8));
+    assert_eq!(one(&mut daemon.lmtp(), "alice@acme.test", &looping), "554 5.4.6");
+    assert_eq!(daemon.imap("alice@acme.test").select("INBOX").exists(), Some(0));
+}
+
+#[test]
+fn announced_size_over_the_limit_is_refused_before_the_content() {
+    let daemon = Daemon::with_alice(Setup::default());
+    for dialect in [Dialect::Lmtp, Dialect::Smtp] {
+        let listener = if dialect == Dialect::Lmtp { "lmtp" } else { "smtp" };
+        let mut session = Smtp::greet(daemon.address(listener), dialect).expect("greeting");
+        let hello = session.hello().expect("hello");
+        for extension in ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "STARTTLS"]
+        {
+            assert!(
+                hello.lines.iter().any(|line| line == extension),
+                "{listener} lacks {extension}: {hello:?}"
+            );
+        }
+        let size = hello.lines.iter().find_map(|line| line.strip_prefix("SIZE ")).expect("SIZE");
+        let octets_max: u64 = size.parse().expect("SIZE has a number");
+        let reply = session.command(&format!("MAIL FROM:<> SIZE={}", octets_max + 1)).expect("MAIL");
+        assert_eq!(reply.codes(), "552 5.3.4", "{listener}");
+        let reply = session.command(&format!("MAIL FROM:<> SIZE={octets_max}")).expect("MAIL");
+        assert_eq!(reply.code, 250, "{listener}");
+    }
+}
+
+#[test]
+fn starttls_protects_the_session_and_starts_it_anew() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let mut session = daemon.smtp();
+    assert_eq!(session.command("STARTTLS").expect("STARTTLS").code, 220);
+    session.connection.start_tls(daemon.certificate_pem()).expect("TLS");
+    let hello = session.hello().expect("EHLO again");
+    assert!(hello.is_ok() && !hello.lines.iter().any(|line| line == "STARTTLS"), "{hello:?}");
+    assert_eq!(one(&mut session, "alice@acme.test", &message(600, 9)).split(' ').next(), Some("250"));
+    let mut reader = daemon.imap("alice@acme.test");
+    reader.select("INBOX");
+    let stored = String::from_utf8(reader.bodies("1").remove(0).1).expect("text");
+    assert!(stored.contains("with ESMTPS"), "{stored}");
+}
+
+/// Ends of DATA that some servers take for the end and others do not: none may be, and nothing behind one may be
+/// taken for a second message.
+#[test]
+fn smuggled_messages_are_refused() {
+    let daemon = Daemon::with_alice(Setup::default());
+    for end in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\0\r\n.\n"] {
+        for (listener, dialect) in [("smtp", Dialect::Smtp), ("lmtp", Dialect::Lmtp)] {
+            let mut session = Smtp::open(daemon.address(listener), dialect).expect("session");
+            session.command("MAIL FROM:<>").expect("MAIL");
+            session.command("RCPT TO:<alice@acme.test>").expect("RCPT");
+            assert_eq!(session.command("DATA").expect("DATA").code, 354);
+            let smuggled =
+                "MAIL FROM:<>\r\nRCPT TO:<alice@acme.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n";
+            session.connection.send(format!("Subject: outer\r\n\r\nx{end}{smuggled}")).expect("content");
+            let reply = session.reply().expect("an answer to the content");
+            assert!((500..600).contains(&reply.code), "{listener} {end:?}: {reply:?}");
+        }
+    }
+    assert_eq!(daemon.imap("alice@acme.test").select("INBOX").exists(), Some(0));
+}
+
+#[test]
+fn wrong_order_of_commands_is_refused_and_changes_nothing() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let mut session = Smtp::greet(daemon.address("smtp"), Dialect::Smtp).expect("greeting");
+    for line in ["MAIL FROM:<>", "RCPT TO:<alice@acme.test>", "DATA"] {
+        assert_eq!(session.command(line).expect(line).code, 503, "{line} before EHLO");
+    }
+    session.hello().expect("EHLO");
+    assert_eq!(session.command("DATA").expect("DATA").code, 503);
+    assert_eq!(session.command("LHLO x").expect("LHLO").code, 500);
+    session.command("MAIL FROM:<>").expect("MAIL");
+    assert_eq!(session.command("MAIL FROM:<>").expect("MAIL twice").code, 503);
+    assert_eq!(session.command("DATA").expect("DATA without recipient").code, 503);
+    assert_eq!(session.command("RSET").expect("RSET").code, 250);
+    assert_eq!(one(&mut session, "alice@acme.test", &message(600, 10)).split(' ').next(), Some("250"));
+    assert_eq!(session.command("QUIT").expect("QUIT").code, 221);
+}
+
+#[test]
+fn new_mail_reaches_an_idling_session() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let mut session = daemon.imap("alice@acme.test");
+    session.select("INBOX");
+    let tag = session.start("IDLE").expect("IDLE");
+    assert!(session.read_line().expect("continuation").text.starts_with('+'));
+    daemon.deliver("alice@acme.test", &message(600, 11));
+    let told = session.read_untagged().expect("told of the new message");
+    assert_eq!((told.number(), told.keyword()), (Some(1), "EXISTS"));
+    session.connection.send("DONE\r\n").expect("DONE");
+    session.finish(&tag).expect("end of IDLE").ok();
+}
+
+#[test]
+fn wrong_password_and_unknown_mailbox_are_one_answer() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let answer = |user: &str, password: &str| {
+        let mut session = crate::support::imap::Imap::open(daemon.address("imap")).expect("IMAP");
+        let answer = session.command(&format!("LOGIN {user} {password}")).expect("LOGIN");
+        (answer.status, answer.text)
+    };
+    let wrong = answer("alice@acme.test", "wrong");
+    assert_eq!(wrong.0, "NO");
+    assert_eq!(wrong, answer("nobody@acme.test", "wrong"));
+    assert_eq!(wrong, answer("nobody@elsewhere.test", PASSWORD.split(' ').next().unwrap()));
+}
