@@ -10,7 +10,7 @@ use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 use super::dictionary::{self, DICTIONARY_NONE, DICTIONARY_SHIPPED};
 use crate::storage::{Result, StorageError};
 
-/// Level at delivery: 132 MB/s per core, 40 % of the raw size.
+/// Level at delivery: docs/pack-format.md has the rates and ratios.
 pub const LEVEL_DEFAULT: i32 = 3;
 /// Highest level. Above it zstd needs more memory to decompress.
 pub const LEVEL_MAX: i32 = 19;

@@ -30,4 +30,6 @@ pub use recovery::{Damage, Recovered, Verified, recover, verify};
 pub use writer::{PackSummary, PackWriter, TARGET_OCTETS, sync_folder};
 
 #[cfg(test)]
+mod dictionary_tests;
+#[cfg(test)]
 mod tests;
