@@ -1,0 +1,529 @@
+//! One session: greeting, transactions, and the bytes of messages.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::command::{self, Command, MailFrom};
+use super::data::{Collector, DotDecoder, Fault, Lease, Message};
+use super::reply::Reply;
+use super::{Deliver, Dialect, Server};
+use crate::base::id::random_text;
+use crate::service::delivery::{Atomicity, DeliveryRefusal, Recipient, Transmission};
+use crate::wire::line::{LineError, Reader};
+use crate::wire::listen::Shutdown;
+use crate::wire::stream::Connection;
+
+/// How much of an endless command line is read before the connection is given up, in octets.
+const DISCARD_OCTETS_MAX: u64 = 1 << 20;
+/// How many times the largest message a client may send of one that is too large, before it is cut off.
+const OVERSIZE_FACTOR: u64 = 4;
+/// Replies are written when the client waits for them, or when there are this many octets of them.
+const REPLIES_OCTETS_MAX: usize = 16 * 1024;
+/// Characters of a message's id: 60 random bits.
+const ID_CHARACTERS: usize = 12;
+
+/// Why a session stops without a further word.
+enum Stop {
+    /// The client went away, or said QUIT and got its answer.
+    Gone,
+    /// This reply, then close.
+    Say(Reply),
+}
+
+impl From<io::Error> for Stop {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<LineError> for Stop {
+    fn from(_: LineError) -> Self {
+        Self::Gone
+    }
+}
+
+type Outcome<T> = Result<T, Stop>;
+
+struct Greeting {
+    name: String,
+    /// EHLO or LHLO, not HELO.
+    extended: bool,
+}
+
+/// From MAIL to the end of the message.
+struct Transaction {
+    transmission: Transmission,
+    sender: String,
+    octets_declared: u64,
+    utf8: bool,
+    recipients: Vec<Recipient>,
+    /// As the client wrote them, for LMTP's answers.
+    paths: Vec<String>,
+    /// What BDAT brought so far.
+    chunks: Option<Collector>,
+}
+
+struct Session<D> {
+    server: Arc<Server<D>>,
+    dialect: Dialect,
+    connection: Connection,
+    reader: Reader,
+    shutdown: Shutdown,
+    replies: Vec<u8>,
+    greeting: Option<Greeting>,
+    transaction: Option<Transaction>,
+    errors: u32,
+}
+
+/// Serves one connection to its end.
+pub async fn session<D: Deliver>(
+    server: Arc<Server<D>>,
+    dialect: Dialect,
+    connection: Connection,
+    shutdown: Shutdown,
+) {
+    let mut session = Session {
+        server,
+        dialect,
+        connection,
+        reader: Reader::new(),
+        shutdown,
+        replies: Vec::new(),
+        greeting: None,
+        transaction: None,
+        errors: 0,
+    };
+    if let Err(Stop::Say(reply)) = session.run().await {
+        session.say(reply);
+        let _ = session.flush().await;
+    }
+    let _ = timeout(Duration::from_secs(5), session.connection.shutdown()).await;
+}
+
+impl<D: Deliver> Session<D> {
+    async fn run(&mut self) -> Outcome<()> {
+        let service = if self.dialect == Dialect::Lmtp { "LMTP" } else { "ESMTP" };
+        let greeting = format!("220 {} {service} Posthouse ready\r\n", self.server.hostname);
+        self.replies.extend_from_slice(greeting.as_bytes());
+        loop {
+            // RFC 2920 section 3.2: replies to a pipeline go out together, before waiting for more.
+            if !self.reader.has_line() || self.replies.len() > REPLIES_OCTETS_MAX {
+                self.flush().await?;
+            }
+            self.command().await?;
+            if self.errors > self.server.limits.errors_max {
+                return Err(Stop::Say(Reply::TOO_MANY_ERRORS));
+            }
+        }
+    }
+
+    /// Reads one command and does it.
+    async fn command(&mut self) -> Outcome<()> {
+        let limits = &self.server.limits;
+        let line = tokio::select! {
+            biased;
+            line = timeout(
+                limits.command_timeout,
+                self.reader.line(&mut self.connection, limits.command_octets_max),
+            ) => line,
+            // A transaction under way may go on; an idle client is sent away (RFC 5321 section 3.8).
+            () = self.shutdown.requested(), if self.transaction.is_none() => {
+                return Err(Stop::Say(Reply::SHUTDOWN));
+            }
+        };
+        let line = match line {
+            Ok(Ok(line)) => line.text.to_vec(),
+            Ok(Err(LineError::TooLong)) => return self.line_too_long().await,
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(Stop::Say(Reply::TIMEOUT)),
+        };
+        match command::parse(&line) {
+            Ok(command) => self.obey(command).await,
+            Err(reply) if reply.code == 421 => Err(Stop::Say(reply)),
+            Err(reply) => {
+                self.errors += 1;
+                self.say(reply);
+                Ok(())
+            }
+        }
+    }
+
+    async fn line_too_long(&mut self) -> Outcome<()> {
+        self.errors += 1;
+        let discard = self.reader.discard_line(&mut self.connection, DISCARD_OCTETS_MAX);
+        match timeout(self.server.limits.command_timeout, discard).await {
+            Ok(Ok(())) => {
+                self.say(Reply::LINE_TOO_LONG);
+                Ok(())
+            }
+            Ok(Err(LineError::TooLong)) | Err(_) => Err(Stop::Say(Reply::LINE_TOO_LONG)),
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+
+    async fn obey(&mut self, command: Command<'_>) -> Outcome<()> {
+        let reply = match command {
+            Command::Ehlo(name) if self.dialect == Dialect::Smtp => return self.greet_extended(name),
+            Command::Lhlo(name) if self.dialect == Dialect::Lmtp => return self.greet_extended(name),
+            Command::Helo(name) if self.dialect == Dialect::Smtp => self.greet(name, false),
+            // RFC 2033 section 4.1: each dialect has its own greeting, and only that.
+            Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) => Reply::UNKNOWN,
+            Command::Mail(mail) => self.mail(&mail),
+            Command::Rcpt(path) => self.rcpt(path).await,
+            Command::Data => return self.data().await,
+            Command::Bdat { octets, last } => return self.bdat(octets, last).await,
+            Command::StartTls => return self.start_tls().await,
+            Command::Rset => {
+                self.transaction = None;
+                Reply::OK
+            }
+            Command::Noop => Reply::OK,
+            Command::Help => Reply::HELP,
+            Command::Vrfy => Reply::CANNOT_VERIFY,
+            Command::Quit => return Err(Stop::Say(Reply::BYE)),
+        };
+        if matches!(reply.code, 500..=504) {
+            self.errors += 1;
+        }
+        self.say(reply);
+        Ok(())
+    }
+
+    /// HELO, and the state after EHLO or LHLO (RFC 5321 section 4.1.4: as after RSET).
+    fn greet(&mut self, name: &str, extended: bool) -> Reply {
+        // The name goes into the Received line, where parentheses and quotes have a meaning.
+        let plain = |c: char| if c.is_ascii_graphic() && !"()<>\\\";,".contains(c) { c } else { '?' };
+        self.greeting = Some(Greeting { name: name.chars().map(plain).collect(), extended });
+        self.transaction = None;
+        Reply { code: 250, enhanced: "", text: self.server.hostname.clone().into() }
+    }
+
+    fn greet_extended(&mut self, name: &str) -> Outcome<()> {
+        self.greet(name, true);
+        let offers_tls = self.server.tls.is_some() && !self.connection.is_secure();
+        let mut text = format!("250-{}\r\n250-PIPELINING\r\n", self.server.hostname);
+        text.push_str(&format!("250-SIZE {}\r\n", self.server.limits.message_octets_max));
+        if offers_tls {
+            text.push_str("250-STARTTLS\r\n");
+        }
+        text.push_str("250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n");
+        self.replies.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+
+    /// MAIL FROM (RFC 5321 section 4.1.1.2), with SIZE checked as RFC 1870 section 6.1 says.
+    fn mail(&mut self, mail: &MailFrom<'_>) -> Reply {
+        let Some(greeting) = &self.greeting else { return Reply::SEQUENCE_GREETING };
+        if self.transaction.is_some() {
+            return Reply::SEQUENCE_NESTED;
+        }
+        let octets_max = self.server.limits.message_octets_max;
+        if mail.octets > octets_max {
+            return Reply::too_large(octets_max);
+        }
+        let transmission = Transmission {
+            protocol: self.protocol(greeting.extended, mail.utf8),
+            greeting: greeting.name.clone(),
+            source: self.connection.source(),
+            tls: self.connection.tls_description(),
+            id: random_text(ID_CHARACTERS),
+        };
+        self.transaction = Some(Transaction {
+            transmission,
+            sender: mail.path.to_owned(),
+            octets_declared: mail.octets,
+            utf8: mail.utf8,
+            recipients: Vec::new(),
+            paths: Vec::new(),
+            chunks: None,
+        });
+        Reply::SENDER_OK
+    }
+
+    /// The `with` of the Received line (RFC 3848, RFC 6531 section 4.3).
+    fn protocol(&self, extended: bool, utf8: bool) -> &'static str {
+        match (self.dialect, utf8, self.connection.is_secure()) {
+            (Dialect::Lmtp, false, false) => "LMTP",
+            (Dialect::Lmtp, false, true) => "LMTPS",
+            (Dialect::Lmtp, true, false) => "UTF8LMTP",
+            (Dialect::Lmtp, true, true) => "UTF8LMTPS",
+            (Dialect::Smtp, true, false) => "UTF8SMTP",
+            (Dialect::Smtp, true, true) => "UTF8SMTPS",
+            (Dialect::Smtp, false, true) => "ESMTPS",
+            (Dialect::Smtp, false, false) if extended => "ESMTP",
+            (Dialect::Smtp, false, false) => "SMTP",
+        }
+    }
+
+    /// RCPT TO (RFC 5321 section 4.1.1.3): everything that can be known about the recipient is answered here.
+    async fn rcpt(&mut self, path: &str) -> Reply {
+        let Some(transaction) = &mut self.transaction else { return Reply::SEQUENCE_MAIL };
+        if transaction.chunks.is_some() {
+            return Reply::SEQUENCE_BDAT;
+        }
+        if !transaction.utf8 && !path.is_ascii() {
+            return Reply::ADDRESS_NOT_ASCII;
+        }
+        if transaction.recipients.len() >= self.server.limits.recipients_max {
+            return Reply::TOO_MANY_RECIPIENTS;
+        }
+        let Transaction { transmission, sender, octets_declared, .. } = &*transaction;
+        let answer = self.server.delivery.recipient(transmission, sender, path, *octets_declared).await;
+        match answer {
+            Ok(recipient) => {
+                transaction.recipients.push(recipient);
+                transaction.paths.push(path.to_owned());
+                Reply::RECIPIENT_OK
+            }
+            Err(refusal) => {
+                // Strangers who try one name after another are sent away; an MTA in front of us is not.
+                if self.dialect == Dialect::Smtp {
+                    self.errors += 1;
+                }
+                Reply::refusal(&refusal, self.dialect)
+            }
+        }
+    }
+
+    /// DATA (RFC 5321 section 4.1.1.4).
+    async fn data(&mut self) -> Outcome<()> {
+        let refused = match &self.transaction {
+            None => Some(Reply::SEQUENCE_MAIL),
+            Some(transaction) if transaction.chunks.is_some() => Some(Reply::SEQUENCE_BDAT),
+            Some(transaction) if transaction.recipients.is_empty() => Some(Reply::NO_RECIPIENTS),
+            Some(_) => None,
+        };
+        if let Some(reply) = refused {
+            self.errors += 1;
+            self.say(reply);
+            return Ok(());
+        }
+        self.say(Reply::START_DATA);
+        self.flush().await?;
+        let mut collector = self.collector();
+        let mut decoder = DotDecoder::new();
+        let deadline = Instant::now() + self.server.limits.message_timeout;
+        loop {
+            let chunk =
+                next_chunk(&mut self.reader, &mut self.connection, &self.server.limits, deadline).await?;
+            let (used, complete) = decoder.feed(chunk, &mut collector);
+            self.reader.consume(used);
+            if complete {
+                break;
+            }
+            self.give_up_when_endless(&collector)?;
+        }
+        self.finish(collector).await;
+        Ok(())
+    }
+
+    /// BDAT (RFC 3030 section 2): the octets follow the command at once and are read whatever the answer will be.
+    async fn bdat(&mut self, octets: u64, last: bool) -> Outcome<()> {
+        let octets_max = self.server.limits.message_octets_max;
+        if octets > octets_max.saturating_mul(OVERSIZE_FACTOR) {
+            return Err(Stop::Say(Reply::too_large(octets_max)));
+        }
+        let chunks = self.transaction.as_mut().map(|transaction| transaction.chunks.take());
+        let has_recipients = self.transaction.as_ref().is_some_and(|it| !it.recipients.is_empty());
+        let mut collector = match chunks {
+            Some(Some(begun)) => begun,
+            _ => self.collector(),
+        };
+        let deadline = Instant::now() + self.server.limits.message_timeout;
+        let mut missing = octets;
+        while missing > 0 {
+            let chunk =
+                next_chunk(&mut self.reader, &mut self.connection, &self.server.limits, deadline).await?;
+            let take = usize::try_from(missing).unwrap_or(usize::MAX).min(chunk.len());
+            if has_recipients {
+                collector.chunk(chunk.get(..take).unwrap_or(chunk));
+            }
+            self.reader.consume(take);
+            missing -= take as u64;
+        }
+        if !has_recipients {
+            let reply = if self.transaction.is_some() { Reply::NO_RECIPIENTS } else { Reply::SEQUENCE_MAIL };
+            self.errors += 1;
+            self.say(reply);
+        } else if last {
+            self.finish(collector).await;
+        } else if let Some(fault) = collector.fault() {
+            // The rest of the message, if the client sends it all the same, finds no transaction.
+            self.transaction = None;
+            self.say(Reply::fault(fault, octets_max));
+        } else {
+            let text = format!("{octets} octets received");
+            self.say(Reply { code: 250, enhanced: "2.0.0", text: text.into() });
+            if let Some(transaction) = &mut self.transaction {
+                transaction.chunks = Some(collector);
+            }
+        }
+        Ok(())
+    }
+
+    fn collector(&self) -> Collector {
+        Collector::new(self.server.limits.message_octets_max, Lease::new(&self.server.memory))
+    }
+
+    fn give_up_when_endless(&self, collector: &Collector) -> Outcome<()> {
+        let octets_max = self.server.limits.message_octets_max;
+        if collector.octets() > octets_max.saturating_mul(OVERSIZE_FACTOR) {
+            return Err(Stop::Say(Reply::too_large(octets_max)));
+        }
+        Ok(())
+    }
+
+    /// Delivers a complete message and answers: once in SMTP, once for each recipient in LMTP (RFC 2033
+    /// section 4.2), also when the message itself is refused.
+    async fn finish(&mut self, collector: Collector) {
+        let Some(transaction) = self.transaction.take() else { return };
+        let octets = collector.octets();
+        let replies = match collector.finish() {
+            Ok(message) => self.deliver(&transaction, message).await,
+            Err(fault) => self.refuse(&transaction, fault),
+        };
+        let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();
+        tracing::info!(
+            id = %transaction.transmission.id,
+            protocol = transaction.transmission.protocol,
+            source = ?transaction.transmission.source,
+            recipients = transaction.recipients.len(),
+            octets,
+            ?codes,
+            "message received"
+        );
+        for reply in replies {
+            self.say(reply);
+        }
+    }
+
+    fn refuse(&self, transaction: &Transaction, fault: Fault) -> Vec<Reply> {
+        let reply = Reply::fault(fault, self.server.limits.message_octets_max);
+        let count = if self.dialect == Dialect::Lmtp { transaction.recipients.len() } else { 1 };
+        vec![reply; count]
+    }
+
+    async fn deliver(&self, transaction: &Transaction, message: Message) -> Vec<Reply> {
+        let Transaction { transmission, sender, recipients, paths, .. } = transaction;
+        let atomicity = match self.dialect {
+            Dialect::Lmtp => Atomicity::PerRecipient,
+            Dialect::Smtp => Atomicity::AllOrNothing,
+        };
+        let Message { bytes, lease } = message;
+        let answers = self.server.delivery.deliver(transmission, sender, recipients, bytes, atomicity).await;
+        drop(lease);
+        let id = transmission.id.as_str();
+        match self.dialect {
+            Dialect::Smtp => {
+                let refusals: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+                let complete = answers.len() == recipients.len();
+                let reply = || one_for_all(recipients.len(), &refusals, id);
+                vec![if complete { reply() } else { unavailable(Dialect::Smtp) }]
+            }
+            Dialect::Lmtp => {
+                let mut answers = answers.into_iter();
+                let answer = |path: &String| match answers.next() {
+                    Some(Ok(_)) => Reply::stored(Some(path), id),
+                    Some(Err(refusal)) => Reply::refusal(&refusal, Dialect::Lmtp),
+                    None => unavailable(Dialect::Lmtp),
+                };
+                paths.iter().map(answer).collect()
+            }
+        }
+    }
+
+    /// STARTTLS (RFC 3207): everything known before is forgotten.
+    async fn start_tls(&mut self) -> Outcome<()> {
+        let refused = match &self.server.tls {
+            None => Some(Reply::NOT_IMPLEMENTED),
+            Some(_) if self.connection.is_secure() => Some(Reply::TLS_ACTIVE),
+            Some(_) => None,
+        };
+        if let Some(reply) = refused {
+            self.errors += 1;
+            self.say(reply);
+            return Ok(());
+        }
+        if !self.reader.buffered().is_empty() {
+            return Err(Stop::Say(Reply::TLS_INJECTION));
+        }
+        let Some(tls) = self.server.tls.clone() else { return Ok(()) };
+        self.say(Reply::START_TLS);
+        self.flush().await?;
+        if let Err(error) = self.connection.start_tls(tls.server_config(), &mut self.reader).await {
+            tracing::debug!(source = ?self.connection.source(), %error, "STARTTLS failed");
+            return Err(Stop::Gone);
+        }
+        self.greeting = None;
+        self.transaction = None;
+        Ok(())
+    }
+
+    fn say(&mut self, reply: Reply) {
+        reply.write(&mut self.replies);
+    }
+
+    async fn flush(&mut self) -> Outcome<()> {
+        if self.replies.is_empty() {
+            return Ok(());
+        }
+        let replies = std::mem::take(&mut self.replies);
+        let write = async {
+            self.connection.write_all(&replies).await?;
+            self.connection.flush().await
+        };
+        match timeout(self.server.limits.command_timeout, write).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(Stop::Gone),
+        }
+    }
+}
+
+/// The next octets of a message.
+async fn next_chunk<'a>(
+    reader: &'a mut Reader,
+    connection: &mut Connection,
+    limits: &super::Limits,
+    deadline: Instant,
+) -> Outcome<&'a [u8]> {
+    let until = deadline.min(Instant::now() + limits.command_timeout);
+    match timeout_at(until, reader.chunk(connection)).await {
+        Ok(Ok([])) => Err(Stop::Gone),
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Stop::Say(Reply::TIMEOUT)),
+    }
+}
+
+fn unavailable(dialect: Dialect) -> Reply {
+    Reply::refusal(&DeliveryRefusal::Unavailable, dialect)
+}
+
+/// SMTP has one answer for `count` recipients, and nothing is stored when one refuses. A permanent refusal is passed
+/// on, since trying again cannot help; one that all share too; else the client is asked to try again, when RCPT will
+/// tell which recipient it is.
+fn one_for_all(count: usize, refusals: &[&DeliveryRefusal], id: &str) -> Reply {
+    if refusals.is_empty() {
+        return Reply::stored(None, id);
+    }
+    let replies: Vec<Reply> = refusals
+        .iter()
+        .filter(|refusal| !matches!(refusal, DeliveryRefusal::Sibling))
+        .map(|refusal| Reply::refusal(refusal, Dialect::Smtp))
+        .collect();
+    if let Some(permanent) = replies.iter().find(|reply| reply.is_permanent()) {
+        return permanent.clone();
+    }
+    match replies.split_first() {
+        Some((first, others))
+            if replies.len() == count && others.iter().all(|reply| reply.enhanced == first.enhanced) =>
+        {
+            first.clone()
+        }
+        _ => Reply::refusal(&DeliveryRefusal::Sibling, Dialect::Smtp),
+    }
+}
