@@ -22,6 +22,7 @@ pub mod lane;
 pub mod mailbox;
 mod postgres;
 pub mod quota;
+pub mod recipient;
 mod schema;
 pub mod sql;
 mod sqlite;

@@ -1,0 +1,152 @@
+//! What an address means, in the few look-ups that RCPT TO needs.
+
+use super::sql::{Conn, ids};
+use super::delivery::QuotaOwner;
+use crate::base::address::DomainName;
+use crate::base::id::{CustomerId, DomainId, MailboxId};
+use crate::params;
+use crate::storage::Result;
+
+/// A verified domain as delivery sees it; for an alias domain the one it stands for.
+#[derive(Clone, Debug)]
+pub struct DomainRoute {
+    /// The domain whose mailboxes are meant.
+    pub id: DomainId,
+    /// Its name.
+    pub name: DomainName,
+    /// Its customer.
+    pub customer: CustomerId,
+    /// Address that takes what nobody else takes.
+    pub catch_all: Option<String>,
+}
+
+/// The verified domain `name`, following an alias domain once.
+pub async fn domain(conn: &mut Conn, name: &DomainName) -> Result<Option<DomainRoute>> {
+    let text = "SELECT t.id, t.name, t.customer_id, t.catch_all
+                FROM domain d JOIN domain t ON t.id = coalesce(d.alias_of, d.id)
+                WHERE d.name = $1 AND d.state = 'verified' AND d.deleted_at IS NULL
+                  AND t.state = 'verified' AND t.deleted_at IS NULL";
+    let Some(row) = conn.row(text, params![name.as_str()]).await? else { return Ok(None) };
+    let Ok(name) = row.text(1)?.parse() else { return Ok(None) };
+    let (id, customer) = (DomainId(row.int(0)?), CustomerId(row.int(2)?));
+    Ok(Some(DomainRoute { id, name, customer, catch_all: row.text_opt(3)? }))
+}
+
+/// The mailbox with this local part.
+pub async fn mailbox(conn: &mut Conn, domain: DomainId, local: &str) -> Result<Option<MailboxId>> {
+    let text = "SELECT id FROM mailbox WHERE domain_id = $1 AND local_part = $2 AND deleted_at IS NULL";
+    let row = conn.row(text, params![domain, local]).await?;
+    row.map(|row| row.int(0).map(MailboxId)).transpose()
+}
+
+/// Where the alias with this local part leads; nothing when there is no such alias.
+pub async fn alias_targets(conn: &mut Conn, domain: DomainId, local: &str) -> Result<Vec<String>> {
+    let text = "SELECT t.address FROM alias a JOIN alias_target t ON t.alias_id = a.id
+                WHERE a.domain_id = $1 AND a.local_part = $2 ORDER BY t.address LIMIT 1000";
+    conn.rows(text, params![domain, local]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// The mailbox of a domain that was created first.
+pub async fn oldest_mailbox(conn: &mut Conn, domain: DomainId) -> Result<Option<(MailboxId, String)>> {
+    let text = "SELECT id, local_part FROM mailbox WHERE domain_id = $1 AND deleted_at IS NULL ORDER BY id LIMIT 1";
+    let Some(row) = conn.row(text, params![domain]).await? else { return Ok(None) };
+    Ok(Some((MailboxId(row.int(0)?), row.text(1)?)))
+}
+
+/// The contacts of a customer and of those above it, nearest first; with no customer, the root's.
+pub async fn contacts(conn: &mut Conn, customer: Option<CustomerId>) -> Result<Vec<String>> {
+    let text = "WITH RECURSIVE up (id, parent_id, contact, height) AS (
+                    SELECT id, parent_id, contact, 0 FROM customer
+                    WHERE id = coalesce($1, (SELECT min(id) FROM customer WHERE parent_id IS NULL))
+                    UNION ALL
+                    SELECT c.id, c.parent_id, c.contact, up.height + 1 FROM up JOIN customer c ON c.id = up.parent_id)
+                SELECT contact FROM up WHERE contact IS NOT NULL ORDER BY height";
+    conn.rows(text, params![customer]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// Whether any of `switches` is held at the mailbox, its domain, or a customer on the path.
+pub async fn is_held(conn: &mut Conn, mailbox: MailboxId, switches: [&str; 2]) -> Result<bool> {
+    let text = "WITH RECURSIVE place (mailbox_id, domain_id, customer_id) AS (
+                    SELECT m.id, d.id, d.customer_id FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1),
+                up (id, parent_id) AS (
+                    SELECT c.id, c.parent_id FROM customer c JOIN place ON place.customer_id = c.id
+                    UNION ALL
+                    SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+                SELECT 1 FROM hold h WHERE h.switch IN ($2, $3) AND (
+                    h.mailbox_id = $1 OR h.domain_id = (SELECT domain_id FROM place)
+                    OR h.customer_id IN (SELECT id FROM up)) LIMIT 1";
+    let [first, second] = switches;
+    Ok(conn.row(text, params![mailbox, first, second]).await?.is_some())
+}
+
+/// The limit that refuses one more message of `octets` in the mailbox now, if any. An estimate without locks: the
+/// delivering transaction decides.
+pub async fn refusing_limit(conn: &mut Conn, mailboxes: &[MailboxId], octets: i64) -> Result<Option<QuotaOwner>> {
+    let text = "WITH RECURSIVE box (id, domain_id, customer_id, bytes_max, messages_max, bytes_used, messages_used) AS (
+                    SELECT m.id, d.id, d.customer_id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used
+                    FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id IN IDS($1)),
+                up (id, parent_id) AS (
+                    SELECT c.id, c.parent_id FROM customer c JOIN box ON box.customer_id = c.id
+                    UNION
+                    SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+                SELECT 1, id, bytes_max, messages_max, bytes_used, messages_used FROM box
+                UNION ALL
+                SELECT 2, d.id, d.bytes_max, d.messages_max, u.bytes_used, u.messages_used
+                FROM domain_usage u JOIN domain d ON d.id = u.domain_id WHERE d.id IN (SELECT domain_id FROM box)
+                UNION ALL
+                SELECT 3, c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used
+                FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN (SELECT id FROM up)";
+    for row in conn.rows(text, vec![ids(mailboxes.iter().map(|id| id.0))]).await? {
+        let over = |max: Option<i64>, used: i64, more: i64| {
+            max.is_some_and(|max| used.checked_add(more).is_none_or(|sum| sum > max))
+        };
+        if over(row.int_opt(2)?, row.int(4)?, octets.max(1)) || over(row.int_opt(3)?, row.int(5)?, 1) {
+            return Ok(Some(match row.int(0)? {
+                1 => QuotaOwner::Mailbox(MailboxId(row.int(1)?)),
+                2 => QuotaOwner::Domain(DomainId(row.int(1)?)),
+                _ => QuotaOwner::Customer(CustomerId(row.int(1)?)),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// A delivery that was refused, for the delivery trace.
+#[derive(Clone, Debug)]
+pub struct RefusedDelivery {
+    /// When.
+    pub at: crate::base::clock::Timestamp,
+    /// The domain, if it is one of ours.
+    pub domain: Option<DomainId>,
+    /// The address as given.
+    pub recipient: String,
+    /// Reverse path.
+    pub sender: String,
+    /// Client address.
+    pub source: String,
+    /// The session's id.
+    pub queue_id: String,
+    /// Size, if known.
+    pub octets: i64,
+    /// The reason.
+    pub reason: String,
+}
+
+/// Enters refusals into the delivery trace.
+pub async fn trace_refusals(conn: &mut Conn, refusals: &[RefusedDelivery]) -> Result<()> {
+    let rows = refusals.iter().map(|one| {
+        params![
+            one.at, one.domain, None::<MailboxId>, &one.recipient, &one.sender, "", one.octets, &one.source,
+            &one.queue_id, "refused", &one.reason
+        ]
+    });
+    let head = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source, queue_id, outcome, detail)";
+    conn.insert_rows(head, 11, rows.collect()).await
+}
+
+/// Removes at most `rows_max` trace rows older than `before`; answers how many went.
+pub async fn trace_prune(conn: &mut Conn, before: crate::base::clock::Timestamp, rows_max: i64) -> Result<u64> {
+    let text = "DELETE FROM delivery_trace WHERE id IN
+                (SELECT id FROM delivery_trace WHERE at < $1 AND id <= (SELECT min(id) FROM delivery_trace) + $2 ORDER BY id)";
+    conn.execute(text, params![before, rows_max]).await
+}
