@@ -29,3 +29,5 @@ mod quota;
 mod round_trip;
 #[path = "blackbox/samples.rs"]
 mod samples;
+#[path = "blackbox/metadata.rs"]
+mod metadata;

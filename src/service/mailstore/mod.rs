@@ -7,6 +7,7 @@
 //! - Listing never reads bodies: whatever a folder sync asks for comes from the table and from summaries.
 
 pub mod mime;
+pub mod intake;
 pub mod search;
 pub mod summary;
 mod summary_encoding;

@@ -48,18 +48,22 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) async fn open(path: &str, changes: Changes) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .busy_timeout(Duration::from_secs(10))
-            .foreign_keys(true)
             .statement_cache_capacity(256)
-            .pragma("cache_size", "-16384")
-            .pragma("secure_delete", "off")
             .pragma("wal_autocheckpoint", "0")
             .disable_statement_logging();
-        let mut writer = options.connect().await?;
+        // What belongs to the file, not to a connection, is set by the writer alone.
+        let mut writer = options
+            .clone()
+            .create_if_missing(true)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .pragma("cache_size", "-16384")
+            .pragma("secure_delete", "off")
+            .connect()
+            .await?;
         migrator(Dialect::Sqlite)
             .run(&mut writer)
             .await
@@ -69,7 +73,7 @@ impl Sqlite {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .idle_timeout(Duration::from_secs(60))
-            .connect_with(options.read_only(true).pragma("cache_size", "-4096"))
+            .connect_with(options.pragma("query_only", "on").pragma("cache_size", "-4096"))
             .await?;
         let (interactive, interactive_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (bulk, bulk_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
@@ -134,10 +138,6 @@ struct Group {
 }
 
 impl Group {
-    fn is_empty(&self) -> bool {
-        self.deliveries.is_empty() && self.jobs.is_empty()
-    }
-
     /// Answers everybody with the same error.
     fn fail(self, error: impl Fn() -> StorageError) {
         for job in self.deliveries {

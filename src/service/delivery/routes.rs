@@ -1,0 +1,218 @@
+//! Which mailboxes an address means: exact names, aliases, subaddresses, catch-all, postmaster.
+//!
+//! Answers are kept for a short time and forgotten when anything in the directory changes, on whichever node.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::sync::watch;
+
+use super::{DeliveryRefusal, Recipient, Target};
+use crate::base::address::{Address, DomainName};
+use crate::base::id::{DomainId, MailboxId};
+use crate::storage::StorageError;
+use crate::storage::metadata::changes::Touched;
+use crate::storage::metadata::database::Database;
+use crate::storage::metadata::recipient::{self, DomainRoute};
+use crate::storage::metadata::sql::Conn;
+
+/// Routes kept.
+const ROUTES_MAX: u64 = 20_000;
+/// How long a route is kept, should a notification be lost.
+const ROUTE_LIFETIME: Duration = Duration::from_secs(30);
+/// Aliases that lead to aliases.
+const ALIAS_DEPTH_MAX: usize = 8;
+/// Mailboxes one address may lead to.
+const TARGETS_MAX: usize = 1_000;
+/// The mailbox every domain has (RFC 5321 section 4.5.1).
+const POSTMASTER: &str = "postmaster";
+
+/// A resolved address.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) recipient: Recipient,
+    pub(super) domain: Option<DomainId>,
+    pub(super) is_postmaster: bool,
+}
+
+pub(super) enum RouteError {
+    Refused(Option<DomainId>, DeliveryRefusal),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for RouteError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+pub(super) struct Routes {
+    database: Database,
+    cache: Cache<String, Arc<Route>>,
+    directory: Mutex<watch::Receiver<u64>>,
+}
+
+impl Routes {
+    pub(super) fn new(database: Database) -> Self {
+        let directory = Mutex::new(database.changes().watch(Touched::Directory));
+        let cache = Cache::builder().max_capacity(ROUTES_MAX).time_to_live(ROUTE_LIFETIME).build();
+        Self { database, cache, directory }
+    }
+
+    pub(super) async fn is_local_domain(&self, domain: &str) -> Result<bool, StorageError> {
+        let Ok(name) = domain.parse::<DomainName>() else { return Ok(false) };
+        self.database.read(|conn| Box::pin(async move { Ok(recipient::domain(conn, &name).await?.is_some()) })).await
+    }
+
+    pub(super) async fn resolve(&self, text: &str) -> Result<Arc<Route>, RouteError> {
+        {
+            let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+            if directory.has_changed().unwrap_or(true) {
+                directory.mark_unchanged();
+                self.cache.invalidate_all();
+            }
+        }
+        if let Some(route) = self.cache.get(text) {
+            return Ok(route);
+        }
+        let asked = text.to_owned();
+        let route = self.database.read(|conn| Box::pin(async move { look_up(conn, &asked).await })).await?;
+        let route = Arc::new(route);
+        self.cache.insert(text.to_owned(), Arc::clone(&route));
+        Ok(route)
+    }
+}
+
+async fn look_up(conn: &mut Conn, text: &str) -> Result<Route, RouteError> {
+    if text.eq_ignore_ascii_case(POSTMASTER) {
+        return postmaster(conn, None).await;
+    }
+    let Ok(address) = text.parse::<Address>() else {
+        return Err(unparsable(conn, text).await?);
+    };
+    let Some(domain) = recipient::domain(conn, address.domain()).await? else {
+        return Err(RouteError::Refused(None, DeliveryRefusal::NotLocal));
+    };
+    let is_postmaster = address.local() == POSTMASTER;
+    let mut found = find(conn, &domain, &address).await?;
+    if found.is_empty() && is_postmaster {
+        return postmaster(conn, Some((address, domain))).await;
+    }
+    if found.is_empty()
+        && let Some(catch_all) = domain.catch_all.as_deref().and_then(|text| text.parse::<Address>().ok())
+    {
+        found = expand(conn, &catch_all).await?;
+    }
+    if found.is_empty() {
+        return Err(RouteError::Refused(Some(domain.id), DeliveryRefusal::UnknownMailbox));
+    }
+    let recipient = Recipient { address, targets: found };
+    Ok(Route { recipient, domain: Some(domain.id), is_postmaster })
+}
+
+/// An address no mailbox here can have: ours or not decides between unknown and relaying.
+async fn unparsable(conn: &mut Conn, text: &str) -> Result<RouteError, StorageError> {
+    let domain = text.rsplit_once('@').and_then(|(_, domain)| domain.parse::<DomainName>().ok());
+    let local = match domain {
+        Some(name) => recipient::domain(conn, &name).await?,
+        None => None,
+    };
+    Ok(match local {
+        Some(domain) => RouteError::Refused(Some(domain.id), DeliveryRefusal::UnknownMailbox),
+        None => RouteError::Refused(None, DeliveryRefusal::NotLocal),
+    })
+}
+
+/// Exact mailbox, exact alias, then the same without the detail (RFC 5233).
+async fn find(conn: &mut Conn, domain: &DomainRoute, address: &Address) -> Result<Vec<Target>, StorageError> {
+    let exact = find_exact(conn, domain, address.local(), None).await?;
+    match address.user_and_detail() {
+        (user, Some(detail)) if exact.is_empty() => find_exact(conn, domain, user, Some(detail)).await,
+        _ => Ok(exact),
+    }
+}
+
+async fn find_exact(
+    conn: &mut Conn,
+    domain: &DomainRoute,
+    local: &str,
+    detail: Option<&str>,
+) -> Result<Vec<Target>, StorageError> {
+    if let Some(mailbox) = recipient::mailbox(conn, domain.id, local).await? {
+        return Ok(target(domain, mailbox, local, detail).into_iter().collect());
+    }
+    let mut found = Vec::new();
+    let mut pending: Vec<(String, usize)> =
+        recipient::alias_targets(conn, domain.id, local).await?.into_iter().map(|text| (text, 1)).collect();
+    let mut seen: Vec<String> = Vec::new();
+    while let Some((text, depth)) = pending.pop() {
+        if seen.contains(&text) || found.len() >= TARGETS_MAX || seen.len() >= TARGETS_MAX {
+            continue;
+        }
+        seen.push(text.clone());
+        let Ok(address) = text.parse::<Address>() else { continue };
+        let Some(domain) = recipient::domain(conn, address.domain()).await? else { continue };
+        let (user, inner_detail) = address.user_and_detail();
+        for (local, inner_detail) in [(address.local(), None), (user, inner_detail)] {
+            if let Some(mailbox) = recipient::mailbox(conn, domain.id, local).await? {
+                found.extend(target(&domain, mailbox, local, inner_detail.or(detail)));
+                break;
+            }
+            if depth < ALIAS_DEPTH_MAX {
+                let further = recipient::alias_targets(conn, domain.id, local).await?;
+                if !further.is_empty() {
+                    pending.extend(further.into_iter().map(|text| (text, depth + 1)));
+                    break;
+                }
+            }
+        }
+    }
+    found.sort_unstable_by_key(|target| target.mailbox);
+    found.dedup_by_key(|target| target.mailbox);
+    Ok(found)
+}
+
+async fn expand(conn: &mut Conn, address: &Address) -> Result<Vec<Target>, StorageError> {
+    match recipient::domain(conn, address.domain()).await? {
+        Some(domain) => find(conn, &domain, address).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The contact of the customer, or of the nearest above that has one; else the domain's catch-all; else its oldest
+/// mailbox: somebody reads it. Deferred only where nobody at all can.
+async fn postmaster(conn: &mut Conn, asked: Option<(Address, DomainRoute)>) -> Result<Route, RouteError> {
+    let customer = asked.as_ref().map(|(_, domain)| domain.customer);
+    let mut candidates = recipient::contacts(conn, customer).await?;
+    candidates.extend(asked.as_ref().and_then(|(_, domain)| domain.catch_all.clone()));
+    if let Some((_, domain)) = &asked
+        && let Some((_, local)) = recipient::oldest_mailbox(conn, domain.id).await?
+    {
+        candidates.push(format!("{local}@{}", domain.name));
+    }
+    for candidate in candidates {
+        let Ok(contact) = candidate.parse::<Address>() else { continue };
+        let targets = expand(conn, &contact).await?;
+        if !targets.is_empty() {
+            let domain = asked.as_ref().map(|(_, domain)| domain.id);
+            let address = asked.map_or(contact, |(address, _)| address);
+            return Ok(Route { recipient: Recipient { address, targets }, domain, is_postmaster: true });
+        }
+    }
+    tracing::warn!("mail to postmaster is deferred: give the root customer a contact that is a mailbox here");
+    Err(RouteError::Refused(asked.map(|(_, domain)| domain.id), DeliveryRefusal::Unavailable))
+}
+
+fn target(domain: &DomainRoute, mailbox: MailboxId, local: &str, detail: Option<&str>) -> Option<Target> {
+    let address = Address::new(local, domain.name.clone()).ok()?;
+    Some(Target {
+        mailbox,
+        domain: domain.id,
+        customer: domain.customer,
+        address,
+        detail: detail.map(str::to_owned),
+    })
+}
