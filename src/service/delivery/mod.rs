@@ -17,12 +17,13 @@ use bytes::Bytes;
 use crate::base::address::Address;
 use crate::base::clock::Clock;
 use crate::base::id::{CustomerId, DomainId, FolderId, MailboxId, Uid};
-use crate::service::context::Source;
+use crate::service::context::{Service, Source};
 use crate::service::mailstore::intake::{Intake, Prepared};
 use crate::service::mailstore::mime::field::{Fields, header_octets, unfold};
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::delivery::{Deliver, DeliverTarget, QuotaOwner, Refused, TraceOrigin};
+use crate::storage::metadata::hold;
 use crate::storage::metadata::recipient::{self, RefusedDelivery};
 use refusals::Refusals;
 use routes::{Route, RouteError, Routes};
@@ -200,17 +201,19 @@ impl Delivery {
         if octets > self.inner.settings.message_octets_max {
             return Err(DeliveryRefusal::TooLarge { octets_max: self.inner.settings.message_octets_max });
         }
-        let mailboxes: Vec<MailboxId> = route.recipient.targets.iter().map(|target| target.mailbox).collect();
+        let targets = route.recipient.targets.clone();
         let octets = i64::try_from(octets).unwrap_or(i64::MAX);
         let always = route.is_postmaster;
         let verdict = self.inner.database.read(|conn| {
             Box::pin(async move {
                 let mut verdict = Ok(());
-                for mailbox in mailboxes {
-                    verdict = if !always && recipient::is_held(conn, mailbox, ["receive", "smtp"]).await? {
+                for target in targets {
+                    let (mailbox, domain, customer) = (target.mailbox, target.domain, target.customer);
+                    let off = hold::switches_off(conn, Some(mailbox), Some(domain), Some(customer)).await?;
+                    verdict = if !always && (off.contains("receive") || off.contains(Service::Smtp.name())) {
                         Err(DeliveryRefusal::Suspended)
                     } else {
-                        match recipient::refusing_limit(conn, &[mailbox], octets).await? {
+                        match recipient::refusing_limit(conn, mailbox, octets).await? {
                             Some(owner) if !always => Err(over_quota(owner)),
                             _ => Ok(()),
                         }

@@ -14,6 +14,7 @@ use super::{DeliveryRefusal, Recipient, Target};
 use crate::base::address::{Address, DomainName};
 use crate::base::id::{DomainId, MailboxId};
 use crate::storage::StorageError;
+use crate::storage::metadata::alias;
 use crate::storage::metadata::changes::Touched;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::recipient::{self, DomainRoute};
@@ -146,7 +147,7 @@ async fn find_exact(
     }
     let mut found = Vec::new();
     let mut pending: Vec<(String, usize)> =
-        recipient::alias_targets(conn, domain.id, local).await?.into_iter().map(|text| (text, 1)).collect();
+        alias::targets(conn, domain.id, local).await?.into_iter().map(|text| (text, 1)).collect();
     let mut seen: Vec<String> = Vec::new();
     while let Some((text, depth)) = pending.pop() {
         if seen.contains(&text) || found.len() >= TARGETS_MAX || seen.len() >= TARGETS_MAX {
@@ -162,7 +163,7 @@ async fn find_exact(
                 break;
             }
             if depth < ALIAS_DEPTH_MAX {
-                let further = recipient::alias_targets(conn, domain.id, local).await?;
+                let further = alias::targets(conn, domain.id, local).await?;
                 if !further.is_empty() {
                     pending.extend(further.into_iter().map(|text| (text, depth + 1)));
                     break;

@@ -1,6 +1,6 @@
 //! What an address means, in the few look-ups that RCPT TO needs.
 
-use super::sql::{Conn, ids};
+use super::sql::Conn;
 use super::delivery::QuotaOwner;
 use crate::base::address::DomainName;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
@@ -39,13 +39,6 @@ pub async fn mailbox(conn: &mut Conn, domain: DomainId, local: &str) -> Result<O
     row.map(|row| row.int(0).map(MailboxId)).transpose()
 }
 
-/// Where the alias with this local part leads; nothing when there is no such alias.
-pub async fn alias_targets(conn: &mut Conn, domain: DomainId, local: &str) -> Result<Vec<String>> {
-    let text = "SELECT t.address FROM alias a JOIN alias_target t ON t.alias_id = a.id
-                WHERE a.domain_id = $1 AND a.local_part = $2 ORDER BY t.address LIMIT 1000";
-    conn.rows(text, params![domain, local]).await?.iter().map(|row| row.text(0)).collect()
-}
-
 /// The mailbox of a domain that was created first.
 pub async fn oldest_mailbox(conn: &mut Conn, domain: DomainId) -> Result<Option<(MailboxId, String)>> {
     let text = "SELECT id, local_part FROM mailbox WHERE domain_id = $1 AND deleted_at IS NULL ORDER BY id LIMIT 1";
@@ -64,30 +57,15 @@ pub async fn contacts(conn: &mut Conn, customer: Option<CustomerId>) -> Result<V
     conn.rows(text, params![customer]).await?.iter().map(|row| row.text(0)).collect()
 }
 
-/// Whether any of `switches` is held at the mailbox, its domain, or a customer on the path.
-pub async fn is_held(conn: &mut Conn, mailbox: MailboxId, switches: [&str; 2]) -> Result<bool> {
-    let text = "WITH RECURSIVE place (mailbox_id, domain_id, customer_id) AS (
-                    SELECT m.id, d.id, d.customer_id FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1),
-                up (id, parent_id) AS (
-                    SELECT c.id, c.parent_id FROM customer c JOIN place ON place.customer_id = c.id
-                    UNION ALL
-                    SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
-                SELECT 1 FROM hold h WHERE h.switch IN ($2, $3) AND (
-                    h.mailbox_id = $1 OR h.domain_id = (SELECT domain_id FROM place)
-                    OR h.customer_id IN (SELECT id FROM up)) LIMIT 1";
-    let [first, second] = switches;
-    Ok(conn.row(text, params![mailbox, first, second]).await?.is_some())
-}
-
 /// The limit that refuses one more message of `octets` in the mailbox now, if any. An estimate without locks: the
 /// delivering transaction decides.
-pub async fn refusing_limit(conn: &mut Conn, mailboxes: &[MailboxId], octets: i64) -> Result<Option<QuotaOwner>> {
+pub async fn refusing_limit(conn: &mut Conn, mailbox: MailboxId, octets: i64) -> Result<Option<QuotaOwner>> {
     let text = "WITH RECURSIVE box (id, domain_id, customer_id, bytes_max, messages_max, bytes_used, messages_used) AS (
                     SELECT m.id, d.id, d.customer_id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used
-                    FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id IN IDS($1)),
+                    FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1),
                 up (id, parent_id) AS (
                     SELECT c.id, c.parent_id FROM customer c JOIN box ON box.customer_id = c.id
-                    UNION
+                    UNION ALL
                     SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
                 SELECT 1, id, bytes_max, messages_max, bytes_used, messages_used FROM box
                 UNION ALL
@@ -96,7 +74,7 @@ pub async fn refusing_limit(conn: &mut Conn, mailboxes: &[MailboxId], octets: i6
                 UNION ALL
                 SELECT 3, c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used
                 FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN (SELECT id FROM up)";
-    for row in conn.rows(text, vec![ids(mailboxes.iter().map(|id| id.0))]).await? {
+    for row in conn.rows(text, params![mailbox]).await? {
         let over = |max: Option<i64>, used: i64, more: i64| {
             max.is_some_and(|max| used.checked_add(more).is_none_or(|sum| sum > max))
         };
