@@ -19,6 +19,8 @@ mod delivery;
 mod full_disk;
 #[path = "blackbox/imap_clients.rs"]
 mod imap_clients;
+#[path = "blackbox/metadata.rs"]
+mod metadata;
 #[path = "blackbox/pop3_clients.rs"]
 mod pop3_clients;
 #[path = "blackbox/postfix.rs"]
@@ -29,5 +31,3 @@ mod quota;
 mod round_trip;
 #[path = "blackbox/samples.rs"]
 mod samples;
-#[path = "blackbox/metadata.rs"]
-mod metadata;

@@ -44,7 +44,10 @@ on_both!(
 
 /// A provider with one customer, one domain and `mailboxes` mailboxes with an INBOX each.
 async fn provider(database: &Database, mailboxes: i64) -> Vec<MailboxId> {
-    database.write(Priority::Interactive, move |conn| Box::pin(insert_provider(conn, mailboxes))).await.unwrap()
+    database
+        .write(Priority::Interactive, move |conn| Box::pin(insert_provider(conn, mailboxes)))
+        .await
+        .unwrap()
 }
 
 async fn insert_provider(conn: &mut Conn, mailboxes: i64) -> Result<Vec<MailboxId>, StorageError> {
@@ -62,7 +65,8 @@ async fn insert_provider(conn: &mut Conn, mailboxes: i64) -> Result<Vec<MailboxI
         let text = "INSERT INTO mailbox (public_id, domain_id, local_part, password_hash, store_id,
                                          uid_validity_next, created_at) VALUES ($1, 1, $2, 'x', 1, 2, 0)";
         let id = conn.insert(text, params![format!("m{number}"), format!("user{number}")]).await?;
-        let text = "INSERT INTO folder (mailbox_id, name, uid_validity, created_at) VALUES ($1, 'INBOX', 1, 0)";
+        let text =
+            "INSERT INTO folder (mailbox_id, name, uid_validity, created_at) VALUES ($1, 'INBOX', 1, 0)";
         conn.insert(text, params![id]).await?;
         ids.push(MailboxId(id));
     }
@@ -135,14 +139,19 @@ async fn parallel_deliveries_reach_each_limit_and_never_pass_it(database: Databa
     assert!(near(number(&database, "SELECT bytes_used FROM mailbox WHERE id = 1").await, 1234));
 
     execute(&database, "UPDATE domain SET bytes_max = 4321").await;
-    execute(&database, "INSERT INTO domain_usage SELECT 1, sum(bytes_used), sum(messages_used) FROM mailbox").await;
+    execute(&database, "INSERT INTO domain_usage SELECT 1, sum(bytes_used), sum(messages_used) FROM mailbox")
+        .await;
     let refusals = deliver_until_refused(&database, &mailboxes[1..], 100).await;
     assert!(refusals.iter().all(|refused| matches!(refused, Refused::OverQuota(QuotaOwner::Domain(_)))));
     assert!(near(number(&database, "SELECT bytes_used FROM domain_usage").await, 4321));
 
     execute(&database, "UPDATE domain SET bytes_max = NULL").await;
     execute(&database, "UPDATE customer SET messages_max = 60 WHERE id = 1").await;
-    execute(&database, "INSERT INTO customer_usage SELECT 1, sum(bytes_used), sum(messages_used) FROM mailbox").await;
+    execute(
+        &database,
+        "INSERT INTO customer_usage SELECT 1, sum(bytes_used), sum(messages_used) FROM mailbox",
+    )
+    .await;
     let refusals = deliver_until_refused(&database, &mailboxes[1..], 100).await;
     assert!(refusals.iter().all(|refused| matches!(refused, Refused::OverQuota(QuotaOwner::Customer(_)))));
     assert_eq!(number(&database, "SELECT messages_used FROM customer_usage").await, 60);
@@ -170,7 +179,8 @@ async fn all_or_nothing_stores_nothing_when_one_is_refused(database: Database) {
     let outcome: Vec<TargetOutcome> = database.deliver(message(10, &mailboxes, true)).await.unwrap();
     let full = Refused::OverQuota(QuotaOwner::Mailbox(mailboxes[1]));
     assert_eq!(outcome, [Err(Refused::Sibling), Err(full)]);
-    for table in ["SELECT count(*) FROM message", "SELECT count(*) FROM body", "SELECT count(*) FROM summary"] {
+    for table in ["SELECT count(*) FROM message", "SELECT count(*) FROM body", "SELECT count(*) FROM summary"]
+    {
         assert_eq!(number(&database, table).await, 0, "{table}");
     }
     assert_eq!(number(&database, "SELECT CAST(sum(bytes_used) AS BIGINT) FROM mailbox").await, 0);

@@ -244,7 +244,8 @@ impl Delivery {
     ) -> Vec<Result<Vec<Delivered>, DeliveryRefusal>> {
         let octets = message.len() as u64;
         let answers = self.try_deliver(transmission, sender, recipients, message, atomicity).await;
-        let answers = answers.unwrap_or_else(|refusal| recipients.iter().map(|_| Err(refusal.clone())).collect());
+        let answers =
+            answers.unwrap_or_else(|refusal| recipients.iter().map(|_| Err(refusal.clone())).collect());
         for (recipient, answer) in recipients.iter().zip(&answers) {
             if let Err(refusal) = answer {
                 let domain = recipient.targets.first().map(|target| target.domain);
@@ -273,8 +274,10 @@ impl Delivery {
             return Ok(plan.answers(recipients, &[]));
         }
         let at = self.inner.clock.now();
-        let prepared: Prepared = self.inner.intake.prepare(message).await.map_err(|error| unavailable(&error))?;
-        let received = trace_lines::received(transmission, &self.inner.settings.host_name, at, plan.single_recipient());
+        let prepared: Prepared =
+            self.inner.intake.prepare(message).await.map_err(|error| unavailable(&error))?;
+        let received =
+            trace_lines::received(transmission, &self.inner.settings.host_name, at, plan.single_recipient());
         let targets = plan.targets.iter().map(|(target, recipient)| {
             let lines = trace_lines::prefix(sender, &target.address, &received);
             DeliverTarget {
@@ -345,7 +348,8 @@ impl Header {
             } else if field.is("Delivered-To") {
                 read.delivered_to.push(unfold(field.value).trim_ascii().to_ascii_lowercase());
             } else if field.is("Message-ID") && read.message_id.is_empty() {
-                read.message_id = truncated(String::from_utf8_lossy(unfold(field.value).trim_ascii()).as_ref());
+                read.message_id =
+                    truncated(String::from_utf8_lossy(unfold(field.value).trim_ascii()).as_ref());
             }
         }
         if hops > HOPS_MAX {

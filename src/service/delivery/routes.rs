@@ -65,7 +65,9 @@ impl Routes {
 
     pub(super) async fn is_local_domain(&self, domain: &str) -> Result<bool, StorageError> {
         let Ok(name) = domain.parse::<DomainName>() else { return Ok(false) };
-        self.database.read(|conn| Box::pin(async move { Ok(recipient::domain(conn, &name).await?.is_some()) })).await
+        self.database
+            .read(|conn| Box::pin(async move { Ok(recipient::domain(conn, &name).await?.is_some()) }))
+            .await
     }
 
     pub(super) async fn resolve(&self, text: &str) -> Result<Arc<Route>, RouteError> {

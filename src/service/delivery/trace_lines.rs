@@ -66,7 +66,8 @@ mod tests {
         };
         let mailbox: Address = "anna@a.example".parse().unwrap();
         let at = Timestamp::parse_rfc3339("2026-11-22T09:08:07Z").unwrap();
-        let lines = prefix("bob@b.example", &mailbox, &received(&transmission, "mail.a.example", at, Some(&mailbox)));
+        let lines =
+            prefix("bob@b.example", &mailbox, &received(&transmission, "mail.a.example", at, Some(&mailbox)));
         assert_eq!(
             String::from_utf8(lines).unwrap(),
             "Return-Path: <bob@b.example>\r\nDelivered-To: anna@a.example\r\n\

@@ -6,8 +6,8 @@
 //! - A session owns only its view ([`view`]): which UIDs it has been told of, in sequence-number order.
 //! - Listing never reads bodies: whatever a folder sync asks for comes from the table and from summaries.
 
-pub mod mime;
 pub mod intake;
+pub mod mime;
 pub mod search;
 pub mod summary;
 mod summary_encoding;

@@ -1,7 +1,7 @@
 //! What an address means, in the few look-ups that RCPT TO needs.
 
-use super::sql::Conn;
 use super::delivery::QuotaOwner;
+use super::sql::Conn;
 use crate::base::address::DomainName;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::params;
@@ -41,7 +41,8 @@ pub async fn mailbox(conn: &mut Conn, domain: DomainId, local: &str) -> Result<O
 
 /// The mailbox of a domain that was created first.
 pub async fn oldest_mailbox(conn: &mut Conn, domain: DomainId) -> Result<Option<(MailboxId, String)>> {
-    let text = "SELECT id, local_part FROM mailbox WHERE domain_id = $1 AND deleted_at IS NULL ORDER BY id LIMIT 1";
+    let text =
+        "SELECT id, local_part FROM mailbox WHERE domain_id = $1 AND deleted_at IS NULL ORDER BY id LIMIT 1";
     let Some(row) = conn.row(text, params![domain]).await? else { return Ok(None) };
     Ok(Some((MailboxId(row.int(0)?), row.text(1)?)))
 }
@@ -114,8 +115,17 @@ pub struct RefusedDelivery {
 pub async fn trace_refusals(conn: &mut Conn, refusals: &[RefusedDelivery]) -> Result<()> {
     let rows = refusals.iter().map(|one| {
         params![
-            one.at, one.domain, None::<MailboxId>, &one.recipient, &one.sender, "", one.octets, &one.source,
-            &one.queue_id, "refused", &one.reason
+            one.at,
+            one.domain,
+            None::<MailboxId>,
+            &one.recipient,
+            &one.sender,
+            "",
+            one.octets,
+            &one.source,
+            &one.queue_id,
+            "refused",
+            &one.reason
         ]
     });
     let head = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source, queue_id, outcome, detail)";
@@ -123,7 +133,11 @@ pub async fn trace_refusals(conn: &mut Conn, refusals: &[RefusedDelivery]) -> Re
 }
 
 /// Removes at most `rows_max` trace rows older than `before`; answers how many went.
-pub async fn trace_prune(conn: &mut Conn, before: crate::base::clock::Timestamp, rows_max: i64) -> Result<u64> {
+pub async fn trace_prune(
+    conn: &mut Conn,
+    before: crate::base::clock::Timestamp,
+    rows_max: i64,
+) -> Result<u64> {
     let text = "DELETE FROM delivery_trace WHERE id IN
                 (SELECT id FROM delivery_trace WHERE at < $1 AND id <= (SELECT min(id) FROM delivery_trace) + $2 ORDER BY id)";
     conn.execute(text, params![before, rows_max]).await
