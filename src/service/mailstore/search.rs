@@ -138,7 +138,11 @@ pub fn matches(key: &SearchKey, candidate: &Candidate<'_>) -> Verdict {
         }
         SearchKey::Flags(flags) => candidate.state.flags.contains(*flags).into(),
         SearchKey::Keyword(keyword) => {
-            let index = candidate.keywords.iter().take(KEYWORDS_MAX).position(|known| known.eq_ignore_ascii_case(keyword));
+            let index = candidate
+                .keywords
+                .iter()
+                .take(KEYWORDS_MAX)
+                .position(|known| known.eq_ignore_ascii_case(keyword));
             index.is_some_and(|index| candidate.state.flags.contains(FlagBits::keyword(index))).into()
         }
         SearchKey::Recent => candidate.recent.into(),
@@ -209,7 +213,11 @@ fn matches_details(key: &SearchKey, details: &Details<'_>, text: Option<&SearchT
 }
 
 /// Whether a field of the trace lines or the header is wanted. Only a header too long for the summary needs the body.
-fn in_header(details: &Details<'_>, text: Option<&SearchText>, wanted: impl Fn(&Field<'_>) -> bool) -> Verdict {
+fn in_header(
+    details: &Details<'_>,
+    text: Option<&SearchText>,
+    wanted: impl Fn(&Field<'_>) -> bool,
+) -> Verdict {
     let found = |header: &[u8]| Fields::new(header).any(|field| wanted(&field));
     if found(details.prefix) {
         return Verdict::Yes;
@@ -293,10 +301,13 @@ mod tests {
         let text = SearchText::new(&summary, message.as_bytes());
         let keywords = ["$Junk".to_owned(), "$Important".to_owned()];
         let internal_date = Timestamp::from_secs(880_200_000);
-        let details = Details { internal_date, prefix: b"Delivered-To: me@here.example\r\n", summary: &summary };
-        let table = Candidate { state: state(), recent: true, keywords: &keywords, details: None, text: None };
+        let details =
+            Details { internal_date, prefix: b"Delivered-To: me@here.example\r\n", summary: &summary };
+        let table =
+            Candidate { state: state(), recent: true, keywords: &keywords, details: None, text: None };
         let with_summary = Candidate { details: Some(details), ..table };
-        [table, with_summary, Candidate { text: Some(&text), ..with_summary }].map(|known| matches(key, &known))
+        [table, with_summary, Candidate { text: Some(&text), ..with_summary }]
+            .map(|known| matches(key, &known))
     }
 
     fn header(name: &str, text: &str) -> SearchKey {
