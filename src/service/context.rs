@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::base::address::Address;
-use crate::base::id::{CustomerId, DomainId, MailboxId};
+use crate::base::id::{AdministratorId, CustomerId, DomainId, MailboxId, TokenId};
 
 /// A way in or out that can be switched per customer, domain and mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
@@ -66,5 +66,106 @@ impl Owner {
     /// Its address.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+}
+
+/// Who asks for a management operation. Made only by [`crate::service::registry::Management`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Identity {
+    /// Root or the daemon's own uid over the socket: a system administrator.
+    System,
+    /// An administrator.
+    Administrator {
+        /// Key.
+        id: AdministratorId,
+        /// The customer where it is at home.
+        home: CustomerId,
+        /// Its name, unique within its home.
+        name: String,
+    },
+}
+
+/// How somebody was authenticated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Authenticated {
+    /// By the kernel: the uid of the socket's other end.
+    Peer {
+        /// The uid.
+        uid: u32,
+    },
+    /// By a bearer token.
+    Token {
+        /// Which one.
+        id: TokenId,
+    },
+}
+
+impl Authenticated {
+    /// The form in the audit trail.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Peer { uid } => format!("peer uid {uid}"),
+            Self::Token { .. } => "token".to_owned(),
+        }
+    }
+}
+
+/// A proven identity; what [`Context`]s are made from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Authentication {
+    pub(in crate::service) identity: Identity,
+    pub(in crate::service) authenticated: Authenticated,
+}
+
+impl Authentication {
+    /// The context of one request. `idempotency_key` is the client's, if it sent one.
+    pub fn context(
+        &self,
+        source: Source,
+        request_id: String,
+        idempotency_key: Option<String>,
+    ) -> Context {
+        Context {
+            identity: self.identity.clone(),
+            authenticated: self.authenticated.clone(),
+            source,
+            request_id,
+            idempotency_key,
+        }
+    }
+
+    /// Whose identity it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+/// One management request: who, how authenticated, from where.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub(in crate::service) identity: Identity,
+    pub(in crate::service) authenticated: Authenticated,
+    pub(in crate::service) source: Source,
+    pub(in crate::service) request_id: String,
+    pub(in crate::service) idempotency_key: Option<String>,
+}
+
+impl Context {
+    /// Who asks.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The id that stands in the log, the audit trail and the answer.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// A text that is the same for every request of this caller and differs from every other caller's.
+    pub(in crate::service) fn caller_key(&self) -> String {
+        match &self.identity {
+            Identity::System => "system".to_owned(),
+            Identity::Administrator { id, .. } => format!("administrator {id}"),
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! The services: who may, and what happens. They know no wire words and write no SQL.
 
+pub mod authority;
 pub mod context;
 pub mod delivery;
+pub mod directory;
 pub mod error;
 pub mod login;
 pub mod mailstore;
+pub mod registry;

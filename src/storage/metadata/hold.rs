@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::sql::Conn;
+use super::sql::{Conn, ids};
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::params;
 use crate::storage::Result;
@@ -24,4 +24,15 @@ pub async fn switches_off(
                 UNION SELECT h.switch FROM up JOIN hold h ON h.customer_id = up.id";
     let rows = conn.rows(text, params![mailbox, domain, customer]).await?;
     rows.iter().map(|row| row.text(0)).collect()
+}
+
+/// Those of `customers` that have a hold on this switch themselves.
+pub async fn customers_with(
+    conn: &mut Conn,
+    switch: &str,
+    customers: impl IntoIterator<Item = i64>,
+) -> Result<Vec<CustomerId>> {
+    let text = "SELECT DISTINCT customer_id FROM hold WHERE switch = $1 AND customer_id IN IDS($2)";
+    let rows = conn.rows(text, vec![switch.into(), ids(customers)]).await?;
+    rows.iter().map(|row| row.int(0).map(CustomerId)).collect()
 }

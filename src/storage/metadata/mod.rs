@@ -12,8 +12,10 @@
 //! Deadlocks and serialization failures on PostgreSQL run the closure again (it must not have other effects);
 //! a connection lost during COMMIT is an error, never a success.
 
+pub mod administrator;
 pub mod alias;
 pub mod changes;
+pub mod customer;
 pub mod database;
 pub mod delivery;
 pub mod domain;

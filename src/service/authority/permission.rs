@@ -1,0 +1,165 @@
+//! The permissions.
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
+        /// What a grant can allow.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Permission { $($(#[$doc])* $name,)+ }
+
+        impl Permission {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name, as in answers and documents.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+permissions! {
+    /// Nothing: what everybody may who is authenticated, about themselves.
+    Own = "own",
+    /// See customers.
+    CustomerRead = "customer.read",
+    /// Create child customers.
+    CustomerCreate = "customer.create",
+    /// Change name, kind, contact.
+    CustomerUpdate = "customer.update",
+    /// Move customers, at the lowest common ancestor.
+    CustomerMove = "customer.move",
+    /// Delete and undelete customers, at the parent.
+    CustomerDelete = "customer.delete",
+    /// Set and release holds.
+    CustomerHold = "customer.hold",
+    /// Set limits, at the parent.
+    CustomerLimit = "customer.limit",
+    /// See domains.
+    DomainRead = "domain.read",
+    /// Create domains.
+    DomainCreate = "domain.create",
+    /// Change catch-all and the default limit of mailboxes.
+    DomainUpdate = "domain.update",
+    /// Delete and undelete domains.
+    DomainDelete = "domain.delete",
+    /// See mailboxes.
+    MailboxRead = "mailbox.read",
+    /// Create mailboxes.
+    MailboxCreate = "mailbox.create",
+    /// Change the display name.
+    MailboxUpdate = "mailbox.update",
+    /// Set passwords.
+    MailboxPassword = "mailbox.password",
+    /// Set limits of mailboxes and domains.
+    MailboxQuota = "mailbox.quota",
+    /// Suspend and resume mailboxes.
+    MailboxHold = "mailbox.hold",
+    /// Delete and undelete mailboxes.
+    MailboxDelete = "mailbox.delete",
+    /// See aliases.
+    AliasRead = "alias.read",
+    /// Create and change aliases.
+    AliasCreate = "alias.create",
+    /// Delete aliases.
+    AliasDelete = "alias.delete",
+    /// See administrators, grants and tokens.
+    AdministratorRead = "administrator.read",
+    /// Create administrators.
+    AdministratorCreate = "administrator.create",
+    /// Enable and disable administrators, make and revoke their tokens.
+    AdministratorUpdate = "administrator.update",
+    /// Delete administrators.
+    AdministratorDelete = "administrator.delete",
+    /// Grant and revoke roles.
+    AdministratorGrant = "administrator.grant",
+    /// See who is logged in to mailboxes.
+    SessionRead = "session.read",
+    /// Close sessions.
+    SessionClose = "session.close",
+    /// See where mail went.
+    TraceRead = "trace.read",
+    /// Search the audit trail.
+    AuditRead = "audit.read",
+    /// Reports on use.
+    ReportRead = "report.read",
+    /// Recount and repair quotas.
+    QuotaVerify = "quota.verify",
+    /// Confirm domains without proof.
+    SystemDomainConfirm = "system.domain.confirm",
+    /// See mail stores.
+    SystemStoreRead = "system.store.read",
+    /// Take backups.
+    SystemBackup = "system.backup",
+    /// See servers.
+    SystemServerRead = "system.server.read",
+    /// What constrains the root itself.
+    SystemRoot = "system.root",
+}
+
+impl Permission {
+    /// Whether it concerns the servers: only a grant at the root gives it.
+    pub fn is_system(self) -> bool {
+        self.name().starts_with("system.")
+    }
+}
+
+/// A set of permissions.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PermissionSet(u64);
+
+impl PermissionSet {
+    /// The empty set.
+    pub const EMPTY: Self = Self(0);
+
+    /// The set of all.
+    pub const fn all() -> Self {
+        Self((1 << Permission::ALL.len()) - 1)
+    }
+
+    /// The set of these.
+    pub const fn of(permissions: &[Permission]) -> Self {
+        let mut bits = 0;
+        let mut rest = permissions;
+        while let [first, others @ ..] = rest {
+            bits |= 1 << *first as u64;
+            rest = others;
+        }
+        Self(bits)
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is here and not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether it has this one.
+    pub const fn has(self, permission: Permission) -> bool {
+        self.0 & (1 << permission as u64) != 0
+    }
+
+    /// Whether it has nothing.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Its members.
+    pub fn iter(self) -> impl Iterator<Item = Permission> {
+        Permission::ALL.iter().copied().filter(move |&permission| self.has(permission))
+    }
+}
+
+const _: () = assert!(Permission::ALL.len() < 64, "a set is one word");

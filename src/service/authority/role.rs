@@ -1,0 +1,117 @@
+//! The built-in roles: named sets of permissions.
+
+use super::permission::{Permission as P, PermissionSet};
+
+/// A built-in role.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Everything, servers included; at the root only.
+    SystemAdmin,
+    /// Everything about customers and what they have.
+    Admin,
+    /// Domains, mailboxes and aliases; no customers, no administrators.
+    Manager,
+    /// Reads what a manager sees.
+    Viewer,
+    /// Mailboxes only: find them, reset passwords, unlock, close sessions, trace mail.
+    Helpdesk,
+    /// Reads everything, the audit trail too.
+    Auditor,
+    /// Reads reports.
+    Billing,
+}
+
+/// What only looks.
+const READS: PermissionSet = PermissionSet::of(&[
+    P::CustomerRead,
+    P::DomainRead,
+    P::MailboxRead,
+    P::AliasRead,
+    P::ReportRead,
+]);
+
+/// What concerns the servers.
+const SYSTEM: PermissionSet = PermissionSet::of(&[
+    P::SystemDomainConfirm,
+    P::SystemStoreRead,
+    P::SystemBackup,
+    P::SystemServerRead,
+    P::SystemRoot,
+]);
+
+const MANAGER: PermissionSet = PermissionSet::of(&[
+    P::DomainUpdate,
+    P::MailboxCreate,
+    P::MailboxUpdate,
+    P::MailboxPassword,
+    P::MailboxQuota,
+    P::MailboxHold,
+    P::MailboxDelete,
+    P::AliasCreate,
+    P::AliasDelete,
+    P::SessionRead,
+    P::SessionClose,
+    P::TraceRead,
+]);
+
+const HELPDESK: PermissionSet = PermissionSet::of(&[
+    P::CustomerRead,
+    P::DomainRead,
+    P::MailboxRead,
+    P::MailboxPassword,
+    P::MailboxHold,
+    P::AliasRead,
+    P::SessionRead,
+    P::SessionClose,
+    P::TraceRead,
+]);
+
+impl Role {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::SystemAdmin,
+        Self::Admin,
+        Self::Manager,
+        Self::Viewer,
+        Self::Helpdesk,
+        Self::Auditor,
+        Self::Billing,
+    ];
+
+    /// The name, as stored and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SystemAdmin => "system-admin",
+            Self::Admin => "admin",
+            Self::Manager => "manager",
+            Self::Viewer => "viewer",
+            Self::Helpdesk => "helpdesk",
+            Self::Auditor => "auditor",
+            Self::Billing => "billing",
+        }
+    }
+
+    /// The role of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|role| role.name() == name)
+    }
+
+    /// What it allows.
+    pub const fn permissions(self) -> PermissionSet {
+        match self {
+            Self::SystemAdmin => PermissionSet::all(),
+            Self::Admin => PermissionSet::all().without(SYSTEM),
+            Self::Manager => READS.union(MANAGER),
+            Self::Viewer => READS,
+            Self::Helpdesk => HELPDESK,
+            Self::Auditor => READS.union(PermissionSet::of(&[
+                P::AdministratorRead,
+                P::SessionRead,
+                P::TraceRead,
+                P::AuditRead,
+            ])),
+            Self::Billing => PermissionSet::of(&[P::CustomerRead, P::ReportRead]),
+        }
+    }
+}

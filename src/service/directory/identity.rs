@@ -1,0 +1,99 @@
+//! Who am I.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
+use crate::service::authority::Permission;
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::{Method, Operate, Targeted, Tx};
+
+/// The caller itself.
+pub(in crate::service) struct Myself {
+    home: CustomerId,
+    name: String,
+}
+
+impl Targeted for Myself {
+    fn customer(&self) -> CustomerId {
+        self.home
+    }
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Myself {
+    pub fn find(tx: &Tx<'_>) -> Result<Self> {
+        let home =
+            tx.caller.home().ok_or_else(|| ServiceError::Internal("the hierarchy has no root".to_owned()))?;
+        Ok(Self { home, name: tx.caller.name() })
+    }
+}
+
+/// No fields.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct Nothing {}
+
+/// Where the caller may do what.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct IdentityGrant {
+    /// Path of the customer.
+    customer: String,
+    /// What is allowed there and below.
+    permissions: Vec<String>,
+    /// Whether it may be passed on.
+    delegable: bool,
+    /// When it ends.
+    #[schema(value_type = Option<String>)]
+    expires_at: Option<Timestamp>,
+}
+
+/// Who the caller is.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct IdentityAnswer {
+    /// Name, as in the audit trail.
+    name: String,
+    /// How authenticated.
+    authenticated: String,
+    /// Active grants.
+    grants: Vec<IdentityGrant>,
+}
+
+/// `whoami`.
+pub(in crate::service) struct WhoAmI;
+
+impl Operate for WhoAmI {
+    const NAME: &'static str = "whoami";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/v1/whoami";
+    const PERMISSION: Permission = Permission::Own;
+    const MUTATES: bool = false;
+    const SUMMARY: &'static str = "Who the caller is and what it may do where";
+    type Request = Nothing;
+    type Response = IdentityAnswer;
+    type Target = Myself;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, _: &'a Nothing) -> Result<Myself> {
+        Myself::find(tx)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Myself, _: Nothing) -> Result<IdentityAnswer> {
+        let grants = tx.caller.grants.iter().filter_map(|grant| {
+            Some(IdentityGrant {
+                customer: tx.caller.path_of(grant.customer)?,
+                permissions: grant.permissions.iter().map(|one| one.name().to_owned()).collect(),
+                delegable: grant.delegable,
+                expires_at: grant.expires_at,
+            })
+        });
+        Ok(IdentityAnswer {
+            name: target.name,
+            authenticated: tx.context.authenticated.text(),
+            grants: grants.collect(),
+        })
+    }
+}

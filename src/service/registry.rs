@@ -1,0 +1,87 @@
+//! The registry: every management operation, declared once. Routing, authorization, audit, OpenAPI, the command
+//! line and the coverage tests are driven by it.
+//!
+//! An operation is a type that implements `Operate`; the one runner (`registry/run.rs`) does for all of them, in
+//! this order: JSON shape, targets in the caller's scope, authority, meaning, audit. An operation has no way to be
+//! run without them.
+
+mod list;
+mod management;
+mod operate;
+mod run;
+mod schema;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+pub use list::{operation, operations};
+pub use management::{Management, ManagementOptions};
+pub(in crate::service) use operate::{Need, Operate, Targeted, Tx};
+pub use schema::TypeSchema;
+
+use crate::service::authority::Permission;
+use crate::service::context::Context;
+use crate::service::error::ServiceError;
+
+/// HTTP method of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Creates or acts.
+    Post,
+    /// Replaces.
+    Put,
+    /// Changes parts.
+    Patch,
+    /// Deletes.
+    Delete,
+}
+
+/// How to run an operation.
+#[derive(Clone, Default, Debug)]
+pub struct RunOptions {
+    /// Run all checks and the transaction, then roll it back.
+    pub dry_run: bool,
+    /// Only if the object still has this entity tag (RFC 9110 section 13.1.1).
+    pub if_match: Option<String>,
+}
+
+/// The answer of a run: parameters from path, query and body in, one JSON value out.
+pub type Run =
+    fn(&Management, Context, Value, RunOptions) -> BoxFuture<'static, Result<Value, ServiceError>>;
+
+/// One thing an administrator can ask for.
+pub struct Operation {
+    /// `mailbox.create`: resource and verb, also the command line's.
+    pub name: &'static str,
+    /// HTTP method.
+    pub method: Method,
+    /// `/v1/mailboxes/{address}`; names in braces are fields of the request.
+    pub path: &'static str,
+    /// What the caller must hold where the operation takes place.
+    pub permission: Permission,
+    /// Whether it changes anything.
+    pub mutates: bool,
+    /// One line for help and OpenAPI.
+    pub summary: &'static str,
+    /// The request: one object of the fields from path, query and body.
+    pub request: fn() -> TypeSchema,
+    /// The response.
+    pub response: fn() -> TypeSchema,
+    /// Runs it.
+    pub run: Run,
+}
+
+impl Operation {
+    /// Names of the parameters in the path, in order.
+    pub fn path_parameters(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    }
+
+    /// Turns a text (of a path segment, a query or a command line) into the JSON that the request's field takes: a
+    /// number where the schema says integer, a truth value where it says boolean, a list where it says array.
+    pub fn field_from_text(&self, field: &str, text: &str) -> Value {
+        (self.request)().value_from_text(field, text)
+    }
+}

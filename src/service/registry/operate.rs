@@ -1,0 +1,102 @@
+//! What an operation is made of.
+
+use std::future::Future;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::ToSchema;
+
+use super::Method;
+use super::management::Inner;
+use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
+use crate::service::authority::{Caller, Permission};
+use crate::service::context::Context;
+use crate::service::error::Result;
+use crate::storage::metadata::sql::Conn;
+
+/// The transaction an operation runs in, with who asks.
+pub(in crate::service) struct Tx<'c> {
+    /// The connection.
+    pub conn: &'c mut Conn,
+    /// The services.
+    pub inner: &'c Inner,
+    /// Who asks and what they may.
+    pub caller: &'c Caller,
+    /// The request.
+    pub context: &'c Context,
+    /// The present.
+    pub now: Timestamp,
+    /// Random id of this run: the audit record's, and the mark of what it deletes.
+    pub operation_id: String,
+    /// What stood there before, for the audit trail; no secrets.
+    pub before: Option<serde_json::Value>,
+    /// What stands there after.
+    pub after: Option<serde_json::Value>,
+}
+
+/// A permission that an operation needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::service) struct Need {
+    /// Where; nothing means above the root: only a system administrator has authority there.
+    pub at: Option<CustomerId>,
+    /// Which.
+    pub permission: Permission,
+    /// Whether it must be held so that it can be passed on.
+    pub delegable: bool,
+}
+
+/// What an operation acts on.
+pub(in crate::service) trait Targeted {
+    /// The customer to which it belongs: there authority is asked and the audit record is kept.
+    fn customer(&self) -> CustomerId;
+    /// Its name in the audit trail.
+    fn label(&self) -> String;
+}
+
+/// A management operation. Implementors are listed in `registry/list.rs`.
+pub(in crate::service) trait Operate: 'static {
+    /// See [`super::Operation::name`].
+    const NAME: &'static str;
+    /// See [`super::Operation::method`].
+    const METHOD: Method;
+    /// See [`super::Operation::path`].
+    const PATH: &'static str;
+    /// See [`super::Operation::permission`].
+    const PERMISSION: Permission;
+    /// See [`super::Operation::mutates`].
+    const MUTATES: bool;
+    /// See [`super::Operation::summary`].
+    const SUMMARY: &'static str;
+    /// The fields from path, query and body; unknown ones are refused.
+    type Request: DeserializeOwned + ToSchema + Clone + Send + Sync + 'static;
+    /// The answer.
+    type Response: Serialize + ToSchema + Send;
+    /// What it acts on.
+    type Target: Targeted + Send + Sync;
+
+    /// Finds what it acts on, within what the caller may see. The only refusals are "does not exist", the same for
+    /// what is not there and what the caller may not see, and values that can name nothing.
+    fn target<'a>(
+        tx: &'a mut Tx<'_>,
+        request: &'a Self::Request,
+    ) -> impl Future<Output = Result<Self::Target>> + Send + 'a;
+
+    /// What the caller must hold: by default [`Self::PERMISSION`] at the target's customer.
+    fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a Self::Target,
+        request: &'a Self::Request,
+    ) -> impl Future<Output = Result<Vec<Need>>> + Send + 'a {
+        let _ = (tx, request);
+        let need = Need { at: Some(target.customer()), permission: Self::PERMISSION, delegable: false };
+        std::future::ready(Ok(vec![need]))
+    }
+
+    /// Checks the meaning and does it.
+    fn run<'a>(
+        tx: &'a mut Tx<'_>,
+        target: Self::Target,
+        request: Self::Request,
+    ) -> impl Future<Output = Result<Self::Response>> + Send + 'a;
+}
