@@ -119,12 +119,7 @@ pub struct Authentication {
 
 impl Authentication {
     /// The context of one request. `idempotency_key` is the client's, if it sent one.
-    pub fn context(
-        &self,
-        source: Source,
-        request_id: String,
-        idempotency_key: Option<String>,
-    ) -> Context {
+    pub fn context(&self, source: Source, request_id: String, idempotency_key: Option<String>) -> Context {
         Context {
             identity: self.identity.clone(),
             authenticated: self.authenticated.clone(),

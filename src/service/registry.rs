@@ -48,8 +48,7 @@ pub struct RunOptions {
 }
 
 /// The answer of a run: parameters from path, query and body in, one JSON value out.
-pub type Run =
-    fn(&Management, Context, Value, RunOptions) -> BoxFuture<'static, Result<Value, ServiceError>>;
+pub type Run = fn(&Management, Context, Value, RunOptions) -> BoxFuture<'static, Result<Value, ServiceError>>;
 
 /// One thing an administrator can ask for.
 pub struct Operation {

@@ -209,7 +209,8 @@ pub(in crate::service) async fn active_grants(
     let rows = administrator::grants_of(conn, administrator).await?;
     let places: BTreeSet<i64> =
         rows.iter().flat_map(|row| tree.path(row.customer)).map(|node| node.id.0).collect();
-    let held = if places.is_empty() { Vec::new() } else { hold::customers_with(conn, "manage", places).await? };
+    let held =
+        if places.is_empty() { Vec::new() } else { hold::customers_with(conn, "manage", places).await? };
     Ok(rows.iter().filter_map(|row| activate(tree, row, &held, now)).collect())
 }
 
@@ -220,7 +221,8 @@ pub(super) fn activate(
     held: &[CustomerId],
     now: Timestamp,
 ) -> Option<ActiveGrant> {
-    let in_time = row.not_before.is_none_or(|start| start <= now) && row.expires_at.is_none_or(|end| now < end);
+    let in_time =
+        row.not_before.is_none_or(|start| start <= now) && row.expires_at.is_none_or(|end| now < end);
     let path = tree.path(row.customer);
     let stopped = path.is_empty() || path.iter().any(|node| node.deleted || held.contains(&node.id));
     let mut permissions = Role::by_name(&row.role)?.permissions();

@@ -23,13 +23,8 @@ pub enum Role {
 }
 
 /// What only looks.
-const READS: PermissionSet = PermissionSet::of(&[
-    P::CustomerRead,
-    P::DomainRead,
-    P::MailboxRead,
-    P::AliasRead,
-    P::ReportRead,
-]);
+const READS: PermissionSet =
+    PermissionSet::of(&[P::CustomerRead, P::DomainRead, P::MailboxRead, P::AliasRead, P::ReportRead]);
 
 /// What concerns the servers.
 const SYSTEM: PermissionSet = PermissionSet::of(&[

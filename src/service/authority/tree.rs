@@ -41,11 +41,17 @@ impl Tree {
     /// When there is not exactly one root, or a row is not below it.
     pub fn build(version: String, rows: Vec<NodeRow>) -> Result<Self> {
         let count = rows.len();
-        let mut children: HashMap<Option<CustomerId>, BTreeMap<(String, CustomerId), NodeRow>> = HashMap::new();
+        let mut children: HashMap<Option<CustomerId>, BTreeMap<(String, CustomerId), NodeRow>> =
+            HashMap::new();
         for row in rows {
             children.entry(row.parent).or_default().insert((row.slug.clone(), row.id), row);
         }
-        let mut tree = Self { version, nodes: Vec::with_capacity(count), position: HashMap::with_capacity(count), codes: HashMap::new() };
+        let mut tree = Self {
+            version,
+            nodes: Vec::with_capacity(count),
+            position: HashMap::with_capacity(count),
+            codes: HashMap::new(),
+        };
         let roots = children.remove(&None).unwrap_or_default();
         if roots.len() != 1 {
             return Err(ServiceError::Internal(format!("the hierarchy has {} roots", roots.len())));

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+use super::RunOptions;
 use super::management::{Inner, Management};
 use super::operate::{Need, Operate, Targeted, Tx};
-use super::RunOptions;
 use crate::base::id::public_id;
 use crate::service::authority::Caller;
 use crate::service::context::Context;
