@@ -2,5 +2,11 @@
 
 pub mod address;
 pub mod clock;
+pub mod config;
+pub mod endpoint;
 pub mod id;
+pub mod network;
+pub mod secret;
+pub mod size;
+pub mod telemetry;
 pub mod tls;
