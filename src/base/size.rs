@@ -121,8 +121,18 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(octets), "{text}");
         }
-        let wrong =
-            ["", "-1", "MiB", "1.5", "1.GiB", "1.2345GiB", "5 apples", "1e6", "9223372036854775808", "8388608TiB"];
+        let wrong = [
+            "",
+            "-1",
+            "MiB",
+            "1.5",
+            "1.GiB",
+            "1.2345GiB",
+            "5 apples",
+            "1e6",
+            "9223372036854775808",
+            "8388608TiB",
+        ];
         for wrong in wrong {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }

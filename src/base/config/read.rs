@@ -111,7 +111,11 @@ impl<'r> Section<'r> {
                 Some(text) => parse_size(text).map_err(|error| error.to_string())?,
                 None => u64::try_from(integer(value)?).map_err(|_| expected("a size", value))?,
             };
-            if octets < least { Err(format!("{octets} is too little: expected at least {least}")) } else { Ok(octets) }
+            if octets < least {
+                Err(format!("{octets} is too little: expected at least {least}"))
+            } else {
+                Ok(octets)
+            }
         })
     }
 
@@ -184,7 +188,12 @@ impl<'r> Section<'r> {
         if table.is_none() {
             self.mistake(value, key, expected("a table", value.get_ref()));
         }
-        Section { mistakes: self.mistakes, prefix: format!("{}{key}.", self.prefix), table, known: Vec::new() }
+        Section {
+            mistakes: self.mistakes,
+            prefix: format!("{}{key}.", self.prefix),
+            table,
+            known: Vec::new(),
+        }
     }
 
     /// The tables of a key that is a list of tables (`[[key]]`), with their places.
