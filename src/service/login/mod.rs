@@ -2,6 +2,10 @@
 //!
 //! A failed login costs the same hashing work whether the mailbox exists or not.
 
+pub mod password;
+mod throttle;
+mod verifier;
+
 use std::sync::Arc;
 
 use secrecy::SecretString;

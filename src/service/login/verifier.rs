@@ -1,0 +1,151 @@
+//! Verifies passwords without letting their cost starve the server: as many at a time as there are cores, a bounded
+//! queue behind them, and a short-lived memory of what has been verified, so that a client with many connections
+//! costs one verification.
+//!
+//! The cache holds keyed hashes of (mailbox, stored hash, password) under a random key of this process, never
+//! passwords; since the stored hash is part of it, a changed password takes effect at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+
+use super::password::{self, PasswordHash};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::id::{MailboxId, random_bytes};
+
+/// How long a verified password is remembered.
+const CACHE_LIFE: Duration = Duration::from_secs(120);
+/// Most passwords remembered.
+const CACHE_ENTRIES_MAX: u64 = 100_000;
+/// Verifications that may wait for a core, per core: about 5 s of argon2.
+const WAITING_PER_CORE_MAX: usize = 64;
+
+/// Too many verifications are waiting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Overloaded;
+
+pub(super) struct Verifier {
+    clock: Clock,
+    key: [u8; blake3::KEY_LEN],
+    verified: Cache<[u8; blake3::OUT_LEN], Timestamp>,
+    running: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Verifier {
+    pub(super) fn new(clock: Clock) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut key = [0; blake3::KEY_LEN];
+        key.copy_from_slice(&random_bytes(blake3::KEY_LEN));
+        Self {
+            clock,
+            key,
+            verified: Cache::builder().max_capacity(CACHE_ENTRIES_MAX).time_to_live(CACHE_LIFE).build(),
+            running: Arc::new(Semaphore::new(cores)),
+            waiting: Semaphore::new(cores * WAITING_PER_CORE_MAX),
+        }
+    }
+
+    /// Whether `password` is the one that `stored` is the hash of. Without a mailbox it does the same work and
+    /// answers no.
+    pub(super) async fn verify(
+        &self,
+        mailbox: Option<(MailboxId, &str)>,
+        password: &SecretString,
+    ) -> Result<bool, Overloaded> {
+        let cache_key = mailbox.map(|(mailbox, stored)| self.cache_key(mailbox, stored, password));
+        if self.is_remembered(cache_key.as_ref()) {
+            return Ok(true);
+        }
+        let _waiting = self.waiting.try_acquire().map_err(|_| Overloaded)?;
+        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| Overloaded)?;
+        // Another connection of the same client may have been first.
+        if self.is_remembered(cache_key.as_ref()) {
+            return Ok(true);
+        }
+        let hash = mailbox.and_then(|(mailbox, stored)| {
+            PasswordHash::parse(stored)
+                .inspect_err(|error| tracing::warn!(%mailbox, %error, "stored password hash cannot be used"))
+                .ok()
+        });
+        let password = password.clone();
+        let verification = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            match hash {
+                Some(hash) => hash.verify(&password),
+                None => {
+                    password::verify_nothing(&password);
+                    false
+                }
+            }
+        });
+        let verified = verification.await.unwrap_or(false);
+        if let (true, Some(cache_key)) = (verified, cache_key) {
+            self.verified.insert(cache_key, self.clock.now());
+        }
+        Ok(verified)
+    }
+
+    fn is_remembered(&self, cache_key: Option<&[u8; blake3::OUT_LEN]>) -> bool {
+        let since = cache_key.and_then(|cache_key| self.verified.get(cache_key));
+        since.is_some_and(|since| since.plus(CACHE_LIFE) > self.clock.now())
+    }
+
+    fn cache_key(&self, mailbox: MailboxId, stored: &str, password: &SecretString) -> [u8; blake3::OUT_LEN] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&mailbox.0.to_le_bytes());
+        // The length keeps the two texts apart.
+        hasher.update(&(stored.len() as u64).to_le_bytes());
+        hasher.update(stored.as_bytes());
+        hasher.update(password.expose_secret().as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SSHA: &str = "{SSHA}LhKrkM9Fy+zlstjdD7Kv2s6QvhBzYWx0";
+
+    #[tokio::test]
+    async fn verified_passwords_are_remembered_for_a_while_and_for_this_hash_alone() {
+        let clock = Clock::manual(Timestamp::from_secs(1_000_000));
+        let verifier = Verifier::new(clock.clone());
+        let password = SecretString::from("correct horse");
+        let mailbox = Some((MailboxId(1), SSHA));
+        assert_eq!(verifier.verify(mailbox, &SecretString::from("wrong")).await, Ok(false));
+        assert_eq!(verifier.verify(mailbox, &password).await, Ok(true));
+        let key = |mailbox, stored, password: &SecretString| verifier.cache_key(mailbox, stored, password);
+        assert!(verifier.is_remembered(Some(&key(MailboxId(1), SSHA, &password))));
+        assert!(!verifier.is_remembered(Some(&key(MailboxId(2), SSHA, &password))));
+        assert!(!verifier.is_remembered(Some(&key(MailboxId(1), "{SSHA}x", &password))));
+        assert!(!verifier.is_remembered(Some(&key(MailboxId(1), SSHA, &SecretString::from("wrong")))));
+        // With no core free, only a remembered password gets an answer.
+        let cores = verifier.running.available_permits();
+        let busy = verifier.running.acquire_many(u32::try_from(cores).unwrap()).await.unwrap();
+        assert_eq!(verifier.verify(mailbox, &password).await, Ok(true));
+        drop(busy);
+        clock.advance(CACHE_LIFE);
+        assert!(!verifier.is_remembered(Some(&key(MailboxId(1), SSHA, &password))));
+    }
+
+    #[tokio::test]
+    async fn unknown_names_and_unusable_hashes_never_match() {
+        let verifier = Verifier::new(Clock::system());
+        let password = SecretString::from("correct horse");
+        assert_eq!(verifier.verify(None, &password).await, Ok(false));
+        assert_eq!(verifier.verify(Some((MailboxId(1), "!locked")), &password).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn queue_is_bounded() {
+        let verifier = Verifier::new(Clock::system());
+        let waiting = verifier.waiting.available_permits();
+        let _all = verifier.waiting.acquire_many(u32::try_from(waiting).unwrap()).await.unwrap();
+        assert_eq!(verifier.verify(None, &SecretString::from("x")).await, Err(Overloaded));
+    }
+}
