@@ -65,11 +65,19 @@ pub struct PasswordHash {
 
 #[derive(Clone, PartialEq, Eq)]
 enum Scheme {
-    Argon2id { params: [u32; 3], salt: Vec<u8>, hash: Vec<u8> },
+    Argon2id {
+        params: [u32; 3],
+        salt: Vec<u8>,
+        hash: Vec<u8>,
+    },
     Bcrypt,
     ShaCrypt,
     /// Digest of password and salt.
-    Salted { digest: SaltedDigest, hash: Vec<u8>, salt: Vec<u8> },
+    Salted {
+        digest: SaltedDigest,
+        hash: Vec<u8>,
+        salt: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 //! A name that is being attacked stays usable from where its owner has logged in lately.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -90,9 +90,7 @@ impl Throttle {
     fn add<K: std::hash::Hash + Eq + Send + Sync + 'static>(&self, cache: &Cache<K, Failures>, key: K) {
         let now = self.clock.now();
         let new = || Failures { since: now, count: Arc::default() };
-        let entry = cache
-            .entry(key)
-            .or_insert_with_if(new, |failures| failures.since.plus(WINDOW) <= now);
+        let entry = cache.entry(key).or_insert_with_if(new, |failures| failures.since.plus(WINDOW) <= now);
         entry.value().count.fetch_add(1, Ordering::Relaxed);
     }
 }
