@@ -20,6 +20,7 @@ pub mod database;
 pub mod delivery;
 pub mod domain;
 pub mod hold;
+pub mod instance;
 pub mod lane;
 pub mod mailbox;
 mod postgres;

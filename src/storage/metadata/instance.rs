@@ -1,0 +1,65 @@
+//! What every instance has: the root customer, its mail stores, and the nodes that run it.
+
+use super::sql::Conn;
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, StoreId, public_id, random_text};
+use crate::params;
+use crate::storage::{Result, StorageError};
+
+/// A mail store as configured.
+#[derive(Clone, Debug)]
+pub struct StoreSetup {
+    /// Its name.
+    pub name: String,
+    /// Where its packs lie.
+    pub path: String,
+    /// zstd level.
+    pub compression_level: i64,
+}
+
+/// The root customer's key; made at the first start with the name `provider`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ensure_root(conn: &mut Conn, now: Timestamp) -> Result<CustomerId> {
+    let text = "SELECT id FROM customer WHERE parent_id IS NULL ORDER BY id LIMIT 1";
+    if let Some(row) = conn.row(text, params![]).await? {
+        return Ok(CustomerId(row.int(0)?));
+    }
+    // Two nodes may start for the first time at once: the unique index on the slug lets one of them win.
+    let insert = "INSERT INTO customer (public_id, parent_id, slug, name, kind, code, created_at)
+                  VALUES ($1, NULL, 'provider', 'Provider', 'provider', $2, $3) ON CONFLICT DO NOTHING";
+    conn.execute(insert, params![public_id(), random_text(6).to_uppercase(), now]).await?;
+    let row = conn.row(text, params![]).await?.ok_or(StorageError::Gone("the root customer"))?;
+    Ok(CustomerId(row.int(0)?))
+}
+
+/// Enters the configured stores and answers their keys in order. A store that is no longer configured stays known,
+/// since packs may name it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ensure_stores(conn: &mut Conn, stores: &[StoreSetup], now: Timestamp) -> Result<Vec<StoreId>> {
+    let mut ids = Vec::with_capacity(stores.len());
+    for store in stores {
+        let text = "INSERT INTO store (name, path, compression_level, created_at) VALUES ($1, $2, $3, $4)
+                    ON CONFLICT (name) DO UPDATE SET path = excluded.path, compression_level = excluded.compression_level
+                    RETURNING id";
+        let row = conn.row(text, params![&store.name, &store.path, store.compression_level, now]).await?;
+        ids.push(StoreId(row.ok_or(StorageError::Gone("the store"))?.int(0)?));
+    }
+    Ok(ids)
+}
+
+/// Enters a start of the node and answers its epoch: one more than at its last start.
+///
+/// # Errors
+/// When the database fails.
+pub async fn node_start(conn: &mut Conn, node: &str, now: Timestamp) -> Result<i64> {
+    let text = "INSERT INTO node (id, epoch, started_at, seen_at) VALUES ($1, 1, $2, $2)
+                ON CONFLICT (id) DO UPDATE SET epoch = node.epoch + 1, started_at = excluded.started_at,
+                                               seen_at = excluded.seen_at
+                RETURNING epoch";
+    let row = conn.row(text, params![node, now]).await?;
+    row.ok_or(StorageError::Gone("the node"))?.int(0)
+}
