@@ -1,1 +1,237 @@
-//! The roof: builds the rooms, binds listeners, drains on shutdown.
+//! The roof: builds the rooms, binds listeners, drains on shutdown. The only file that sees all rooms.
+//!
+//! Order of a start: data directory locked, database opened, rooms built, every listener bound (or none is served),
+//! then `ready`. Order of an end: listeners closed, sessions finish their command, the database's queues run empty,
+//! the lock goes.
+
+mod demo;
+mod listeners;
+mod lock;
+mod quickstart;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::base::clock::Clock;
+use crate::base::config::Config;
+use crate::base::secret::SecretError;
+use crate::base::tls::{Tls, TlsError, self_signed_create};
+use crate::service::delivery::{Delivery, DeliverySettings};
+use crate::service::error::ServiceError;
+use crate::service::mailstore::intake::Intake;
+use crate::service::registry::{Management, ManagementOptions};
+use crate::storage::StorageError;
+use crate::storage::metadata::database::Database;
+use crate::storage::metadata::instance::{self, StoreSetup};
+use crate::storage::metadata::lane::Priority;
+use crate::storage::pack::Codec;
+use crate::wire::listen::Shutdown;
+use listeners::Listeners;
+use lock::DataLock;
+pub use quickstart::quickstart;
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A file or directory.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was being done, with the name.
+        what: String,
+        /// The system's error.
+        error: std::io::Error,
+    },
+    /// Another daemon runs on this data directory.
+    #[error("another posthouse is running on {}; stop it first, or give this one a data.dir of its own", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Listeners that could not be bound, each with its reason.
+    #[error("cannot listen:\n{}", .0.join("\n"))]
+    Listen(Vec<String>),
+    /// The certificate.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The database or a store.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The database's URL could not be read.
+    #[error("database.url: {0}")]
+    Secret(#[from] SecretError),
+    /// Something that a service refused while the daemon was being set up.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+/// A running daemon's rooms.
+struct Rooms {
+    database: Database,
+    management: Management,
+    delivery: Delivery,
+    tls: Tls,
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; see [`DaemonError`].
+pub fn serve(config: Config) -> Result<(), DaemonError> {
+    runtime()?.block_on(run(config, |_| async { Ok(()) }))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.enable_all().thread_name("posthouse").build();
+    runtime.map_err(|error| DaemonError::Io { what: "cannot start threads".to_owned(), error })
+}
+
+/// Starts everything, calls `started` when it serves, and ends on a signal.
+async fn run<F, S>(config: Config, started: F) -> Result<(), DaemonError>
+where
+    F: FnOnce(Arc<Rooms>) -> S,
+    S: Future<Output = Result<(), DaemonError>>,
+{
+    let mut signals = Signals::new()?;
+    let lock = DataLock::take(&config.data.dir)?;
+    let rooms = Arc::new(build(&config, &lock.node).await?);
+    let (stop, shutdown) = Shutdown::new();
+    let listeners = Listeners::bind(&config).await?;
+    listeners.publish(&config.data.dir)?;
+    let mut tasks = listeners.serve(&config, &rooms, &shutdown);
+    let outcome = started(Arc::clone(&rooms)).await;
+    if outcome.is_ok() {
+        eprintln!("ready");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        signals.wait(&rooms).await;
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping: running commands are finished first");
+    end(&stop, &mut tasks, Duration::from_secs(u64::from(config.limits.drain_timeout_secs))).await;
+    if let Ok(rooms) = Arc::try_unwrap(rooms).map_err(|_| tracing::debug!("a room outlived its sessions")) {
+        let Rooms { database, management, delivery, .. } = rooms;
+        drop((management, delivery));
+        database.close().await;
+    }
+    drop(lock);
+    outcome
+}
+
+async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
+    let clock = Clock::system();
+    let tls = load_tls(config)?;
+    let url = config.database.url.read()?;
+    let database = Database::open(url.expose_secret()).await?;
+    let now = clock.now();
+    let stores: Vec<StoreSetup> = config.stores.iter().map(store_setup).collect();
+    let node = node.to_owned();
+    let setup = database.write(Priority::Interactive, move |conn| {
+        let (stores, node) = (stores.clone(), node.clone());
+        Box::pin(async move {
+            instance::ensure_stores(conn, &stores, now).await?;
+            instance::node_start(conn, &node, now).await
+        })
+    });
+    let epoch: Result<i64, StorageError> = setup.await;
+    tracing::info!(epoch = epoch?, "database opened");
+    let options = ManagementOptions {
+        system_uids: system_uids(config),
+        administrator_uids: config.admin.administrators.iter().map(|(uid, name)| (*uid, name.clone())).collect(),
+        hierarchy_depth_max: config.limits.hierarchy_depth_max as usize,
+    };
+    let management = Management::open(database.clone(), clock.clone(), options).await?;
+    let level = config.stores.first().map_or(3, |store| store.compression.level);
+    let intake = Intake::new(Codec::new(level));
+    let settings = DeliverySettings {
+        host_name: config.server.name.clone(),
+        message_octets_max: config.limits.message_octets_max,
+    };
+    let delivery = Delivery::new(database.clone(), clock, intake, settings);
+    Ok(Rooms { database, management, delivery, tls })
+}
+
+fn store_setup(store: &crate::base::config::Store) -> StoreSetup {
+    StoreSetup {
+        name: store.name.clone(),
+        path: store.path.display().to_string(),
+        compression_level: i64::from(store.compression.level),
+    }
+}
+
+fn load_tls(config: &Config) -> Result<Tls, DaemonError> {
+    if config.tls.is_self_signed
+        && let Some(files) = config.tls.certificates.first()
+    {
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        if !names.contains(&config.server.name) {
+            names.push(config.server.name.clone());
+        }
+        self_signed_create(files, &names)?;
+    }
+    Ok(Tls::load(config.tls.certificates.clone())?)
+}
+
+/// root and the daemon's own uid, unless the configuration maps them to an administrator.
+fn system_uids(config: &Config) -> Vec<u32> {
+    let own = rustix::process::geteuid().as_raw();
+    [0, own].into_iter().filter(|uid| !config.admin.administrators.contains_key(uid)).collect()
+}
+
+/// Asks everything to end and waits, at most `drain` for sessions and a little for the rest.
+async fn end(stop: &watch::Sender<bool>, tasks: &mut JoinSet<()>, drain: Duration) {
+    let _ = stop.send(true);
+    let finished = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain + Duration::from_secs(5), finished).await.is_err() {
+        tracing::warn!("some tasks did not end in time and are cut off");
+        tasks.shutdown().await;
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, DaemonError> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| DaemonError::Io { what: "cannot listen for signals".to_owned(), error })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns on SIGTERM or SIGINT; reloads certificates on SIGHUP; tells the service manager's watchdog.
+    async fn wait(&mut self, rooms: &Rooms) {
+        let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
+        loop {
+            let beat = async {
+                match watchdog {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => match rooms.tls.reload() {
+                    Ok(changed) => tracing::info!(changed, "certificates read again"),
+                    Err(error) => tracing::error!(%error, "the certificates in force stay"),
+                },
+                () = beat => {
+                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                }
+            }
+        }
+    }
+}

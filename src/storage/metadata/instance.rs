@@ -1,8 +1,8 @@
-//! What every instance has: the root customer, its mail stores, and the nodes that run it.
+//! What every instance has besides its customers: mail stores, and the nodes that run it.
 
 use super::sql::Conn;
 use crate::base::clock::Timestamp;
-use crate::base::id::{CustomerId, StoreId, public_id, random_text};
+use crate::base::id::StoreId;
 use crate::params;
 use crate::storage::{Result, StorageError};
 
@@ -15,23 +15,6 @@ pub struct StoreSetup {
     pub path: String,
     /// zstd level.
     pub compression_level: i64,
-}
-
-/// The root customer's key; made at the first start with the name `provider`.
-///
-/// # Errors
-/// When the database fails.
-pub async fn ensure_root(conn: &mut Conn, now: Timestamp) -> Result<CustomerId> {
-    let text = "SELECT id FROM customer WHERE parent_id IS NULL ORDER BY id LIMIT 1";
-    if let Some(row) = conn.row(text, params![]).await? {
-        return Ok(CustomerId(row.int(0)?));
-    }
-    // Two nodes may start for the first time at once: the unique index on the slug lets one of them win.
-    let insert = "INSERT INTO customer (public_id, parent_id, slug, name, kind, code, created_at)
-                  VALUES ($1, NULL, 'provider', 'Provider', 'provider', $2, $3) ON CONFLICT DO NOTHING";
-    conn.execute(insert, params![public_id(), random_text(6).to_uppercase(), now]).await?;
-    let row = conn.row(text, params![]).await?.ok_or(StorageError::Gone("the root customer"))?;
-    Ok(CustomerId(row.int(0)?))
 }
 
 /// Enters the configured stores and answers their keys in order. A store that is no longer configured stays known,

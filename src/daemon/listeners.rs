@@ -1,0 +1,159 @@
+//! Binds every configured listener, tells where they are, and serves each with its room.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::task::JoinSet;
+
+use super::{DaemonError, Rooms};
+use crate::base::config::Config;
+use crate::base::endpoint::Endpoint;
+use crate::smtp;
+use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
+
+/// What a listener speaks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Protocol {
+    Lmtp,
+    Smtp,
+}
+
+impl Protocol {
+    const ALL: [Self; 2] = [Self::Lmtp, Self::Smtp];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Lmtp => "lmtp",
+            Self::Smtp => "smtp",
+        }
+    }
+
+    fn endpoints(self, config: &Config) -> &[Endpoint] {
+        match self {
+            Self::Lmtp => &config.listen.lmtp,
+            Self::Smtp => &config.listen.smtp,
+        }
+    }
+
+    /// What a client beyond the limits is told.
+    const fn busy_reply(self) -> &'static [u8] {
+        match self {
+            Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
+        }
+    }
+}
+
+/// Bound listeners, not yet serving.
+pub(super) struct Listeners(Vec<(Protocol, Listener)>);
+
+impl Listeners {
+    /// Binds all, or tells everything that is in the way.
+    pub(super) async fn bind(config: &Config) -> Result<Self, DaemonError> {
+        let mut bound = Vec::new();
+        let mut mistakes = Vec::new();
+        for protocol in Protocol::ALL {
+            for endpoint in protocol.endpoints(config) {
+                match Listener::bind(endpoint).await {
+                    Ok(listener) => bound.push((protocol, listener)),
+                    Err(error) => mistakes.push(mistake(protocol, endpoint, &error)),
+                }
+            }
+        }
+        if mistakes.is_empty() { Ok(Self(bound)) } else { Err(DaemonError::Listen(mistakes)) }
+    }
+
+    /// Writes `listeners.json` into the data directory: for each protocol, where it listens.
+    pub(super) fn publish(&self, dir: &Path) -> Result<(), DaemonError> {
+        let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (protocol, listener) in &self.0 {
+            places.entry(protocol.name()).or_default().push(listener.endpoint().to_string());
+        }
+        let text = serde_json::to_vec_pretty(&places).unwrap_or_default();
+        let path = dir.join("listeners.json");
+        std::fs::write(&path, text)
+            .map_err(|error| DaemonError::Io { what: format!("cannot write {}", path.display()), error })
+    }
+
+    /// Serves all; each task ends on shutdown after its sessions.
+    pub(super) fn serve(self, config: &Config, rooms: &Arc<Rooms>, shutdown: &Shutdown) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let limits = ConnectionLimits {
+            connections_max: config.limits.connections_max as usize,
+            connections_per_address_max: config.limits.connections_per_address_max as usize,
+        };
+        let drain = Duration::from_secs(u64::from(config.limits.drain_timeout_secs));
+        let mut gates: BTreeMap<Protocol, Arc<Gate>> = BTreeMap::new();
+        let servers = Servers::new(config, rooms);
+        for (protocol, listener) in self.0 {
+            let gate = gates
+                .entry(protocol)
+                .or_insert_with(|| Gate::new(limits, config.listen.proxy_networks.clone(), protocol.busy_reply()));
+            let door = Door { listener, gate: Arc::clone(gate), shutdown: shutdown.clone(), drain };
+            servers.open(protocol, door, &mut tasks);
+        }
+        tasks
+    }
+}
+
+/// A listener with all it needs to accept.
+struct Door {
+    listener: Listener,
+    gate: Arc<Gate>,
+    shutdown: Shutdown,
+    drain: Duration,
+}
+
+impl Door {
+    async fn serve<F, S>(self, implicit_tls: Option<Arc<ServerConfig>>, session: F)
+    where
+        F: Fn(crate::wire::stream::Connection, Shutdown) -> S + Clone + Send + Sync + 'static,
+        S: Future<Output = ()> + Send + 'static,
+    {
+        serve(self.listener, self.gate, implicit_tls, self.shutdown, self.drain, session).await;
+    }
+}
+
+/// What the sessions of each protocol share.
+struct Servers {
+    smtp: Arc<smtp::Server<crate::service::delivery::Delivery>>,
+}
+
+impl Servers {
+    fn new(config: &Config, rooms: &Rooms) -> Self {
+        let limits = smtp::Limits {
+            recipients_max: config.limits.recipients_max as usize,
+            message_octets_max: config.limits.message_octets_max,
+            command_timeout: Duration::from_secs(u64::from(config.limits.smtp_timeout_secs)),
+            ..smtp::Limits::default()
+        };
+        let name = config.server.name.clone();
+        let smtp = smtp::Server::new(rooms.delivery.clone(), name, Some(rooms.tls.clone()), limits);
+        Self { smtp }
+    }
+
+    fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
+        match protocol {
+            Protocol::Lmtp | Protocol::Smtp => {
+                let dialect = if protocol == Protocol::Lmtp { smtp::Dialect::Lmtp } else { smtp::Dialect::Smtp };
+                let server = Arc::clone(&self.smtp);
+                tasks.spawn(door.serve(None, move |connection, shutdown| {
+                    smtp::session(Arc::clone(&server), dialect, connection, shutdown)
+                }));
+            }
+        }
+    }
+}
+
+fn mistake(protocol: Protocol, endpoint: &Endpoint, error: &io::Error) -> String {
+    let name = protocol.name();
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => " (another program listens there; change listen in the configuration)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need the capability CAP_NET_BIND_SERVICE)",
+        _ => "",
+    };
+    format!("  {name} on {endpoint}: {error}{hint}")
+}
