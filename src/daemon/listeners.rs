@@ -89,9 +89,9 @@ impl Listeners {
         let mut gates: BTreeMap<Protocol, Arc<Gate>> = BTreeMap::new();
         let servers = Servers::new(config, rooms);
         for (protocol, listener) in self.0 {
-            let gate = gates
-                .entry(protocol)
-                .or_insert_with(|| Gate::new(limits, config.listen.proxy_networks.clone(), protocol.busy_reply()));
+            let gate = gates.entry(protocol).or_insert_with(|| {
+                Gate::new(limits, config.listen.proxy_networks.clone(), protocol.busy_reply())
+            });
             let door = Door { listener, gate: Arc::clone(gate), shutdown: shutdown.clone(), drain };
             servers.open(protocol, door, &mut tasks);
         }
@@ -138,7 +138,8 @@ impl Servers {
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
         match protocol {
             Protocol::Lmtp | Protocol::Smtp => {
-                let dialect = if protocol == Protocol::Lmtp { smtp::Dialect::Lmtp } else { smtp::Dialect::Smtp };
+                let dialect =
+                    if protocol == Protocol::Lmtp { smtp::Dialect::Lmtp } else { smtp::Dialect::Smtp };
                 let server = Arc::clone(&self.smtp);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
                     smtp::session(Arc::clone(&server), dialect, connection, shutdown)

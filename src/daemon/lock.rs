@@ -40,7 +40,9 @@ impl DataLock {
         (&file).take(NODE_ID_OCTETS_MAX).read_to_string(&mut node).map_err(io("cannot read the lock in"))?;
         if node.trim().is_empty() {
             node = random_text(12);
-            file.write_all(node.as_bytes()).and_then(|()| file.sync_all()).map_err(io("cannot write the lock in"))?;
+            file.write_all(node.as_bytes())
+                .and_then(|()| file.sync_all())
+                .map_err(io("cannot write the lock in"))?;
         }
         Ok(Self { _file: file, node: node.trim().to_owned() })
     }

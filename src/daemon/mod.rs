@@ -142,7 +142,12 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     tracing::info!(epoch = epoch?, "database opened");
     let options = ManagementOptions {
         system_uids: system_uids(config),
-        administrator_uids: config.admin.administrators.iter().map(|(uid, name)| (*uid, name.clone())).collect(),
+        administrator_uids: config
+            .admin
+            .administrators
+            .iter()
+            .map(|(uid, name)| (*uid, name.clone()))
+            .collect(),
         hierarchy_depth_max: config.limits.hierarchy_depth_max as usize,
     };
     let management = Management::open(database.clone(), clock.clone(), options).await?;
@@ -202,7 +207,8 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, DaemonError> {
         let listen = |kind| {
-            signal(kind).map_err(|error| DaemonError::Io { what: "cannot listen for signals".to_owned(), error })
+            signal(kind)
+                .map_err(|error| DaemonError::Io { what: "cannot listen for signals".to_owned(), error })
         };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
