@@ -75,6 +75,14 @@ impl Connection {
         self.source
     }
 
+    /// The user id of the process at the other end, as the kernel tells it; nothing but for a Unix socket.
+    pub fn peer_uid(&self) -> Option<u32> {
+        match &self.io {
+            Io::Plain(Plain::Unix(stream)) => Some(stream.peer_cred().ok()?.uid()),
+            _ => None,
+        }
+    }
+
     /// Whether TLS is on.
     pub fn is_secure(&self) -> bool {
         matches!(self.io, Io::Tls(_))

@@ -1,0 +1,75 @@
+//! `/metrics`, `/livez` and `/readyz` in plain HTTP, for the machine's own monitoring: no authentication, so
+//! nothing here tells of customers.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
+
+use super::session;
+use crate::base::telemetry::metrics::{Metrics, StorageLevels};
+use crate::wire::listen::Shutdown;
+use crate::wire::stream::Connection;
+
+/// Looks at storage: whether it works, and its state for the numbers. The text of the error is shown to whoever
+/// asks, so it names no customer.
+pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<StorageLevels, String>> + Send + Sync>;
+
+/// Answers the monitoring; cheap to clone.
+#[derive(Clone)]
+pub struct Health {
+    metrics: Metrics,
+    probe: Probe,
+}
+
+impl Health {
+    /// Shows `metrics`, and asks `probe` whether the daemon is ready.
+    pub fn new(metrics: Metrics, probe: Probe) -> Self {
+        Self { metrics, probe }
+    }
+
+    /// Serves one connection.
+    pub async fn session(self, connection: Connection, shutdown: Shutdown) {
+        let draining = shutdown.clone();
+        let respond = move |request| {
+            let (health, draining) = (self.clone(), draining.clone());
+            async move { health.respond(&draining, &request).await }
+        };
+        session::serve(connection, shutdown, respond).await;
+    }
+
+    async fn respond(&self, shutdown: &Shutdown, request: &Request) -> Response {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        }
+        match request.uri().path() {
+            // Alive is who answers.
+            "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
+            "/readyz" if shutdown.is_requested() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned())
+            }
+            "/readyz" => match (self.probe)().await {
+                Ok(_) => text(StatusCode::OK, "ready\n".to_owned()),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
+            "/metrics" => {
+                // Numbers that cannot be measured now stay as they were.
+                if let Ok(levels) = (self.probe)().await {
+                    self.metrics.storage(levels);
+                }
+                let mut response = self.metrics.text().into_response();
+                let kind =
+                    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                response
+            }
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n".to_owned()),
+        }
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response {
+    (status, text).into_response()
+}
