@@ -94,6 +94,9 @@ mod tests {
         assert_eq!(bearer("Bearer "), None);
         assert_eq!(bearer("Bearer"), None);
         assert_eq!(bearer("Basic abc"), None);
-        assert_eq!(super::bearer(&HeaderValue::from_str(&format!("Bearer {}", "x".repeat(513))).unwrap()), None);
+        assert_eq!(
+            super::bearer(&HeaderValue::from_str(&format!("Bearer {}", "x".repeat(513))).unwrap()),
+            None
+        );
     }
 }

@@ -89,7 +89,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 async fn body(request: Request) -> Result<Map<String, Value>, Problem> {
     let is_json = request.headers().get(header::CONTENT_TYPE).is_some_and(is_json);
     let octets = to_bytes(request.into_body(), BODY_OCTETS_MAX).await.map_err(|error| {
-        let mut causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let mut causes =
+            std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
         if causes.any(|cause| cause.is::<LengthLimitError>()) {
             Problem::body_too_large(BODY_OCTETS_MAX)
         } else {

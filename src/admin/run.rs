@@ -41,11 +41,7 @@ impl Prepared {
 }
 
 /// Answers a request for `operation`.
-pub(super) async fn run(
-    services: Services,
-    operation: &'static Operation,
-    mut request: Request,
-) -> Response {
+pub(super) async fn run(services: Services, operation: &'static Operation, mut request: Request) -> Response {
     let Some(asking) = request.extensions_mut().remove::<Asking>() else {
         // Routes are reached through authentication only.
         return Problem::unauthenticated().response("-");
@@ -53,7 +49,8 @@ pub(super) async fn run(
     let begun = Instant::now();
     let metrics = services.metrics.clone();
     let request_id = asking.request_id.clone();
-    let outcome = tokio::time::timeout(timeout(operation), answer(services, operation, asking, request)).await;
+    let outcome =
+        tokio::time::timeout(timeout(operation), answer(services, operation, asking, request)).await;
     let (status, response) = match outcome.unwrap_or_else(|_| Err(Problem::timeout())) {
         Ok(response) => (response.status(), response),
         Err(problem) => (problem.status(), problem.response(&request_id)),
