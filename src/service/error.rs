@@ -73,6 +73,22 @@ pub enum ServiceError {
     Internal(String),
 }
 
+impl ServiceError {
+    /// The word for it in the audit trail; nothing when it failed for technical reasons and nobody refused.
+    pub fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFound { .. } => Some("not-found"),
+            Self::Forbidden { .. } => Some("forbidden"),
+            Self::Conflict { .. } => Some("conflict"),
+            Self::Invalid { .. } => Some("invalid"),
+            Self::OverQuota { .. } => Some("over-quota"),
+            Self::Suspended => Some("suspended"),
+            Self::Limit(_) => Some("limit"),
+            Self::Unavailable(_) | Self::Internal(_) => None,
+        }
+    }
+}
+
 impl From<StorageError> for ServiceError {
     fn from(error: StorageError) -> Self {
         if error.is_permanent() {

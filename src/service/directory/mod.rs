@@ -2,3 +2,5 @@
 //! a type that the registry lists.
 
 pub(in crate::service) mod identity;
+pub(in crate::service) mod page;
+pub(in crate::service) mod scope;

@@ -3,6 +3,7 @@
 use super::operate::Operate;
 use super::schema::TypeSchema;
 use super::{Operation, run};
+use crate::service::audit::AuditSearch;
 use crate::service::directory::identity;
 
 const fn declare<O: Operate>() -> Operation {
@@ -19,7 +20,7 @@ const fn declare<O: Operate>() -> Operation {
     }
 }
 
-static OPERATIONS: &[Operation] = &[declare::<identity::WhoAmI>()];
+static OPERATIONS: &[Operation] = &[declare::<identity::WhoAmI>(), declare::<AuditSearch>()];
 
 /// All operations.
 pub fn operations() -> &'static [Operation] {

@@ -1,8 +1,11 @@
 //! The handle through which the admin room and the tests run operations.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinHandle;
 
 use crate::base::clock::Clock;
+use crate::service::audit::ReadTrail;
 use crate::service::authority::Authority;
 use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::error::ServiceError;
@@ -32,6 +35,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) clock: Clock,
     pub(in crate::service) options: ManagementOptions,
     pub(in crate::service) authority: Authority,
+    pub(in crate::service) reads: ReadTrail,
+    read_writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Management {
@@ -50,8 +55,25 @@ impl Management {
                 Box::pin(async move { customer::ensure_root(conn, now).await.map_err(ServiceError::from) })
             })
             .await?;
-        let inner = Inner { database, clock, options, authority: Authority::default() };
+        let (reads, writer) = ReadTrail::start(database.clone());
+        let inner = Inner {
+            database,
+            clock,
+            options,
+            authority: Authority::default(),
+            reads,
+            read_writer: Mutex::new(Some(writer)),
+        };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Lets records that wait be written; other handles must have been dropped before.
+    pub async fn close(self) {
+        let writer = self.inner.read_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(self);
+        if let Some(writer) = writer {
+            let _ = writer.await;
+        }
     }
 
     /// Who the kernel says is at the other end of the socket; nothing for a uid that means nobody here.

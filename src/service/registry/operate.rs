@@ -33,6 +33,8 @@ pub(in crate::service) struct Tx<'c> {
     pub before: Option<serde_json::Value>,
     /// What stands there after.
     pub after: Option<serde_json::Value>,
+    /// Other customers that the change concerns: each gets a record of its own.
+    pub also: Vec<CustomerId>,
 }
 
 /// A permission that an operation needs.
@@ -91,6 +93,15 @@ pub(in crate::service) trait Operate: 'static {
         let _ = (tx, request);
         let need = Need { at: Some(target.customer()), permission: Self::PERMISSION, delegable: false };
         std::future::ready(Ok(vec![need]))
+    }
+
+    /// The entity tag of what it acts on, for If-Match; nothing where there is none.
+    fn etag<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a Self::Target,
+    ) -> impl Future<Output = Result<Option<String>>> + Send + 'a {
+        let _ = (tx, target);
+        std::future::ready(Ok(None))
     }
 
     /// Checks the meaning and does it.

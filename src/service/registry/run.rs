@@ -4,7 +4,7 @@
 //! All of it happens in one transaction with what it reads. A change writes its audit record there too, so that
 //! neither is without the other; refusals are recorded in a transaction of their own, reads in batches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -12,14 +12,19 @@ use serde_json::Value;
 use super::RunOptions;
 use super::management::{Inner, Management};
 use super::operate::{Need, Operate, Targeted, Tx};
-use crate::base::id::public_id;
+use crate::base::id::{CustomerId, public_id};
+use crate::service::audit::{self, Event};
 use crate::service::authority::Caller;
 use crate::service::context::Context;
 use crate::service::error::{Result, ServiceError};
 use crate::storage::StorageError;
+use crate::storage::metadata::audit::{Record, Replay, insert, keep_replay, replay};
 use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::sql::Conn;
+
+/// Longest Idempotency-Key in octets.
+const IDEMPOTENCY_KEY_OCTETS_MAX: usize = 200;
 
 /// Why the transaction does not commit.
 enum Abort {
@@ -45,7 +50,29 @@ struct Asked<R> {
     inner: Arc<Inner>,
     context: Context,
     request: R,
+    /// Hash of the request as it came, for Idempotency-Key.
+    hash: Vec<u8>,
     options: RunOptions,
+    /// How far the last attempt came, for the record of a refusal.
+    reached: Mutex<Option<Reached>>,
+}
+
+/// How far a run came.
+#[derive(Clone)]
+struct Reached {
+    caller: Caller,
+    target: Option<(CustomerId, String)>,
+}
+
+impl<R> Asked<R> {
+    fn reach(&self, caller: &Caller, target: Option<(CustomerId, String)>) {
+        let reached = Reached { caller: caller.clone(), target };
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
+    }
+
+    fn reached(&self) -> Option<Reached> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Runs `O`.
@@ -57,9 +84,16 @@ pub(super) fn run<O: Operate>(
 ) -> BoxFuture<'static, Result<Value>> {
     let inner = Arc::clone(&management.inner);
     Box::pin(async move {
+        let hash = blake3::hash(request.to_string().as_bytes()).as_bytes().to_vec();
         let request = parse::<O::Request>(request)?;
-        let asked = Arc::new(Asked { inner, context, request, options });
-        if O::MUTATES { change::<O>(asked).await } else { read::<O>(asked).await }
+        let asked = Asked { inner, context, request, hash, options, reached: Mutex::new(None) };
+        let asked = Arc::new(asked);
+        let outcome =
+            if O::MUTATES { change::<O>(Arc::clone(&asked)).await } else { read::<O>(Arc::clone(&asked)).await };
+        if let Err(error) = &outcome {
+            record_refusal::<O>(&asked, error).await?;
+        }
+        outcome
     })
 }
 
@@ -74,7 +108,8 @@ async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
         .write(Priority::Interactive, move |conn| {
             let asked = Arc::clone(&asked);
             Box::pin(async move {
-                let value = perform::<O>(conn, &asked, TreeLock::Exclusive).await?;
+                // Management changes take turns: what one has checked, none other makes untrue before it commits.
+                let (value, _) = perform::<O>(conn, &asked, TreeLock::Exclusive).await?;
                 if asked.options.dry_run { Err(Abort::Tried(value)) } else { Ok(value) }
             })
         })
@@ -86,14 +121,24 @@ async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
 }
 
 async fn read<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
-    let database = asked.inner.database.clone();
-    database.read(move |conn| Box::pin(async move { perform::<O>(conn, &asked, TreeLock::None).await })).await
+    let inner = Arc::clone(&asked.inner);
+    let work = inner.database.read(move |conn| {
+        Box::pin(async move { perform::<O>(conn, &asked, TreeLock::None).await })
+    });
+    let (value, record) = work.await?;
+    inner.reads.add(record).await;
+    Ok(value)
 }
 
-async fn perform<O: Operate>(conn: &mut Conn, asked: &Asked<O::Request>, lock: TreeLock) -> Result<Value> {
+async fn perform<O: Operate>(
+    conn: &mut Conn,
+    asked: &Asked<O::Request>,
+    lock: TreeLock,
+) -> Result<(Value, Record)> {
     let now = asked.inner.clock.now();
     let tree = asked.inner.authority.tree(conn, lock).await?;
     let caller = Caller::read(conn, tree, asked.context.identity.clone(), now).await?;
+    asked.reach(&caller, None);
     let mut tx = Tx {
         conn,
         inner: &asked.inner,
@@ -103,13 +148,50 @@ async fn perform<O: Operate>(conn: &mut Conn, asked: &Asked<O::Request>, lock: T
         operation_id: public_id(),
         before: None,
         after: None,
+        also: Vec::new(),
     };
     let target = O::target(&mut tx, &asked.request).await?;
+    let (place, label) = (target.customer(), target.label());
+    asked.reach(&caller, Some((place, label.clone())));
     for need in O::needs(&mut tx, &target, &asked.request).await? {
         allowed(&caller, need)?;
     }
+    let key = asked.context.idempotency_key.as_deref().filter(|_| O::MUTATES && !asked.options.dry_run);
+    if let Some(answer) = replayed(tx.conn, asked, O::NAME, key).await? {
+        let event = event::<O>(&tx, place, &label, None, None, "replayed");
+        return Ok((answer, audit::record(&caller, &asked.context, event)));
+    }
+    if let Some(wanted) = &asked.options.if_match {
+        let current = O::etag(&mut tx, &target).await?;
+        if current.as_ref() != Some(wanted) {
+            return Err(ServiceError::Conflict { message: format!("{label} was changed; read it again") });
+        }
+    }
     let response = O::run(&mut tx, target, asked.request.clone()).await?;
-    serde_json::to_value(response).map_err(|error| ServiceError::Internal(error.to_string()))
+    let value = serde_json::to_value(response).map_err(|error| ServiceError::Internal(error.to_string()))?;
+    let (before, after) = (tx.before.take().map(|json| json.to_string()), tx.after.take().map(|json| json.to_string()));
+    let record = audit::record(&caller, &asked.context, event::<O>(&tx, place, &label, before, after, "done"));
+    if O::MUTATES {
+        let mut records = vec![record.clone()];
+        for other in tx.also.iter().filter(|&&other| other != place) {
+            let event = event::<O>(&tx, *other, &label, record.before.clone(), record.after.clone(), "done");
+            records.push(audit::record(&caller, &asked.context, event));
+        }
+        insert(tx.conn, &records).await?;
+        keep(tx.conn, asked, O::NAME, key, &value).await?;
+    }
+    Ok((value, record))
+}
+
+fn event<'a, O: Operate>(
+    tx: &Tx<'_>,
+    place: CustomerId,
+    target: &'a str,
+    before: Option<String>,
+    after: Option<String>,
+    outcome: &'a str,
+) -> Event<'a> {
+    Event { at: tx.now, operation: O::NAME, place: Some(place), target, before, after, outcome }
 }
 
 fn allowed(caller: &Caller, need: Need) -> Result<()> {
@@ -118,4 +200,64 @@ fn allowed(caller: &Caller, need: Need) -> Result<()> {
         at => caller.may(at, need.permission),
     };
     if held { Ok(()) } else { Err(ServiceError::Forbidden { permission: need.permission.name() }) }
+}
+
+/// The answer given before under the same Idempotency-Key; authority has been checked again by now.
+async fn replayed<R>(
+    conn: &mut Conn,
+    asked: &Asked<R>,
+    operation: &str,
+    key: Option<&str>,
+) -> Result<Option<Value>> {
+    let Some(key) = key else { return Ok(None) };
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_OCTETS_MAX {
+        let message = format!("expected 1 to {IDEMPOTENCY_KEY_OCTETS_MAX} octets");
+        return Err(ServiceError::Invalid { field: "Idempotency-Key", message });
+    }
+    let Some(found) = replay(conn, &asked.context.caller_key(), operation, key).await? else { return Ok(None) };
+    if found.request != asked.hash {
+        let message = "this Idempotency-Key was used for another request".to_owned();
+        return Err(ServiceError::Conflict { message });
+    }
+    serde_json::from_str(&found.response).map(Some).map_err(|error| ServiceError::Internal(error.to_string()))
+}
+
+async fn keep<R>(
+    conn: &mut Conn,
+    asked: &Asked<R>,
+    operation: &str,
+    key: Option<&str>,
+    value: &Value,
+) -> Result<()> {
+    let Some(key) = key else { return Ok(()) };
+    let mut kept = value.clone();
+    // A token is shown once and kept as a hash only; a replay says so by leaving it out.
+    if let Some(secret) = kept.get_mut("token") {
+        *secret = Value::Null;
+    }
+    let replay = Replay { request: asked.hash.clone(), response: kept.to_string() };
+    let caller = asked.context.caller_key();
+    keep_replay(conn, (&caller, operation, key), replay, asked.inner.clock.now()).await?;
+    Ok(())
+}
+
+/// Records a refusal; what failed for technical reasons is in the log instead.
+async fn record_refusal<O: Operate>(asked: &Asked<O::Request>, error: &ServiceError) -> Result<()> {
+    let Some(reached) = asked.reached() else { return Ok(()) };
+    let Some(outcome) = error.refusal() else { return Ok(()) };
+    let (place, label) = match reached.target {
+        Some((place, label)) => (Some(place), label),
+        None => (None, error.to_string()),
+    };
+    let at = asked.inner.clock.now();
+    let event = Event { at, operation: O::NAME, place, target: &label, before: None, after: None, outcome };
+    let record = Arc::new([audit::record(&reached.caller, &asked.context, event)]);
+    asked
+        .inner
+        .database
+        .write(Priority::Interactive, move |conn| {
+            let record = Arc::clone(&record);
+            Box::pin(async move { insert(conn, &*record).await.map_err(ServiceError::from) })
+        })
+        .await
 }

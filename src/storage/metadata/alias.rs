@@ -1,9 +1,13 @@
 //! Aliases: addresses that stand for others.
 
-use super::sql::Conn;
-use crate::base::id::DomainId;
+use std::collections::BTreeMap;
+
+use super::changes::Touched;
+use super::sql::{Conn, Row, ids};
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, DomainId, public_id};
 use crate::params;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// Most targets of one alias.
 pub const TARGETS_MAX: usize = 1_000;
@@ -13,4 +17,142 @@ pub async fn targets(conn: &mut Conn, domain: DomainId, local: &str) -> Result<V
     let text = "SELECT t.address FROM alias a JOIN alias_target t ON t.alias_id = a.id
                 WHERE a.domain_id = $1 AND a.local_part = $2 ORDER BY t.address LIMIT 1000";
     conn.rows(text, params![domain, local]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// An alias with its targets.
+#[derive(Clone, Debug)]
+pub struct AliasRow {
+    /// Key.
+    pub id: i64,
+    /// Random public id.
+    pub public_id: String,
+    /// Its domain.
+    pub domain: DomainId,
+    /// Name of the domain.
+    pub domain_name: String,
+    /// The customer that owns the domain.
+    pub customer: CustomerId,
+    /// Local part, in lower case.
+    pub local_part: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Where it leads, by address.
+    pub targets: Vec<String>,
+}
+
+impl AliasRow {
+    /// `localpart@domain`.
+    pub fn address(&self) -> String {
+        format!("{}@{}", self.local_part, self.domain_name)
+    }
+}
+
+/// The columns of [`AliasRow`].
+macro_rules! columns {
+    () => {
+        "a.id, a.public_id, d.id, d.name, d.customer_id, a.local_part, a.created_at
+         FROM alias a JOIN domain d ON d.id = a.domain_id "
+    };
+}
+
+async fn with_targets(conn: &mut Conn, rows: Vec<Row>) -> Result<Vec<AliasRow>> {
+    let mut aliases = Vec::with_capacity(rows.len());
+    for row in rows {
+        aliases.push(AliasRow {
+            id: row.int(0)?,
+            public_id: row.text(1)?,
+            domain: DomainId(row.int(2)?),
+            domain_name: row.text(3)?,
+            customer: CustomerId(row.int(4)?),
+            local_part: row.text(5)?,
+            created_at: Timestamp(row.int(6)?),
+            targets: Vec::new(),
+        });
+    }
+    let text = "SELECT alias_id, address FROM alias_target WHERE alias_id IN IDS($1) ORDER BY alias_id, address";
+    let mut targets: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for row in conn.rows(text, vec![ids(aliases.iter().map(|alias| alias.id))]).await? {
+        targets.entry(row.int(0)?).or_default().push(row.text(1)?);
+    }
+    for alias in &mut aliases {
+        alias.targets = targets.remove(&alias.id).unwrap_or_default();
+    }
+    Ok(aliases)
+}
+
+/// The aliases at an address, in verified and pending domains that are not deleted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn all_by_address(conn: &mut Conn, local: &str, domain: &str) -> Result<Vec<AliasRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.name = $1 AND d.deleted_at IS NULL AND a.local_part = $2 ORDER BY d.state DESC, a.id LIMIT 1000"
+    );
+    let rows = conn.rows(text, params![domain, local]).await?;
+    with_targets(conn, rows).await
+}
+
+/// Aliases of these customers, or of one domain, behind (domain, local part, key), in that order.
+///
+/// # Errors
+/// When the database fails.
+pub async fn page(
+    conn: &mut Conn,
+    customers: &[i64],
+    domain: Option<DomainId>,
+    after: Option<(String, String, i64)>,
+    limit: i64,
+) -> Result<Vec<AliasRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.customer_id IN IDS($1) AND ($2 IS NULL OR d.id = $2) AND d.deleted_at IS NULL
+           AND (d.name, a.local_part, a.id) > ($3, $4, $5)
+         ORDER BY d.name, a.local_part, a.id LIMIT $6"
+    );
+    let (name, local, id) = after.unwrap_or_default();
+    let params = vec![
+        ids(customers.iter().copied()),
+        domain.into(),
+        name.into(),
+        local.into(),
+        id.into(),
+        limit.into(),
+    ];
+    let rows = conn.rows(text, params).await?;
+    with_targets(conn, rows).await
+}
+
+/// Makes an alias; false when the domain has one of this name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(
+    conn: &mut Conn,
+    domain: DomainId,
+    local: &str,
+    targets: &[String],
+    now: Timestamp,
+) -> Result<bool> {
+    let text = "INSERT INTO alias (public_id, domain_id, local_part, created_at) VALUES ($1, $2, $3, $4)
+                ON CONFLICT DO NOTHING RETURNING id";
+    let Some(row) = conn.row(text, params![public_id(), domain, local, now]).await? else { return Ok(false) };
+    let id = row.int(0)?;
+    let rows = targets.iter().map(|target| params![id, target]);
+    conn.insert_rows("INSERT INTO alias_target (alias_id, address)", 2, rows.collect()).await?;
+    conn.touch(Touched::Directory);
+    Ok(true)
+}
+
+/// Deletes an alias for good.
+///
+/// # Errors
+/// When it is gone or the database fails.
+pub async fn delete(conn: &mut Conn, id: i64) -> Result<()> {
+    conn.touch(Touched::Directory);
+    conn.execute("DELETE FROM alias_target WHERE alias_id = $1", params![id]).await?;
+    let changed = conn.execute("DELETE FROM alias WHERE id = $1", params![id]).await?;
+    if changed == 0 { Err(StorageError::Gone("alias")) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! Customers: the nodes of the hierarchy. `parent_id` is the truth.
 
 use super::changes::Touched;
-use super::sql::Conn;
+use super::sql::{Conn, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, public_id, random_text};
 use crate::params;
@@ -90,4 +90,254 @@ pub async fn ensure_root(conn: &mut Conn, now: Timestamp) -> Result<()> {
                 VALUES ($1, NULL, 'provider', 'Provider', 'provider', $2, $3)";
     conn.execute(text, params![public_id(), random_text(6), now]).await?;
     Ok(())
+}
+
+/// Own limits of a customer; nothing means no own limit, 0 means nothing at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CustomerLimits {
+    /// Octets.
+    pub bytes: Option<i64>,
+    /// Messages.
+    pub messages: Option<i64>,
+    /// Mailboxes.
+    pub mailboxes: Option<i64>,
+    /// Aliases.
+    pub aliases: Option<i64>,
+    /// Domains.
+    pub domains: Option<i64>,
+    /// Customers below.
+    pub customers: Option<i64>,
+    /// Administrators.
+    pub administrators: Option<i64>,
+}
+
+/// A customer.
+#[derive(Clone, Debug)]
+pub struct CustomerRow {
+    /// Key.
+    pub id: CustomerId,
+    /// Random public id.
+    pub public_id: String,
+    /// The customer above.
+    pub parent: Option<CustomerId>,
+    /// Name in paths.
+    pub slug: String,
+    /// Display name.
+    pub name: String,
+    /// Free label.
+    pub kind: String,
+    /// Short code.
+    pub code: String,
+    /// Address for people.
+    pub contact: Option<String>,
+    /// Own limits.
+    pub limits: CustomerLimits,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was deleted, if it was.
+    pub deleted_at: Option<Timestamp>,
+    /// The operation that deleted it.
+    pub deleted_by: Option<String>,
+}
+
+/// The customers with these keys, in no order.
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_ids(conn: &mut Conn, keys: impl IntoIterator<Item = i64>) -> Result<Vec<CustomerRow>> {
+    let text = "SELECT id, public_id, parent_id, slug, name, kind, code, contact, bytes_max, messages_max,
+                       mailboxes_max, aliases_max, domains_max, customers_max, administrators_max, created_at,
+                       deleted_at, deleted_by
+                FROM customer WHERE id IN IDS($1)";
+    let customer = |row: &super::sql::Row| {
+        Ok(CustomerRow {
+            id: CustomerId(row.int(0)?),
+            public_id: row.text(1)?,
+            parent: row.int_opt(2)?.map(CustomerId),
+            slug: row.text(3)?,
+            name: row.text(4)?,
+            kind: row.text(5)?,
+            code: row.text(6)?,
+            contact: row.text_opt(7)?,
+            limits: CustomerLimits {
+                bytes: row.int_opt(8)?,
+                messages: row.int_opt(9)?,
+                mailboxes: row.int_opt(10)?,
+                aliases: row.int_opt(11)?,
+                domains: row.int_opt(12)?,
+                customers: row.int_opt(13)?,
+                administrators: row.int_opt(14)?,
+            },
+            created_at: Timestamp(row.int(15)?),
+            deleted_at: row.int_opt(16)?.map(Timestamp),
+            deleted_by: row.text_opt(17)?,
+        })
+    };
+    conn.rows(text, vec![ids(keys)]).await?.iter().map(customer).collect()
+}
+
+/// The customer with this key, deleted or not.
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_id(conn: &mut Conn, id: CustomerId) -> Result<Option<CustomerRow>> {
+    Ok(by_ids(conn, [id.0]).await?.into_iter().next())
+}
+
+/// A customer to make.
+#[derive(Clone, Debug)]
+pub struct NewCustomer {
+    /// The customer above.
+    pub parent: CustomerId,
+    /// Name in paths.
+    pub slug: String,
+    /// Display name.
+    pub name: String,
+    /// Free label.
+    pub kind: String,
+    /// Short code.
+    pub code: String,
+    /// Address for people.
+    pub contact: Option<String>,
+}
+
+/// Makes a customer; nothing when slug or code are taken.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, new: &NewCustomer, now: Timestamp) -> Result<Option<CustomerId>> {
+    let text = "INSERT INTO customer (public_id, parent_id, slug, name, kind, code, contact, created_at)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id";
+    let contact = new.contact.as_deref();
+    let params =
+        params![public_id(), new.parent, &new.slug, &new.name, &new.kind, &new.code, contact, now];
+    let row = conn.row(text, params).await?;
+    if row.is_some() {
+        tree_changed(conn).await?;
+    }
+    row.map(|row| row.int(0).map(CustomerId)).transpose()
+}
+
+/// Changes slug, name, kind and contact.
+///
+/// # Errors
+/// When the customer is gone or the database fails.
+pub async fn update(conn: &mut Conn, row: &CustomerRow) -> Result<()> {
+    let text = "UPDATE customer SET slug = $2, name = $3, kind = $4, contact = $5 WHERE id = $1";
+    let contact = row.contact.as_deref();
+    let changed = conn.execute(text, params![row.id, &row.slug, &row.name, &row.kind, contact]).await?;
+    tree_changed(conn).await?;
+    if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
+}
+
+/// Puts a customer below another.
+///
+/// # Errors
+/// When the customer is gone or the database fails.
+pub async fn set_parent(conn: &mut Conn, id: CustomerId, parent: CustomerId) -> Result<()> {
+    let changed =
+        conn.execute("UPDATE customer SET parent_id = $2 WHERE id = $1", params![id, parent]).await?;
+    tree_changed(conn).await?;
+    if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
+}
+
+/// Sets the limits; the counters of octets and messages are set by `quota::follow_customer_limits`.
+///
+/// # Errors
+/// When the customer is gone or the database fails.
+pub async fn set_limits(conn: &mut Conn, id: CustomerId, limits: CustomerLimits) -> Result<()> {
+    let text = "UPDATE customer SET bytes_max = $2, messages_max = $3, mailboxes_max = $4, aliases_max = $5,
+                       domains_max = $6, customers_max = $7, administrators_max = $8
+                WHERE id = $1";
+    let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators } = limits;
+    let params =
+        params![id, bytes, messages, mailboxes, aliases, domains, customers, administrators];
+    if conn.execute(text, params).await? == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
+}
+
+/// Tables whose rows are deleted softly, with the condition that ties them to customers `IDS($1)`.
+const BELOW: [(&str, &str); 4] = [
+    ("customer", "id IN IDS($1)"),
+    ("domain", "customer_id IN IDS($1)"),
+    ("mailbox", "domain_id IN (SELECT id FROM domain WHERE customer_id IN IDS($1))"),
+    ("administrator", "customer_id IN IDS($1)"),
+];
+
+/// Deletes customers softly with everything they have, marked with the operation; tokens of their administrators go
+/// for good. What was deleted before keeps its own mark.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, subtree: &[i64], now: Timestamp, operation: &str) -> Result<()> {
+    let text = "DELETE FROM token WHERE administrator_id IN
+                    (SELECT id FROM administrator WHERE customer_id IN IDS($1))";
+    conn.execute(text, vec![ids(subtree.iter().copied())]).await?;
+    for (table, condition) in BELOW {
+        let text = format!(
+            "UPDATE {table} SET deleted_at = $2, deleted_by = $3 WHERE deleted_at IS NULL AND {condition}"
+        );
+        conn.execute(text, vec![ids(subtree.iter().copied()), now.into(), operation.into()]).await?;
+    }
+    tree_changed(conn).await
+}
+
+/// Undeletes exactly what one operation deleted among customers and what they have. The caller has made sure that no
+/// name is taken.
+///
+/// # Errors
+/// When the database fails.
+pub async fn undelete(conn: &mut Conn, subtree: &[i64], operation: &str) -> Result<()> {
+    for (table, condition) in BELOW {
+        let text =
+            format!("UPDATE {table} SET deleted_at = NULL, deleted_by = NULL WHERE deleted_by = $2 AND {condition}");
+        conn.execute(text, vec![ids(subtree.iter().copied()), operation.into()]).await?;
+    }
+    tree_changed(conn).await
+}
+
+/// A verified domain that an operation deleted and whose name is taken by now.
+///
+/// # Errors
+/// When the database fails.
+pub async fn taken_domain(conn: &mut Conn, operation: &str) -> Result<Option<String>> {
+    let text = "SELECT d.name FROM domain d WHERE d.deleted_by = $1 AND EXISTS (
+                    SELECT 1 FROM domain o WHERE o.name = d.name AND o.deleted_at IS NULL
+                    AND ((o.state = 'verified' AND d.state = 'verified') OR o.customer_id = d.customer_id))
+                ORDER BY d.name LIMIT 1";
+    conn.row(text, params![operation]).await?.map(|row| row.text(0)).transpose()
+}
+
+/// How many objects that count against limits a set of customers has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Mailboxes.
+    pub mailboxes: i64,
+    /// Aliases.
+    pub aliases: i64,
+    /// Domains.
+    pub domains: i64,
+    /// Administrators.
+    pub administrators: i64,
+}
+
+/// Counts what these customers have themselves; deleted objects do not count.
+///
+/// # Errors
+/// When the database fails.
+pub async fn counts(conn: &mut Conn, customers: &[i64]) -> Result<Counts> {
+    let text = "SELECT
+            (SELECT count(*) FROM mailbox m JOIN domain d ON d.id = m.domain_id
+             WHERE d.customer_id IN IDS($1) AND m.deleted_at IS NULL),
+            (SELECT count(*) FROM alias a JOIN domain d ON d.id = a.domain_id
+             WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL),
+            (SELECT count(*) FROM domain d WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL),
+            (SELECT count(*) FROM administrator a WHERE a.customer_id IN IDS($1) AND a.deleted_at IS NULL)";
+    let row = conn.row(text, vec![ids(customers.iter().copied())]).await?;
+    let row = row.ok_or(StorageError::Gone("counts"))?;
+    Ok(Counts {
+        mailboxes: row.int(0)?,
+        aliases: row.int(1)?,
+        domains: row.int(2)?,
+        administrators: row.int(3)?,
+    })
 }

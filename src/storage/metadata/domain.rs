@@ -1,10 +1,11 @@
 //! Domains, alias domains, catch-all.
 
-use super::sql::{Conn, Row};
+use super::changes::Touched;
+use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
-use crate::base::id::{CustomerId, DomainId};
+use crate::base::id::{CustomerId, DomainId, public_id};
 use crate::params;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// A domain.
 #[derive(Clone, Debug)]
@@ -78,4 +79,143 @@ pub async fn by_name(conn: &mut Conn, name: &str) -> Result<Option<DomainRow>> {
 pub async fn by_id(conn: &mut Conn, id: DomainId) -> Result<Option<DomainRow>> {
     let text = concat!("SELECT ", columns!(), "WHERE d.id = $1");
     conn.row(text, params![id]).await?.as_ref().map(from_row).transpose()
+}
+
+/// A domain to make.
+#[derive(Clone, Debug)]
+pub struct NewDomain {
+    /// Its customer.
+    pub customer: CustomerId,
+    /// Name.
+    pub name: String,
+    /// Whether ownership is shown already.
+    pub verified: bool,
+    /// The domain whose mailboxes are meant, for an alias domain.
+    pub alias_of: Option<DomainId>,
+}
+
+/// Makes a domain; nothing when the customer has it already or, for a verified one, another has it verified.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, new: &NewDomain, now: Timestamp) -> Result<Option<DomainId>> {
+    let text = "INSERT INTO domain (public_id, customer_id, name, state, alias_of, created_at)
+                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING id";
+    let state = if new.verified { "verified" } else { "pending" };
+    let alias_of = new.alias_of.map(|id| id.0);
+    let row = conn.row(text, params![public_id(), new.customer, &new.name, state, alias_of, now]).await?;
+    conn.touch(Touched::Directory);
+    row.map(|row| row.int(0).map(DomainId)).transpose()
+}
+
+/// All domains of this name that are not deleted, the verified one first. At most one is verified.
+///
+/// # Errors
+/// When the database fails.
+pub async fn all_by_name(conn: &mut Conn, name: &str) -> Result<Vec<DomainRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.name = $1 AND d.deleted_at IS NULL ORDER BY d.state DESC, d.id LIMIT 1000"
+    );
+    conn.rows(text, params![name]).await?.iter().map(from_row).collect()
+}
+
+/// Deleted domains of this name, the last deleted first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn deleted_by_name(conn: &mut Conn, name: &str) -> Result<Vec<DomainRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.name = $1 AND d.deleted_at IS NOT NULL ORDER BY d.deleted_at DESC, d.id DESC LIMIT 1000"
+    );
+    conn.rows(text, params![name]).await?.iter().map(from_row).collect()
+}
+
+/// Domains of these customers behind (name, key), by name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn page(
+    conn: &mut Conn,
+    customers: &[i64],
+    after: Option<(String, i64)>,
+    limit: i64,
+) -> Result<Vec<DomainRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL AND (d.name, d.id) > ($2, $3)
+         ORDER BY d.name, d.id LIMIT $4"
+    );
+    let (name, id) = after.unwrap_or_default();
+    let params = vec![ids(customers.iter().copied()), name.into(), id.into(), limit.into()];
+    conn.rows(text, params).await?.iter().map(from_row).collect()
+}
+
+/// The alias domains of a domain that are not deleted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn aliases_of(conn: &mut Conn, id: DomainId) -> Result<Vec<String>> {
+    let text = "SELECT name FROM domain WHERE alias_of = $1 AND deleted_at IS NULL ORDER BY name LIMIT 1000";
+    conn.rows(text, params![id]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// Marks a domain as verified unless another of the name is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn confirm(conn: &mut Conn, row: &DomainRow) -> Result<bool> {
+    let text = "UPDATE domain SET state = 'verified' WHERE id = $1 AND NOT EXISTS
+                    (SELECT 1 FROM domain o WHERE o.name = $2 AND o.state = 'verified' AND o.deleted_at IS NULL)";
+    conn.touch(Touched::Directory);
+    Ok(conn.execute(text, params![row.id, &row.name]).await? > 0)
+}
+
+/// Changes the catch-all address, the limits and the default limit of mailboxes.
+///
+/// # Errors
+/// When the domain is gone or the database fails.
+pub async fn update(conn: &mut Conn, row: &DomainRow) -> Result<()> {
+    let text = "UPDATE domain SET catch_all = $2, bytes_max = $3, messages_max = $4,
+                       mailbox_bytes_max_default = $5
+                WHERE id = $1";
+    conn.touch(Touched::Directory);
+    let catch_all = row.catch_all.as_deref();
+    let params =
+        params![row.id, catch_all, row.bytes_max, row.messages_max, row.mailbox_bytes_max_default];
+    if conn.execute(text, params).await? == 0 { Err(StorageError::Gone("domain")) } else { Ok(()) }
+}
+
+/// Deletes a domain and its mailboxes softly, marked with the operation.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, id: DomainId, now: Timestamp, operation: &str) -> Result<()> {
+    for (table, key) in [("domain", "id"), ("mailbox", "domain_id")] {
+        let text = format!(
+            "UPDATE {table} SET deleted_at = $2, deleted_by = $3 WHERE {key} = $1 AND deleted_at IS NULL"
+        );
+        conn.execute(text, params![id, now, operation]).await?;
+    }
+    conn.touch(Touched::Directory);
+    Ok(())
+}
+
+/// Undeletes exactly what one operation deleted of a domain. The caller has made sure that the name is free.
+///
+/// # Errors
+/// When the database fails.
+pub async fn undelete(conn: &mut Conn, id: DomainId, operation: &str) -> Result<()> {
+    for (table, key) in [("domain", "id"), ("mailbox", "domain_id")] {
+        let text = format!(
+            "UPDATE {table} SET deleted_at = NULL, deleted_by = NULL WHERE {key} = $1 AND deleted_by = $2"
+        );
+        conn.execute(text, params![id, operation]).await?;
+    }
+    conn.touch(Touched::Directory);
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! Mailboxes: accounts with credentials, a limit and what they use.
 
-use super::sql::Conn;
+use super::changes::Touched;
+use super::sql::{Conn, ids};
 use crate::base::clock::Timestamp;
-use crate::base::id::{CustomerId, DomainId, MailboxId, StoreId};
+use crate::base::id::{CustomerId, DomainId, MailboxId, StoreId, public_id};
 use crate::params;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// A mailbox with what is needed of its domain.
 #[derive(Clone, Debug)]
@@ -102,4 +103,181 @@ pub async fn by_address(conn: &mut Conn, local: &str, domain: &str) -> Result<Op
 pub async fn by_id(conn: &mut Conn, id: MailboxId) -> Result<Option<MailboxRow>> {
     let text = concat!("SELECT ", columns!(), "WHERE m.id = $1");
     conn.row(text, params![id]).await?.as_ref().map(from_row).transpose()
+}
+
+/// Folders that every mailbox begins with, and their special use (RFC 6154).
+const FOLDERS: [(&str, Option<&str>); 6] = [
+    ("INBOX", None),
+    ("Drafts", Some("\\Drafts")),
+    ("Sent", Some("\\Sent")),
+    ("Junk", Some("\\Junk")),
+    ("Trash", Some("\\Trash")),
+    ("Archive", Some("\\Archive")),
+];
+
+/// A mailbox to make.
+#[derive(Clone, Debug)]
+pub struct NewMailbox {
+    /// Its domain.
+    pub domain: DomainId,
+    /// Local part, in lower case.
+    pub local_part: String,
+    /// Display name.
+    pub name: String,
+    /// Password hash.
+    pub password_hash: String,
+    /// Where its messages go.
+    pub store: StoreId,
+    /// Limit on octets.
+    pub bytes_max: Option<i64>,
+    /// Limit on messages.
+    pub messages_max: Option<i64>,
+}
+
+/// Makes a mailbox with its first folders, all subscribed; nothing when the address is taken.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, new: &NewMailbox, now: Timestamp) -> Result<Option<MailboxId>> {
+    // UIDVALIDITY starts at the time in seconds, so that a mailbox made anew under an old address never repeats one
+    // (RFC 3501 section 2.3.1.1 suggests it).
+    let uid_validity = now.secs().clamp(1, i64::from(u32::MAX) / 2);
+    let text = "INSERT INTO mailbox (public_id, domain_id, local_part, name, password_hash, store_id, bytes_max,
+                                     messages_max, uid_validity_next, created_at)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id";
+    let params = params![
+        public_id(),
+        new.domain,
+        &new.local_part,
+        &new.name,
+        &new.password_hash,
+        new.store,
+        new.bytes_max,
+        new.messages_max,
+        uid_validity + FOLDERS.len() as i64,
+        now
+    ];
+    let Some(row) = conn.row(text, params).await? else { return Ok(None) };
+    let id = MailboxId(row.int(0)?);
+    let folders = FOLDERS.iter().enumerate().map(|(index, (name, special_use))| {
+        params![id, *name, *special_use, uid_validity + index as i64, now]
+    });
+    let head = "INSERT INTO folder (mailbox_id, name, special_use, uid_validity, created_at)";
+    conn.insert_rows(head, 5, folders.collect()).await?;
+    let subscriptions = FOLDERS.iter().map(|(name, _)| params![id, *name]);
+    conn.insert_rows("INSERT INTO subscription (mailbox_id, name)", 2, subscriptions.collect()).await?;
+    Ok(Some(id))
+}
+
+/// All mailboxes that are not deleted at an address, in verified and pending domains that are not deleted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn all_by_address(conn: &mut Conn, local: &str, domain: &str) -> Result<Vec<MailboxRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.name = $1 AND d.deleted_at IS NULL AND m.local_part = $2 AND m.deleted_at IS NULL
+         ORDER BY d.state DESC, m.id LIMIT 1000"
+    );
+    conn.rows(text, params![domain, local]).await?.iter().map(from_row).collect()
+}
+
+/// Deleted mailboxes at an address, the last deleted first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn deleted_by_address(conn: &mut Conn, local: &str, domain: &str) -> Result<Vec<MailboxRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.name = $1 AND m.local_part = $2 AND m.deleted_at IS NOT NULL
+         ORDER BY m.deleted_at DESC, m.id DESC LIMIT 1000"
+    );
+    conn.rows(text, params![domain, local]).await?.iter().map(from_row).collect()
+}
+
+/// Mailboxes of these customers, or of one domain, behind (domain, local part, key), in that order.
+///
+/// # Errors
+/// When the database fails.
+pub async fn page(
+    conn: &mut Conn,
+    customers: &[i64],
+    domain: Option<DomainId>,
+    after: Option<(String, String, i64)>,
+    limit: i64,
+) -> Result<Vec<MailboxRow>> {
+    let text = concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE d.customer_id IN IDS($1) AND ($2 IS NULL OR d.id = $2) AND m.deleted_at IS NULL
+           AND (d.name, m.local_part, m.id) > ($3, $4, $5)
+         ORDER BY d.name, m.local_part, m.id LIMIT $6"
+    );
+    let (name, local, id) = after.unwrap_or_default();
+    let params = vec![
+        ids(customers.iter().copied()),
+        domain.into(),
+        name.into(),
+        local.into(),
+        id.into(),
+        limit.into(),
+    ];
+    conn.rows(text, params).await?.iter().map(from_row).collect()
+}
+
+fn one(changed: u64) -> Result<()> {
+    if changed == 0 { Err(StorageError::Gone("mailbox")) } else { Ok(()) }
+}
+
+/// Sets the password hash; running sessions must hear of it.
+///
+/// # Errors
+/// When the mailbox is gone or the database fails.
+pub async fn set_password(conn: &mut Conn, id: MailboxId, hash: &str) -> Result<()> {
+    conn.touch(Touched::Mailbox(id));
+    one(conn.execute("UPDATE mailbox SET password_hash = $2 WHERE id = $1", params![id, hash]).await?)
+}
+
+/// Sets the display name.
+///
+/// # Errors
+/// When the mailbox is gone or the database fails.
+pub async fn set_name(conn: &mut Conn, id: MailboxId, name: &str) -> Result<()> {
+    one(conn.execute("UPDATE mailbox SET name = $2 WHERE id = $1", params![id, name]).await?)
+}
+
+/// Sets the limits; they count for the next message.
+///
+/// # Errors
+/// When the mailbox is gone or the database fails.
+pub async fn set_limits(
+    conn: &mut Conn,
+    id: MailboxId,
+    bytes_max: Option<i64>,
+    messages_max: Option<i64>,
+) -> Result<()> {
+    let text = "UPDATE mailbox SET bytes_max = $2, messages_max = $3 WHERE id = $1";
+    one(conn.execute(text, params![id, bytes_max, messages_max]).await?)
+}
+
+/// Deletes a mailbox softly, marked with the operation. It keeps its charge until it is purged.
+///
+/// # Errors
+/// When the mailbox is gone or the database fails.
+pub async fn delete(conn: &mut Conn, id: MailboxId, now: Timestamp, operation: &str) -> Result<()> {
+    conn.touch(Touched::Mailbox(id));
+    let text = "UPDATE mailbox SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL";
+    one(conn.execute(text, params![id, now, operation]).await?)
+}
+
+/// Undeletes a mailbox. The caller has made sure that the address is free.
+///
+/// # Errors
+/// When the mailbox is gone or the database fails.
+pub async fn undelete(conn: &mut Conn, id: MailboxId) -> Result<()> {
+    conn.touch(Touched::Mailbox(id));
+    let text = "UPDATE mailbox SET deleted_at = NULL, deleted_by = NULL WHERE id = $1";
+    one(conn.execute(text, params![id]).await?)
 }

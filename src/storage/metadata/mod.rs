@@ -14,6 +14,7 @@
 
 pub mod administrator;
 pub mod alias;
+pub mod audit;
 pub mod changes;
 pub mod customer;
 pub mod database;

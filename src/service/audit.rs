@@ -1,0 +1,111 @@
+//! The audit trail: making records, writing reads in batches, searching.
+//!
+//! A record belongs to the target's customer; when the actor may not see the target, to the actor's home and nowhere
+//! else. Reads lose at most the last second when the daemon is killed; changes and refusals lose nothing.
+
+mod search;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, public_id};
+use crate::service::authority::Caller;
+use crate::service::context::Context;
+use crate::service::error::ServiceError;
+use crate::storage::metadata::audit::{self, Record};
+use crate::storage::metadata::database::Database;
+use crate::storage::metadata::lane::Priority;
+
+pub(in crate::service) use search::AuditSearch;
+
+/// Records of reads that may wait; beyond it the reader waits.
+const QUEUE_LENGTH_MAX: usize = 4096;
+/// Most records written at once.
+const BATCH_MAX: usize = 256;
+/// How long a record of a read may wait for others.
+const BATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a record says besides who asked.
+pub(in crate::service) struct Event<'a> {
+    pub at: Timestamp,
+    pub operation: &'static str,
+    /// The customer it belongs to.
+    pub place: Option<CustomerId>,
+    pub target: &'a str,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub outcome: &'a str,
+}
+
+/// Makes the record of an event.
+pub(in crate::service) fn record(caller: &Caller, context: &Context, event: Event<'_>) -> Record {
+    let tree = &caller.tree;
+    let slugs = |id: CustomerId| {
+        tree.path(id).iter().map(|node| node.slug.as_str()).collect::<Vec<_>>().join("/")
+    };
+    let home = caller.home();
+    let place = event.place.filter(|&place| caller.sees(place)).or(home);
+    Record {
+        id: 0,
+        public_id: public_id(),
+        at: event.at,
+        node_path: place.map(|id| tree.id_path(id)).unwrap_or_default(),
+        customer_path: place.map(slugs).unwrap_or_default(),
+        actor_id: caller.administrator().map(|id| id.0),
+        actor: caller.name(),
+        actor_path: home.map(|id| tree.id_path(id)).unwrap_or_default(),
+        authenticated: context.authenticated.text(),
+        source: context.source.map_or_else(|| "unix".to_owned(), |address: IpAddr| address.to_string()),
+        operation: event.operation.to_owned(),
+        target: event.target.to_owned(),
+        before: event.before,
+        after: event.after,
+        outcome: event.outcome.to_owned(),
+        request_id: context.request_id.clone(),
+    }
+}
+
+/// Takes the records of reads and writes them in batches.
+pub(in crate::service) struct ReadTrail {
+    queue: mpsc::Sender<Record>,
+}
+
+impl ReadTrail {
+    /// Starts the writer; it ends, with everything written, when this value is dropped.
+    pub fn start(database: Database) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, records) = mpsc::channel(QUEUE_LENGTH_MAX);
+        (Self { queue }, tokio::spawn(write_batches(database, records)))
+    }
+
+    /// Takes a record.
+    pub async fn add(&self, record: Record) {
+        // The writer ends only after this sender.
+        let _ = self.queue.send(record).await;
+    }
+}
+
+async fn write_batches(database: Database, mut records: mpsc::Receiver<Record>) {
+    let mut batch = Vec::new();
+    while records.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let _ = tokio::time::timeout(BATCH_INTERVAL, async {
+            while batch.len() < BATCH_MAX {
+                let room = BATCH_MAX - batch.len();
+                if records.recv_many(&mut batch, room).await == 0 {
+                    break;
+                }
+            }
+        })
+        .await;
+        let full = std::sync::Arc::new(std::mem::take(&mut batch));
+        let written = database.write(Priority::Background, move |conn| {
+            let full = std::sync::Arc::clone(&full);
+            Box::pin(async move { audit::insert(conn, &full).await.map_err(ServiceError::from) })
+        });
+        if let Err(error) = written.await {
+            tracing::error!(%error, "audit records of reads could not be written");
+        }
+    }
+}

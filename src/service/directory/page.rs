@@ -1,0 +1,95 @@
+//! Keyset paging: a limit and an opaque cursor that belongs to one caller and one filter.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::ToSchema;
+
+use crate::service::context::Context;
+use crate::service::error::{Result, ServiceError};
+
+/// Objects of a page unless the caller says otherwise.
+const LIMIT_DEFAULT: i64 = 100;
+/// Most objects of a page.
+const LIMIT_MAX: i64 = 1_000;
+/// Octets of the mark that binds a cursor.
+const MARK_OCTETS: usize = 12;
+
+/// The number of objects to return.
+///
+/// # Errors
+/// When it is not between 1 and 1,000.
+pub(in crate::service) fn limit(asked: Option<i64>) -> Result<i64> {
+    match asked.unwrap_or(LIMIT_DEFAULT) {
+        limit @ 1..=LIMIT_MAX => Ok(limit),
+        other => Err(ServiceError::Invalid {
+            field: "limit",
+            message: format!("expected 1 to {LIMIT_MAX}, got {other}"),
+        }),
+    }
+}
+
+/// Makes and reads the cursors of one list: bound to the caller and to everything that filters it.
+pub(in crate::service) struct Cursors {
+    mark: Vec<u8>,
+}
+
+impl Cursors {
+    /// For this caller, and the filter in any unambiguous form.
+    pub fn new(context: &Context, filter: &impl std::fmt::Debug) -> Self {
+        let bound = format!("{}\n{filter:?}", context.caller_key());
+        let hash = blake3::hash(bound.as_bytes());
+        Self { mark: hash.as_bytes().iter().copied().take(MARK_OCTETS).collect() }
+    }
+
+    /// A cursor behind `position`.
+    pub fn make(&self, position: &impl Serialize) -> Result<String> {
+        let mut octets = self.mark.clone();
+        let json = serde_json::to_vec(position).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        octets.extend(json);
+        Ok(URL_SAFE_NO_PAD.encode(octets))
+    }
+
+    /// The position in a cursor that this list has made.
+    pub fn read<P: DeserializeOwned>(&self, cursor: Option<&str>) -> Result<Option<P>> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let position = || {
+            let octets = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+            serde_json::from_slice(octets.strip_prefix(self.mark.as_slice())?).ok()
+        };
+        let wrong = || ServiceError::Invalid {
+            field: "cursor",
+            message: "not a cursor of this list; start again without one".to_owned(),
+        };
+        position().map(Some).ok_or_else(wrong)
+    }
+}
+
+/// One page of a list.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Page<T> {
+    /// The objects.
+    pub items: Vec<T>,
+    /// Cursor of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page of `limit` from `rows`, of which one more than that was asked for; `position` is where a row stands.
+    pub fn cut<R, P: Serialize>(
+        mut rows: Vec<R>,
+        limit: i64,
+        cursors: &Cursors,
+        position: impl Fn(&R) -> P,
+        show: impl Fn(R) -> T,
+    ) -> Result<Self> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let last = rows.last().filter(|_| more).map(position);
+        let next = last.map(|position| cursors.make(&position)).transpose()?;
+        Ok(Self { items: rows.into_iter().map(show).collect(), next })
+    }
+}

@@ -1,0 +1,117 @@
+//! Finding what an operation acts on, within what the caller may see. What is not there and what is not visible take
+//! the same way through the code and give the same answer.
+
+use std::time::Duration;
+
+use crate::base::address::{Address, DomainName};
+use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
+use crate::service::authority::Permission;
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::{Targeted, Tx};
+
+/// A customer, or all that the caller has a permission at.
+pub(in crate::service) struct Place {
+    customer: CustomerId,
+    label: String,
+    /// The topmost customers meant.
+    pub tops: Vec<CustomerId>,
+}
+
+impl Targeted for Place {
+    fn customer(&self) -> CustomerId {
+        self.customer
+    }
+
+    fn label(&self) -> String {
+        self.label.clone()
+    }
+}
+
+impl Place {
+    /// The customer at `path`; without one, every customer where the caller holds `permission`.
+    pub fn find(tx: &Tx<'_>, path: Option<&str>, permission: Permission) -> Result<Self> {
+        if let Some(path) = path {
+            let node = tx.caller.resolve(path)?;
+            let label = tx.caller.path_of(node.id).unwrap_or_default();
+            return Ok(Self { customer: node.id, label, tops: vec![node.id] });
+        }
+        let holding = tx.caller.grants.iter().filter(|grant| grant.permissions.has(permission));
+        let mut tops: Vec<CustomerId> = holding.map(|grant| grant.customer).collect();
+        tops.sort_unstable();
+        tops.dedup();
+        let all = tops.clone();
+        tops.retain(|&top| !all.iter().any(|&other| other != top && tx.caller.tree.covers(other, top)));
+        let customer = tops.first().copied();
+        let mut place = Self::home(tx)?;
+        place.customer = customer.unwrap_or(place.customer);
+        place.tops = tops;
+        Ok(place)
+    }
+
+    /// The caller's home.
+    pub fn home(tx: &Tx<'_>) -> Result<Self> {
+        let customer =
+            tx.caller.home().ok_or_else(|| ServiceError::Internal("the hierarchy has no root".to_owned()))?;
+        Ok(Self { customer, label: String::new(), tops: vec![customer] })
+    }
+
+    /// Keys of the customers meant and all below that are not deleted.
+    pub fn customer_ids(&self, tx: &Tx<'_>) -> Vec<i64> {
+        let subtrees = self.tops.iter().flat_map(|&top| tx.caller.tree.subtree(top));
+        subtrees.filter(|node| !node.deleted).map(|node| node.id.0).collect()
+    }
+}
+
+/// A domain name in a request.
+pub(in crate::service) fn domain_name(field: &'static str, text: &str) -> Result<DomainName> {
+    text.parse().map_err(|error| ServiceError::Invalid { field, message: format!("{text}: {error}") })
+}
+
+/// An address in a request.
+pub(in crate::service) fn address(field: &'static str, text: &str) -> Result<Address> {
+    text.parse().map_err(|error| ServiceError::Invalid { field, message: format!("{text}: {error}") })
+}
+
+/// A moment: RFC 3339, or how long ago (`45s`, `30m`, `6h`, `2d`, `1w`).
+pub(in crate::service) fn moment(
+    field: &'static str,
+    text: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>> {
+    let Some(text) = text else { return Ok(None) };
+    if let Some(duration) = duration(text) {
+        return Ok(Some(now.minus(duration)));
+    }
+    let wrong = |_| ServiceError::Invalid {
+        field,
+        message: format!("expected a time such as 2026-11-22T10:00:00Z, or 2d, got {text}"),
+    };
+    Timestamp::parse_rfc3339(text).map(Some).map_err(wrong)
+}
+
+/// `45s`, `30m`, `6h`, `2d`, `1w`.
+pub(in crate::service) fn duration(text: &str) -> Option<Duration> {
+    let unit = text.chars().next_back()?;
+    let secs = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return None,
+    };
+    let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+    count.checked_mul(secs).map(Duration::from_secs)
+}
+
+/// A text of a request: no control characters, not too long.
+pub(in crate::service) fn plain_text(field: &'static str, text: &str) -> Result<String> {
+    const CHARACTERS_MAX: usize = 200;
+    let trimmed = text.trim();
+    if trimmed.chars().count() > CHARACTERS_MAX || trimmed.chars().any(char::is_control) {
+        let message = format!("expected at most {CHARACTERS_MAX} characters and no control characters");
+        return Err(ServiceError::Invalid { field, message });
+    }
+    Ok(trimmed.to_owned())
+}
