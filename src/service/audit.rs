@@ -43,9 +43,8 @@ pub(in crate::service) struct Event<'a> {
 /// Makes the record of an event.
 pub(in crate::service) fn record(caller: &Caller, context: &Context, event: Event<'_>) -> Record {
     let tree = &caller.tree;
-    let slugs = |id: CustomerId| {
-        tree.path(id).iter().map(|node| node.slug.as_str()).collect::<Vec<_>>().join("/")
-    };
+    let slugs =
+        |id: CustomerId| tree.path(id).iter().map(|node| node.slug.as_str()).collect::<Vec<_>>().join("/");
     let home = caller.home();
     let place = event.place.filter(|&place| caller.sees(place)).or(home);
     Record {

@@ -1,7 +1,7 @@
 //! The services: who may, and what happens. They know no wire words and write no SQL.
 
-pub mod authority;
 pub mod audit;
+pub mod authority;
 pub mod context;
 pub mod delivery;
 pub mod directory;

@@ -117,13 +117,20 @@ impl Operate for AuditSearch {
             limit: limit + 1,
         };
         let records = search(tx.conn, &wanted).await?;
-        Page::cut(records, limit, &cursors, |record| record.id, |record| show(tx.caller, record, request.mine))
+        Page::cut(
+            records,
+            limit,
+            &cursors,
+            |record| record.id,
+            |record| show(tx.caller, record, request.mine),
+        )
     }
 }
 
 fn show(reader: &Caller, record: Record, mine: bool) -> AuditEntry {
     let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
-    let ids = |path: &str| path.split('/').filter_map(|id| id.parse().ok()).map(CustomerId).collect::<Vec<_>>();
+    let ids =
+        |path: &str| path.split('/').filter_map(|id| id.parse().ok()).map(CustomerId).collect::<Vec<_>>();
     let cut = ids(&record.node_path).iter().position(|&id| reader.sees(id)).unwrap_or(usize::MAX);
     let customer: Vec<&str> = record.customer_path.split('/').skip(cut).collect();
     // Who stands above the reader is not named.

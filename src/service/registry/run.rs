@@ -88,8 +88,11 @@ pub(super) fn run<O: Operate>(
         let request = parse::<O::Request>(request)?;
         let asked = Asked { inner, context, request, hash, options, reached: Mutex::new(None) };
         let asked = Arc::new(asked);
-        let outcome =
-            if O::MUTATES { change::<O>(Arc::clone(&asked)).await } else { read::<O>(Arc::clone(&asked)).await };
+        let outcome = if O::MUTATES {
+            change::<O>(Arc::clone(&asked)).await
+        } else {
+            read::<O>(Arc::clone(&asked)).await
+        };
         if let Err(error) = &outcome {
             record_refusal::<O>(&asked, error).await?;
         }
@@ -122,9 +125,9 @@ async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
 
 async fn read<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
     let inner = Arc::clone(&asked.inner);
-    let work = inner.database.read(move |conn| {
-        Box::pin(async move { perform::<O>(conn, &asked, TreeLock::None).await })
-    });
+    let work = inner
+        .database
+        .read(move |conn| Box::pin(async move { perform::<O>(conn, &asked, TreeLock::None).await }));
     let (value, record) = work.await?;
     inner.reads.add(record).await;
     Ok(value)
@@ -169,8 +172,10 @@ async fn perform<O: Operate>(
     }
     let response = O::run(&mut tx, target, asked.request.clone()).await?;
     let value = serde_json::to_value(response).map_err(|error| ServiceError::Internal(error.to_string()))?;
-    let (before, after) = (tx.before.take().map(|json| json.to_string()), tx.after.take().map(|json| json.to_string()));
-    let record = audit::record(&caller, &asked.context, event::<O>(&tx, place, &label, before, after, "done"));
+    let (before, after) =
+        (tx.before.take().map(|json| json.to_string()), tx.after.take().map(|json| json.to_string()));
+    let record =
+        audit::record(&caller, &asked.context, event::<O>(&tx, place, &label, before, after, "done"));
     if O::MUTATES {
         let mut records = vec![record.clone()];
         for other in tx.also.iter().filter(|&&other| other != place) {
@@ -214,7 +219,9 @@ async fn replayed<R>(
         let message = format!("expected 1 to {IDEMPOTENCY_KEY_OCTETS_MAX} octets");
         return Err(ServiceError::Invalid { field: "Idempotency-Key", message });
     }
-    let Some(found) = replay(conn, &asked.context.caller_key(), operation, key).await? else { return Ok(None) };
+    let Some(found) = replay(conn, &asked.context.caller_key(), operation, key).await? else {
+        return Ok(None);
+    };
     if found.request != asked.hash {
         let message = "this Idempotency-Key was used for another request".to_owned();
         return Err(ServiceError::Conflict { message });

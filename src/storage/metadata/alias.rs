@@ -69,7 +69,8 @@ async fn with_targets(conn: &mut Conn, rows: Vec<Row>) -> Result<Vec<AliasRow>> 
             targets: Vec::new(),
         });
     }
-    let text = "SELECT alias_id, address FROM alias_target WHERE alias_id IN IDS($1) ORDER BY alias_id, address";
+    let text =
+        "SELECT alias_id, address FROM alias_target WHERE alias_id IN IDS($1) ORDER BY alias_id, address";
     let mut targets: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for row in conn.rows(text, vec![ids(aliases.iter().map(|alias| alias.id))]).await? {
         targets.entry(row.int(0)?).or_default().push(row.text(1)?);

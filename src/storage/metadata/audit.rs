@@ -165,7 +165,8 @@ pub async fn search(conn: &mut Conn, search: &Search) -> Result<Vec<Record>> {
         filter.and("lower(target) LIKE ? ESCAPE '\\'", containing(target));
     }
     if let Some(text) = &search.text {
-        let anywhere = "lower(target || ' ' || coalesce(before, '') || ' ' || coalesce(after, '')) LIKE ? ESCAPE '\\'";
+        let anywhere =
+            "lower(target || ' ' || coalesce(before, '') || ' ' || coalesce(after, '')) LIKE ? ESCAPE '\\'";
         filter.and(anywhere, containing(text));
     }
     match search.outcome.as_deref() {
@@ -245,5 +246,7 @@ pub async fn keep_replay(
 ) -> Result<()> {
     let text = "INSERT INTO idempotency (caller, operation, key, request, response, created_at)
                 VALUES ($1, $2, $3, $4, $5, $6)";
-    conn.execute(text, params![caller, operation, key, replay.request, replay.response, now]).await.map(|_| ())
+    conn.execute(text, params![caller, operation, key, replay.request, replay.response, now])
+        .await
+        .map(|_| ())
 }

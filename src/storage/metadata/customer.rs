@@ -209,8 +209,7 @@ pub async fn insert(conn: &mut Conn, new: &NewCustomer, now: Timestamp) -> Resul
     let text = "INSERT INTO customer (public_id, parent_id, slug, name, kind, code, contact, created_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id";
     let contact = new.contact.as_deref();
-    let params =
-        params![public_id(), new.parent, &new.slug, &new.name, &new.kind, &new.code, contact, now];
+    let params = params![public_id(), new.parent, &new.slug, &new.name, &new.kind, &new.code, contact, now];
     let row = conn.row(text, params).await?;
     if row.is_some() {
         tree_changed(conn).await?;
@@ -250,8 +249,7 @@ pub async fn set_limits(conn: &mut Conn, id: CustomerId, limits: CustomerLimits)
                        domains_max = $6, customers_max = $7, administrators_max = $8
                 WHERE id = $1";
     let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators } = limits;
-    let params =
-        params![id, bytes, messages, mailboxes, aliases, domains, customers, administrators];
+    let params = params![id, bytes, messages, mailboxes, aliases, domains, customers, administrators];
     if conn.execute(text, params).await? == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
 }
 
@@ -288,8 +286,9 @@ pub async fn delete(conn: &mut Conn, subtree: &[i64], now: Timestamp, operation:
 /// When the database fails.
 pub async fn undelete(conn: &mut Conn, subtree: &[i64], operation: &str) -> Result<()> {
     for (table, condition) in BELOW {
-        let text =
-            format!("UPDATE {table} SET deleted_at = NULL, deleted_by = NULL WHERE deleted_by = $2 AND {condition}");
+        let text = format!(
+            "UPDATE {table} SET deleted_at = NULL, deleted_by = NULL WHERE deleted_by = $2 AND {condition}"
+        );
         conn.execute(text, vec![ids(subtree.iter().copied()), operation.into()]).await?;
     }
     tree_changed(conn).await

@@ -185,8 +185,7 @@ pub async fn update(conn: &mut Conn, row: &DomainRow) -> Result<()> {
                 WHERE id = $1";
     conn.touch(Touched::Directory);
     let catch_all = row.catch_all.as_deref();
-    let params =
-        params![row.id, catch_all, row.bytes_max, row.messages_max, row.mailbox_bytes_max_default];
+    let params = params![row.id, catch_all, row.bytes_max, row.messages_max, row.mailbox_bytes_max_default];
     if conn.execute(text, params).await? == 0 { Err(StorageError::Gone("domain")) } else { Ok(()) }
 }
 

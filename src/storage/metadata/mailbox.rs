@@ -142,7 +142,8 @@ pub async fn insert(conn: &mut Conn, new: &NewMailbox, now: Timestamp) -> Result
     // UIDVALIDITY starts at the time in seconds, so that a mailbox made anew under an old address never repeats one
     // (RFC 3501 section 2.3.1.1 suggests it).
     let uid_validity = now.secs().clamp(1, i64::from(u32::MAX) / 2);
-    let text = "INSERT INTO mailbox (public_id, domain_id, local_part, name, password_hash, store_id, bytes_max,
+    let text =
+        "INSERT INTO mailbox (public_id, domain_id, local_part, name, password_hash, store_id, bytes_max,
                                      messages_max, uid_validity_next, created_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id";
     let params = params![
