@@ -9,7 +9,7 @@ mod listeners;
 mod lock;
 mod quickstart;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::base::clock::Clock;
-use crate::base::config::Config;
+use crate::base::config::{self, Config};
 use crate::base::secret::SecretError;
+use crate::base::telemetry::{self, LogHandle, Metrics};
 use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
@@ -75,15 +76,16 @@ struct Rooms {
     database: Database,
     management: Management,
     delivery: Delivery,
+    metrics: Metrics,
     tls: Tls,
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT. `file` is what `config` was read from: SIGHUP reads the log level from it again.
 ///
 /// # Errors
 /// When it cannot start; see [`DaemonError`].
-pub fn serve(config: Config) -> Result<(), DaemonError> {
-    runtime()?.block_on(run(config, |_| async { Ok(()) }))
+pub fn serve(config: Config, file: Option<PathBuf>) -> Result<(), DaemonError> {
+    runtime()?.block_on(run(config, file, |_| async { Ok(()) }))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
@@ -93,11 +95,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
 }
 
 /// Starts everything, calls `started` when it serves, and ends on a signal.
-async fn run<F, S>(config: Config, started: F) -> Result<(), DaemonError>
+async fn run<F, S>(config: Config, file: Option<PathBuf>, started: F) -> Result<(), DaemonError>
 where
     F: FnOnce(Arc<Rooms>) -> S,
     S: Future<Output = Result<(), DaemonError>>,
 {
+    let log = telemetry::start(&config.log).ok();
     let mut signals = Signals::new()?;
     let lock = DataLock::take(&config.data.dir)?;
     let rooms = Arc::new(build(&config, &lock.node).await?);
@@ -109,7 +112,8 @@ where
     if outcome.is_ok() {
         eprintln!("ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        signals.wait(&rooms).await;
+        let reload = || reload(&rooms, file.as_deref(), log.as_ref());
+        signals.wait(reload).await;
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("stopping: running commands are finished first");
@@ -127,7 +131,8 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let clock = Clock::system();
     let tls = load_tls(config)?;
     let url = config.database.url.read()?;
-    let database = Database::open(url.expose_secret()).await?;
+    let metrics = Metrics::new();
+    let database = Database::open_measured(url.expose_secret(), metrics.clone()).await?;
     let now = clock.now();
     let stores: Vec<StoreSetup> = config.stores.iter().map(store_setup).collect();
     let node = node.to_owned();
@@ -157,8 +162,8 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         host_name: config.server.name.clone(),
         message_octets_max: config.limits.message_octets_max,
     };
-    let delivery = Delivery::new(database.clone(), clock, intake, settings);
-    Ok(Rooms { database, management, delivery, tls })
+    let delivery = Delivery::new(database.clone(), clock, intake, metrics.clone(), settings);
+    Ok(Rooms { database, management, delivery, metrics, tls })
 }
 
 fn store_setup(store: &crate::base::config::Store) -> StoreSetup {
@@ -186,6 +191,19 @@ fn load_tls(config: &Config) -> Result<Tls, DaemonError> {
 fn system_uids(config: &Config) -> Vec<u32> {
     let own = rustix::process::geteuid().as_raw();
     [0, own].into_iter().filter(|uid| !config.admin.administrators.contains_key(uid)).collect()
+}
+
+/// Reads certificates and log level again; mistakes leave what is in force.
+fn reload(rooms: &Rooms, file: Option<&Path>, log: Option<&LogHandle>) {
+    match rooms.tls.reload() {
+        Ok(changed) => tracing::info!(changed, "certificates read again"),
+        Err(error) => tracing::error!(%error, "the certificates in force stay"),
+    }
+    match (file.map(config::load), log) {
+        (Some(Ok(config)), Some(log)) => log.reload(&config.log),
+        (Some(Err(error)), _) => tracing::error!(%error, "the configuration in force stays"),
+        _ => {}
+    }
 }
 
 /// Asks everything to end and waits, at most `drain` for sessions and a little for the rest.
@@ -217,8 +235,8 @@ impl Signals {
         })
     }
 
-    /// Returns on SIGTERM or SIGINT; reloads certificates on SIGHUP; tells the service manager's watchdog.
-    async fn wait(&mut self, rooms: &Rooms) {
+    /// Returns on SIGTERM or SIGINT; calls `reload` on SIGHUP; tells the service manager's watchdog.
+    async fn wait(&mut self, reload: impl Fn()) {
         let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
         loop {
             let beat = async {
@@ -230,10 +248,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => match rooms.tls.reload() {
-                    Ok(changed) => tracing::info!(changed, "certificates read again"),
-                    Err(error) => tracing::error!(%error, "the certificates in force stay"),
-                },
+                _ = self.hangup.recv() => reload(),
                 () = beat => {
                     let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
                 }

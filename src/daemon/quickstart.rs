@@ -11,5 +11,5 @@ use crate::base::config;
 /// As [`super::serve`].
 pub fn quickstart(dir: &Path, demo: bool) -> Result<(), DaemonError> {
     let _ = (dir, demo);
-    runtime()?.block_on(run(config::Config::default(), |_| async { Ok(()) }))
+    runtime()?.block_on(run(config::Config::default(), None, |_| async { Ok(()) }))
 }

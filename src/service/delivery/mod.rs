@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::base::address::Address;
 use crate::base::clock::Clock;
+use crate::base::telemetry::{Metrics, Protocol};
 use crate::base::id::{CustomerId, DomainId, FolderId, MailboxId, Uid};
 use crate::service::context::{Service, Source};
 use crate::service::mailstore::intake::{Intake, Prepared};
@@ -148,15 +149,22 @@ struct Inner {
     intake: Intake,
     routes: Routes,
     refusals: Refusals,
+    metrics: Metrics,
     settings: DeliverySettings,
 }
 
 impl Delivery {
     /// Builds the room. Must be called inside the runtime: refusals are written by a task of its own.
-    pub fn new(database: Database, clock: Clock, intake: Intake, settings: DeliverySettings) -> Self {
+    pub fn new(
+        database: Database,
+        clock: Clock,
+        intake: Intake,
+        metrics: Metrics,
+        settings: DeliverySettings,
+    ) -> Self {
         let routes = Routes::new(database.clone());
         let refusals = Refusals::new(database.clone());
-        Self { inner: Arc::new(Inner { database, clock, intake, routes, refusals, settings }) }
+        Self { inner: Arc::new(Inner { database, clock, intake, routes, refusals, metrics, settings }) }
     }
 
     /// Largest message in octets.
@@ -190,6 +198,7 @@ impl Delivery {
             Err(RouteError::Storage(error)) => (None, Err(unavailable(&error))),
         };
         if let Err(refusal) = &result {
+            self.inner.metrics.delivery(protocol_of(transmission), outcome_name(Some(refusal)));
             self.trace_refusal(transmission, sender, address, domain, octets, refusal);
         }
         result
@@ -246,7 +255,10 @@ impl Delivery {
         let answers = self.try_deliver(transmission, sender, recipients, message, atomicity).await;
         let answers =
             answers.unwrap_or_else(|refusal| recipients.iter().map(|_| Err(refusal.clone())).collect());
+        let protocol = protocol_of(transmission);
+        self.inner.metrics.message(protocol, octets);
         for (recipient, answer) in recipients.iter().zip(&answers) {
+            self.inner.metrics.delivery(protocol, outcome_name(answer.as_ref().err()));
             if let Err(refusal) = answer {
                 let domain = recipient.targets.first().map(|target| target.domain);
                 let address = recipient.address.to_string();
@@ -429,6 +441,25 @@ impl Plan {
         };
         debug_assert_eq!(recipients.len(), self.shares.len());
         self.shares.iter().map(answer).collect()
+    }
+}
+
+fn protocol_of(transmission: &Transmission) -> Protocol {
+    if transmission.protocol.contains("LMTP") { Protocol::Lmtp } else { Protocol::Smtp }
+}
+
+/// The label under which an answer is counted.
+fn outcome_name(refusal: Option<&DeliveryRefusal>) -> &'static str {
+    match refusal {
+        None => "stored",
+        Some(DeliveryRefusal::NotLocal) => "relaying",
+        Some(DeliveryRefusal::UnknownMailbox) => "unknown",
+        Some(DeliveryRefusal::Suspended) => "suspended",
+        Some(DeliveryRefusal::OverQuota(_)) => "over_quota",
+        Some(DeliveryRefusal::TooLarge { .. }) => "too_large",
+        Some(DeliveryRefusal::Loop(_)) => "loop",
+        Some(DeliveryRefusal::Unavailable | DeliveryRefusal::StorageFull) => "unavailable",
+        Some(DeliveryRefusal::Sibling) => "sibling",
     }
 }
 

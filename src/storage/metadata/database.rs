@@ -10,6 +10,7 @@ use super::lane::{ClosureJob, Priority, Work};
 use super::postgres::Postgres;
 use super::sql::{Conn, Handle};
 use super::sqlite::Sqlite;
+use crate::base::telemetry::Metrics;
 use crate::storage::{Result, StorageError};
 
 enum Backend {
@@ -30,6 +31,14 @@ impl Database {
     /// # Errors
     /// When it cannot be opened, was written by a newer version, or (PostgreSQL) runs with `fsync=off`.
     pub async fn open(url: &str) -> Result<Self> {
+        Self::open_measured(url, Metrics::new()).await
+    }
+
+    /// As [`Self::open`]; commits are counted in `metrics`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_measured(url: &str, metrics: Metrics) -> Result<Self> {
         let changes = Changes::default();
         let backend = match url.strip_prefix("sqlite:") {
             Some(path) => {

@@ -5,7 +5,7 @@
 //! during COMMIT is an error: whether it was committed is unknown, and the sender tries again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::Executor as _;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
@@ -17,6 +17,7 @@ use super::lane::{Job, Priority};
 use super::schema::{Dialect, migrator};
 use super::sql::{Conn, Handle, Trouble};
 use crate::base::id::{FolderId, MailboxId, random_text};
+use crate::base::telemetry::Metrics;
 use crate::storage::{Result, StorageError};
 
 /// Connections of one node.
@@ -45,6 +46,7 @@ pub(super) struct Postgres {
 struct AfterCommit {
     changes: Changes,
     outgoing: mpsc::Sender<Touched>,
+    metrics: Metrics,
 }
 
 impl AfterCommit {
@@ -58,7 +60,7 @@ impl AfterCommit {
 }
 
 impl Postgres {
-    pub(super) async fn open(url: &str, changes: Changes) -> Result<Self> {
+    pub(super) async fn open(url: &str, changes: Changes, metrics: Metrics) -> Result<Self> {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_secs(15))
@@ -82,7 +84,7 @@ impl Postgres {
         let (outgoing, outgoing_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (stop, stopped) = watch::channel(false);
         let node = random_text(10);
-        let after = Arc::new(AfterCommit { changes: changes.clone(), outgoing });
+        let after = Arc::new(AfterCommit { changes: changes.clone(), outgoing, metrics });
         let queue = Arc::new(Mutex::new(deliveries_rx));
         for _ in 0..LANES {
             tokio::spawn(lane(pool.clone(), Arc::clone(&queue), Arc::clone(&after)));
@@ -201,7 +203,9 @@ async fn commit_retrying(
         let result = match result {
             Ok(()) => {
                 let touched = std::mem::take(&mut conn.touched);
+                let begun = Instant::now();
                 let committed = conn.execute("COMMIT", Vec::new()).await.map(|_| touched);
+                after.metrics.commit(group.len(), begun.elapsed());
                 committed.map_err(|error| (error, false))
             }
             Err(error) => Err((error, true)),

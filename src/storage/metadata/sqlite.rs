@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -21,6 +21,7 @@ use super::delivery::{self, DeliverJob};
 use super::lane::{Job, Priority};
 use super::schema::{Dialect, migrator};
 use super::sql::{Conn, Handle, Trouble};
+use crate::base::telemetry::Metrics;
 use crate::storage::{Result, StorageError};
 
 /// Most operations in one group (storage.md: measured best between 200 and 500).
@@ -33,6 +34,8 @@ const QUEUE_LENGTH_MAX: usize = 4096;
 const READERS: u32 = 4;
 /// Size of the write-ahead log from which the lane pauses for a checkpoint that starts it anew.
 const WAL_OCTETS_MAX: u64 = 256 * 1024 * 1024;
+/// How long the lane leaves the log alone after a reader kept it from being shortened.
+const WAL_PAUSE: Duration = Duration::from_secs(30);
 /// How often the checkpointer looks whether there is something to write back.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -46,7 +49,7 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) async fn open(path: &str, changes: Changes) -> Result<Self> {
+    pub(super) async fn open(path: &str, changes: Changes, metrics: Metrics) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))?
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(256)
@@ -87,7 +90,9 @@ impl Sqlite {
             background: background_rx,
             deliveries: deliveries_rx,
             changes,
+            metrics,
             wal: PathBuf::from(format!("{path}-wal")),
+            wal_left_alone_until: None,
         };
         let stop_checkpointer = ended.clone();
         tokio::spawn(async move {
@@ -127,7 +132,9 @@ struct Lane {
     background: mpsc::Receiver<Box<dyn Job>>,
     deliveries: mpsc::Receiver<DeliverJob>,
     changes: Changes,
+    metrics: Metrics,
     wal: PathBuf,
+    wal_left_alone_until: Option<Instant>,
 }
 
 /// What one transaction carries.
@@ -203,10 +210,12 @@ impl Lane {
             }
             outcome = self.run_job(job.as_mut()).await;
         }
+        let begun = Instant::now();
         let outcome = match outcome {
             Ok(()) => self.statement("COMMIT").await,
             Err(error) => Err(error),
         };
+        self.metrics.commit(group.deliveries.len() + group.jobs.len(), begun.elapsed());
         let touched = std::mem::take(&mut self.conn.touched);
         match outcome {
             Ok(()) => {
@@ -284,7 +293,8 @@ impl Lane {
 
     /// Above the bound, waits for a checkpoint that lets the log start anew; a reader may hold it off for 10 s.
     async fn bound_wal(&mut self) {
-        if wal_octets(&self.wal) < WAL_OCTETS_MAX {
+        let is_left_alone = self.wal_left_alone_until.is_some_and(|until| Instant::now() < until);
+        if is_left_alone || wal_octets(&self.wal) < WAL_OCTETS_MAX {
             return;
         }
         let Some(connection) = self.conn.sqlite() else { return };
@@ -293,6 +303,7 @@ impl Lane {
         match row {
             Ok((0, ..)) => {}
             Ok((_, pages, written)) => {
+                self.wal_left_alone_until = Some(Instant::now() + WAL_PAUSE);
                 tracing::warn!(pages, written, "a reader keeps the write-ahead log from being shortened");
             }
             Err(error) => tracing::warn!(%error, "the write-ahead log could not be shortened"),
