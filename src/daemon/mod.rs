@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::base::clock::Clock;
 use crate::base::config::{self, Config};
 use crate::base::secret::SecretError;
-use crate::base::telemetry::{self, LogHandle, Metrics};
+use crate::base::telemetry::{self, LogHandle, metrics::Metrics};
 use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::base::address::Address;
 use crate::base::clock::Clock;
 use crate::base::id::{CustomerId, DomainId, FolderId, MailboxId, Uid};
-use crate::base::telemetry::{Metrics, Protocol};
+use crate::base::telemetry::metrics::{Metrics, Protocol};
 use crate::service::context::{Service, Source};
 use crate::service::mailstore::intake::{Intake, Prepared};
 use crate::service::mailstore::mime::field::{Fields, header_octets, unfold};

@@ -10,7 +10,7 @@ use super::lane::{ClosureJob, Priority, Work};
 use super::postgres::Postgres;
 use super::sql::{Conn, Handle};
 use super::sqlite::Sqlite;
-use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::Metrics;
 use crate::storage::{Result, StorageError};
 
 enum Backend {
@@ -42,9 +42,9 @@ impl Database {
         let changes = Changes::default();
         let backend = match url.strip_prefix("sqlite:") {
             Some(path) => {
-                Backend::Sqlite(Sqlite::open(path.trim_start_matches("//"), changes.clone()).await?)
+                Backend::Sqlite(Sqlite::open(path.trim_start_matches("//"), changes.clone(), metrics).await?)
             }
-            None => Backend::Postgres(Postgres::open(url, changes.clone()).await?),
+            None => Backend::Postgres(Postgres::open(url, changes.clone(), metrics).await?),
         };
         Ok(Self { backend: Arc::new(backend), changes })
     }

@@ -17,7 +17,7 @@ use super::lane::{Job, Priority};
 use super::schema::{Dialect, migrator};
 use super::sql::{Conn, Handle, Trouble};
 use crate::base::id::{FolderId, MailboxId, random_text};
-use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::Metrics;
 use crate::storage::{Result, StorageError};
 
 /// Connections of one node.

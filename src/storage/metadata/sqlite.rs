@@ -21,7 +21,7 @@ use super::delivery::{self, DeliverJob};
 use super::lane::{Job, Priority};
 use super::schema::{Dialect, migrator};
 use super::sql::{Conn, Handle, Trouble};
-use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::Metrics;
 use crate::storage::{Result, StorageError};
 
 /// Most operations in one group (storage.md: measured best between 200 and 500).
