@@ -1,16 +1,43 @@
 //! Mailbox logins: password verification, the short-lived cache of verified credentials, and running sessions.
 //!
-//! A failed login costs the same hashing work whether the mailbox exists or not.
+//! Promises
+//! - A failed login costs the same hashing work whether the mailbox exists or not, and has one answer.
+//! - A session ends at once when an administrator closes it, or when its mailbox is held, deleted, or gets another
+//!   password, whichever node did that.
+//! - Successful logins are counted in memory and written in batches: a login costs no transaction.
 
+mod last_login;
 pub mod password;
+mod session;
 mod throttle;
 mod verifier;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::Semaphore;
 
+use crate::base::address::Address;
+use crate::base::clock::Clock;
+use crate::base::id::MailboxId;
 use crate::service::context::{Owner, Service, Source};
+use crate::service::error::Result;
+use crate::storage::metadata::changes::Touched;
+use crate::storage::metadata::database::Database;
+use crate::storage::metadata::mailbox::{self, MailboxRow};
+use crate::storage::metadata::sql::Conn;
+use crate::storage::metadata::{hold, recipient};
+use last_login::LastLogins;
+pub use session::{MailSession, SessionInfo};
+use session::{Receivers, Registry, Watch};
+use throttle::Throttle;
+use verifier::Verifier;
+
+/// How often logins are written.
+const LAST_LOGIN_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest user name that is looked at: the longest address.
+const USERNAME_OCTETS_MAX: usize = 320;
 
 /// Why a login did not succeed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,19 +56,53 @@ pub enum LoginError {
     TooMany,
 }
 
-/// Verifies mailbox credentials and knows who is logged in.
+/// Verifies mailbox credentials and knows who is logged in. Cheap to clone.
 #[derive(Clone)]
 pub struct Login {
-    #[allow(dead_code)]
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-/// A running session of a mailbox owner; its registration ends when it is dropped.
-pub struct MailSession {
-    owner: Owner,
+struct Inner {
+    database: Database,
+    clock: Clock,
+    verifier: Verifier,
+    throttle: Throttle,
+    registry: Arc<Registry>,
+    last_logins: LastLogins,
+    /// Sessions that must check whether they may go on do so one at a time: a change of the hierarchy wakes all.
+    checking: Arc<Semaphore>,
 }
 
 impl Login {
+    /// Sets logins up; [`Self::run`] should run beside.
+    pub fn new(database: Database, clock: Clock) -> Self {
+        let inner = Inner {
+            verifier: Verifier::new(clock.clone()),
+            throttle: Throttle::new(clock.clone()),
+            registry: Arc::default(),
+            last_logins: LastLogins::default(),
+            checking: Arc::new(Semaphore::new(1)),
+            database,
+            clock,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Writes the times of logins every few seconds; never returns. Call [`Self::flush`] when stopping.
+    pub async fn run(&self) {
+        let mut interval = tokio::time::interval(LAST_LOGIN_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.flush().await;
+        }
+    }
+
+    /// Writes the times of logins that are not written yet. What cannot be written is tried again the next time.
+    pub async fn flush(&self) {
+        self.inner.last_logins.flush(&self.inner.database).await;
+    }
+
     /// Verifies `username` (a full address) and `password` for `service`, and registers the session.
     ///
     /// # Errors
@@ -52,21 +113,153 @@ impl Login {
         username: &str,
         password: &SecretString,
         source: Source,
-    ) -> Result<MailSession, LoginError> {
-        let _ = (service, username, password, source);
-        todo!("login room")
+    ) -> std::result::Result<MailSession, LoginError> {
+        let inner = &self.inner;
+        let name = username.get(..USERNAME_OCTETS_MAX).unwrap_or(username).to_lowercase();
+        if !inner.throttle.admits(source, &name) {
+            tracing::info!(service = service.name(), ?source, "login refused: too many failures");
+            return Err(LoginError::TooMany);
+        }
+        let verified = self.verify(&name, password).await?;
+        let Some(row) = verified else {
+            inner.throttle.failed(source, &name);
+            tracing::info!(service = service.name(), ?source, "login failed");
+            return Err(LoginError::Failed);
+        };
+        inner.throttle.succeeded(source, &name);
+        self.admit(service, &row, source).await
+    }
+
+    /// The mailbox `name`, if `password` is its own.
+    async fn verify(
+        &self,
+        name: &str,
+        password: &SecretString,
+    ) -> std::result::Result<Option<MailboxRow>, LoginError> {
+        let row = match name.parse::<Address>() {
+            Ok(address) => {
+                let found =
+                    self.inner.database.read(|conn| Box::pin(async move { find(conn, &address).await }));
+                found.await.map_err(unavailable)?
+            }
+            Err(_) => None,
+        };
+        let stored = row.as_ref().map(|row| (row.id, row.password_hash.as_str()));
+        let verified = self.inner.verifier.verify(stored, password).await.map_err(|_| {
+            tracing::warn!("login refused: too many verifications are waiting");
+            LoginError::Unavailable
+        })?;
+        Ok(row.filter(|_| verified))
+    }
+
+    /// Registers a session for a mailbox whose password was right.
+    async fn admit(
+        &self,
+        service: Service,
+        row: &MailboxRow,
+        source: Source,
+    ) -> std::result::Result<MailSession, LoginError> {
+        let inner = &self.inner;
+        // Watching begins before the last look, so that no change falls between them.
+        let changes = inner.database.changes();
+        let watch = Watch {
+            changes: tokio::sync::Mutex::new(Receivers {
+                mailbox: changes.watch(Touched::Mailbox(row.id)),
+                directory: changes.watch(Touched::Directory),
+            }),
+            database: inner.database.clone(),
+            checking: Arc::clone(&inner.checking),
+            password_hash: row.password_hash.clone().into_boxed_str(),
+        };
+        match standing(&inner.database, row.id, &row.password_hash, service).await.map_err(unavailable)? {
+            Standing::Good => {}
+            Standing::Held => return Err(LoginError::Held),
+            Standing::Gone => return Err(LoginError::Failed),
+        }
+        let address = row.address().parse::<Address>().map_err(|error| {
+            tracing::error!(mailbox = %row.id, %error, "stored address is no address");
+            LoginError::Unavailable
+        })?;
+        let now = inner.clock.now();
+        inner.last_logins.note(row.id, now);
+        let owner = Owner { mailbox: row.id, domain: row.domain, customer: row.customer, address };
+        tracing::info!(service = service.name(), ?source, mailbox = %row.id, "login");
+        Ok(MailSession::register(&inner.registry, owner, service, source, now, watch))
+    }
+
+    /// The running sessions of this node, oldest first; the caller decides whose may be shown.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.inner.registry.list()
+    }
+
+    /// Ends a session; false when there is none of this id.
+    pub fn session_close(&self, id: &str) -> bool {
+        self.inner.registry.close(id)
+    }
+
+    /// Ends all sessions of a mailbox and answers how many.
+    pub fn mailbox_close(&self, mailbox: MailboxId) -> usize {
+        self.inner.registry.close_mailbox(mailbox)
     }
 }
 
-impl MailSession {
-    /// Whose session it is.
-    pub fn owner(&self) -> &Owner {
-        &self.owner
+/// The mailbox with this address, through an alias domain if need be.
+async fn find(conn: &mut Conn, address: &Address) -> Result<Option<MailboxRow>> {
+    if let Some(row) = mailbox::by_address(conn, address.local(), address.domain().as_str()).await? {
+        return Ok(Some(row));
     }
-
-    /// Completes when the session must end now (closed by an administrator, held, deleted, password changed).
-    /// Cancel-safe; may be awaited again and again.
-    pub async fn ended(&self) {
-        std::future::pending().await
+    match recipient::domain(conn, address.domain()).await? {
+        Some(route) if route.name != *address.domain() => {
+            Ok(mailbox::by_address(conn, address.local(), route.name.as_str()).await?)
+        }
+        _ => Ok(None),
     }
 }
+
+/// Whether a mailbox may be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Good,
+    /// Login, or the service, is held at the mailbox or above.
+    Held,
+    /// Deleted, its domain no longer verified, or the password is another one.
+    Gone,
+}
+
+async fn standing(
+    database: &Database,
+    id: MailboxId,
+    password_hash: &str,
+    service: Service,
+) -> Result<Standing> {
+    let password_hash = password_hash.to_owned();
+    let look = database.read(|conn| {
+        Box::pin(async move {
+            let Some(row) = mailbox::by_id(conn, id).await? else { return Ok(Standing::Gone) };
+            // The mailbox may have another name by now; only under its present one is it known to take part.
+            let present = mailbox::by_address(conn, &row.local_part, &row.domain_name).await?;
+            if present.is_none_or(|present| present.id != id) || row.password_hash != password_hash {
+                return Ok(Standing::Gone);
+            }
+            let off = hold::switches_off(conn, Some(id), Some(row.domain), Some(row.customer)).await?;
+            let needed: &[&str] = match service {
+                Service::Submission => &["login", "submission", "send"],
+                Service::Imap | Service::Pop3 | Service::Smtp | Service::Admin => &["login", service.name()],
+            };
+            Ok(if needed.iter().any(|switch| off.contains(*switch)) {
+                Standing::Held
+            } else {
+                Standing::Good
+            })
+        })
+    });
+    look.await
+}
+
+fn unavailable(error: crate::service::error::ServiceError) -> LoginError {
+    tracing::error!(%error, "login: the database cannot be asked");
+    LoginError::Unavailable
+}
+
+#[cfg(test)]
+mod tests;

@@ -282,3 +282,13 @@ pub async fn undelete(conn: &mut Conn, id: MailboxId) -> Result<()> {
     let text = "UPDATE mailbox SET deleted_at = NULL, deleted_by = NULL WHERE id = $1";
     one(conn.execute(text, params![id]).await?)
 }
+
+/// Sets the times of last logins where they are later than what is there. Ascending by mailbox, at most 256.
+pub async fn last_logins_set(conn: &mut Conn, logins: &[(MailboxId, Timestamp)]) -> Result<()> {
+    for (mailbox, at) in logins {
+        let text = "UPDATE mailbox SET last_login_at = $2
+                    WHERE id = $1 AND (last_login_at IS NULL OR last_login_at < $2)";
+        conn.execute(text, params![*mailbox, *at]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! Running sessions of mailbox owners: a register of this node's, and what ends them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::{Standing, standing};
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, DomainId, MailboxId, public_id};
+use crate::service::context::{Owner, Service, Source};
+use crate::storage::metadata::database::Database;
+
+/// A running session as an administrator sees it.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// Random public id.
+    pub id: String,
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// Its domain.
+    pub domain: DomainId,
+    /// The customer of the domain.
+    pub customer: CustomerId,
+    /// The address.
+    pub address: String,
+    /// How it came in.
+    pub service: Service,
+    /// Where it came from.
+    pub source: Source,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+struct Entry {
+    owner: Owner,
+    service: Service,
+    source: Source,
+    since: Timestamp,
+    close: watch::Sender<bool>,
+}
+
+/// The sessions of this node by id.
+#[derive(Default)]
+pub(super) struct Registry(Mutex<HashMap<String, Entry>>);
+
+impl Registry {
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<String, Entry>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn list(&self) -> Vec<SessionInfo> {
+        let mut sessions: Vec<SessionInfo> = self.with(|entries| {
+            let info = |(id, entry): (&String, &Entry)| SessionInfo {
+                id: id.clone(),
+                mailbox: entry.owner.mailbox,
+                domain: entry.owner.domain,
+                customer: entry.owner.customer,
+                address: entry.owner.address.to_string(),
+                service: entry.service,
+                source: entry.source,
+                since: entry.since,
+            };
+            entries.iter().map(info).collect()
+        });
+        sessions.sort_by(|one, other| (one.since, &one.id).cmp(&(other.since, &other.id)));
+        sessions
+    }
+
+    pub(super) fn close(&self, id: &str) -> bool {
+        self.with(|entries| entries.get(id).map(|entry| entry.close.send_replace(true)).is_some())
+    }
+
+    pub(super) fn close_mailbox(&self, mailbox: MailboxId) -> usize {
+        self.with(|entries| {
+            let mut closed = 0;
+            for entry in entries.values().filter(|entry| entry.owner.mailbox == mailbox) {
+                entry.close.send_replace(true);
+                closed += 1;
+            }
+            closed
+        })
+    }
+}
+
+/// What a session watches to learn that it must end.
+pub(super) struct Watch {
+    pub(super) changes: tokio::sync::Mutex<Receivers>,
+    pub(super) database: Database,
+    pub(super) checking: Arc<Semaphore>,
+    /// The hash that the password was verified with: another one is another password.
+    pub(super) password_hash: Box<str>,
+}
+
+/// Changes of the mailbox and of the hierarchy above it.
+pub(super) struct Receivers {
+    pub(super) mailbox: watch::Receiver<u64>,
+    pub(super) directory: watch::Receiver<u64>,
+}
+
+/// A running session of a mailbox owner; its registration ends when it is dropped.
+pub struct MailSession {
+    id: String,
+    owner: Owner,
+    service: Service,
+    registry: Arc<Registry>,
+    closed: watch::Receiver<bool>,
+    /// A change was seen and not looked at yet.
+    must_check: AtomicBool,
+    watch: Watch,
+}
+
+impl MailSession {
+    pub(super) fn register(
+        registry: &Arc<Registry>,
+        owner: Owner,
+        service: Service,
+        source: Source,
+        since: Timestamp,
+        watch: Watch,
+    ) -> Self {
+        let id = public_id();
+        let (close, closed) = watch::channel(false);
+        let entry = Entry { owner: owner.clone(), service, source, since, close };
+        registry.with(|entries| entries.insert(id.clone(), entry));
+        Self {
+            id,
+            owner,
+            service,
+            registry: Arc::clone(registry),
+            closed,
+            must_check: AtomicBool::new(false),
+            watch,
+        }
+    }
+
+    /// Whose session it is.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Its id, as `session list` shows it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Completes when the session must end now (closed by an administrator, held, deleted, password changed).
+    /// Cancel-safe; may be awaited again and again.
+    pub async fn ended(&self) {
+        let mut closed = self.closed.clone();
+        let mut changes = self.watch.changes.lock().await;
+        let Receivers { mailbox, directory } = &mut *changes;
+        loop {
+            if !self.must_check.load(Ordering::Relaxed) {
+                // The senders live as long as this session: the registry's entry and the receivers themselves.
+                tokio::select! {
+                    _ = closed.wait_for(|closed| *closed) => return,
+                    _ = mailbox.changed() => {}
+                    _ = directory.changed() => {}
+                }
+                self.must_check.store(true, Ordering::Relaxed);
+            }
+            if *closed.borrow() || !self.may_go_on().await {
+                self.registry.close(&self.id);
+                return;
+            }
+            self.must_check.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks at the database again. While it cannot be asked the session goes on, as everything else does.
+    pub(super) async fn may_go_on(&self) -> bool {
+        let Ok(_turn) = self.watch.checking.acquire().await else { return true };
+        let look =
+            standing(&self.watch.database, self.owner.mailbox, &self.watch.password_hash, self.service);
+        match look.await {
+            Ok(standing) => standing == Standing::Good,
+            Err(error) => {
+                tracing::warn!(%error, "whether a session may go on cannot be told now");
+                true
+            }
+        }
+    }
+}
+
+impl Drop for MailSession {
+    fn drop(&mut self) {
+        self.registry.with(|entries| entries.remove(&self.id));
+    }
+}
