@@ -179,7 +179,7 @@ fn is_personal_token(token: &[u8]) -> bool {
         let is_label =
             |label: &&str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let host = labels.len() > 1
-            && labels.iter().all(|label| is_label(label))
+            && labels.iter().all(is_label)
             && last.len() > 1
             && last.bytes().all(|byte| byte.is_ascii_alphabetic());
         let quad = labels.len() > 3 && part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');

@@ -300,9 +300,12 @@ CREATE TABLE body (
     pack_offset   BIGINT
 );
 
--- Bytes of bodies that no pack holds yet.
+-- Bytes of bodies that no pack holds yet. Mailbox and folder are those of the first message; they decide only the order
+-- within a pack.
 CREATE TABLE fresh_body (
     body_id       INTEGER PRIMARY KEY,
+    mailbox_id    BIGINT NOT NULL DEFAULT 0,
+    folder_id     BIGINT NOT NULL DEFAULT 0,
     codec         BIGINT NOT NULL,
     dictionary_id BIGINT NOT NULL,
     data          BLOB   NOT NULL
@@ -318,7 +321,8 @@ CREATE TABLE summary (
     data          BLOB   NOT NULL
 );
 
--- Packs. A pack goes when it has as many dead as live bodies had been put into it.
+-- Packs. Bodies that nothing refers to are dead; a pack whose bodies are all dead is dropped, and its file goes later,
+-- when no reader can be about to open it any more.
 CREATE TABLE pack (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     public_id   TEXT   NOT NULL UNIQUE,
@@ -330,6 +334,8 @@ CREATE TABLE pack (
     created_at  BIGINT NOT NULL,
     dropped_at  BIGINT
 );
+CREATE INDEX pack_dead ON pack (id) WHERE dropped_at IS NULL AND dead_bodies >= bodies;
+CREATE INDEX pack_dropped ON pack (dropped_at) WHERE dropped_at IS NOT NULL;
 
 -- Files about to be written: clean-up after a crash goes by these rows and never by listing a directory.
 CREATE TABLE pack_intent (

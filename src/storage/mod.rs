@@ -1,7 +1,11 @@
 //! Storage keeps what it is told and asks nobody's permission.
 
+pub mod bodies;
 pub mod metadata;
 pub mod pack;
+pub mod packer;
+#[cfg(test)]
+mod packer_tests;
 
 /// Why storage could not do what it was told. Nothing was changed unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::changes::Touched;
+use super::pack::{self, SinglePack};
 use super::sql::{Conn, Value, ids, values_placeholders};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, DomainId, FolderId, MailboxId, PackId, StoreId, Uid};
@@ -37,15 +38,8 @@ pub struct Packed {
 pub enum BodyPlace {
     /// Into the database, until the packer takes it.
     Fresh(Packed),
-    /// Into a pack file of its own, on disk already; its id and the frame's offset and length.
-    Pack {
-        /// The pack.
-        pack: PackId,
-        /// Offset of the frame in octets.
-        offset: u64,
-        /// Stored length of the frame's data in octets.
-        stored_octets: u64,
-    },
+    /// In a pack file of its own for each customer and mail store, on disk already.
+    Packs(Vec<SinglePack>),
 }
 
 /// A message to store.
@@ -134,7 +128,7 @@ impl DeliverJob {
     pub(super) fn octets(&self) -> usize {
         let body = match &self.deliver.body {
             BodyPlace::Fresh(packed) => packed.data.len(),
-            BodyPlace::Pack { .. } => 0,
+            BodyPlace::Packs(_) => 0,
         };
         body + self.deliver.summary.data.len() + self.deliver.targets.len() * 512
     }
@@ -262,6 +256,8 @@ impl Ground {
 #[derive(Default)]
 struct Rows {
     bodies: Vec<Vec<Value>>,
+    /// Packs of large bodies, when they were delivered, octets of the body, references.
+    packs: Vec<(SinglePack, Timestamp, i64, i64)>,
     fresh: Vec<Vec<Value>>,
     summaries: Vec<Vec<Value>>,
     prefixes: Vec<Vec<Value>>,
@@ -419,9 +415,15 @@ fn build_rows(
     let mut next_id = || object_ids.next().ok_or(StorageError::Gone("an object id"));
     let mut bodies = BTreeMap::new();
     for (&(scope, store), &references) in scopes {
-        let id = next_id()?;
-        bodies.insert((scope, store), BodyId(id));
-        push_body(deliver, id, scope, store, references, rows);
+        let home = |mailbox: &MailboxId| {
+            let inbox = ground.inboxes.get(&mailbox.0)?;
+            ((inbox.customer.0, inbox.store.0) == (scope, store)).then_some((*mailbox, inbox.folder))
+        };
+        let mut stored = deliver.targets.iter().zip(&decision).filter(|(_, one)| one.is_ok());
+        let first =
+            stored.find_map(|(target, _)| home(&target.mailbox)).ok_or(StorageError::Gone("mailbox"))?;
+        let id = push_body(deliver, (scope, store), first, references, &mut next_id, rows)?;
+        bodies.insert((scope, store), id);
     }
     let mut outcomes = Vec::with_capacity(decision.len());
     for (target, one) in deliver.targets.iter().zip(decision) {
@@ -469,20 +471,52 @@ fn build_rows(
     Ok(outcomes)
 }
 
-fn push_body(deliver: &Deliver, id: i64, scope: i64, store: i64, references: i64, rows: &mut Rows) {
+/// The rows of one copy of the body; `first` is the first message that refers to it. Answers the body's id.
+fn push_body(
+    deliver: &Deliver,
+    home: (i64, i64),
+    first: (MailboxId, FolderId),
+    references: i64,
+    next_id: &mut impl FnMut() -> Result<i64>,
+    rows: &mut Rows,
+) -> Result<BodyId> {
     let octets = i64::try_from(deliver.octets).unwrap_or(i64::MAX);
-    let (stored, pack, offset) = match &deliver.body {
+    let (scope, store) = home;
+    let id = match &deliver.body {
         BodyPlace::Fresh(packed) => {
-            rows.fresh.push(params![id, packed.codec, packed.dictionary_id, &packed.data[..]]);
-            (i64::try_from(packed.data.len()).unwrap_or(i64::MAX), None, None)
+            let id = next_id()?;
+            let stored = i64::try_from(packed.data.len()).unwrap_or(i64::MAX);
+            let (mailbox, folder) = first;
+            rows.fresh.push(params![
+                id,
+                mailbox,
+                folder,
+                packed.codec,
+                packed.dictionary_id,
+                &packed.data[..]
+            ]);
+            rows.bodies.push(params![
+                id,
+                scope,
+                store,
+                octets,
+                stored,
+                references,
+                None::<PackId>,
+                None::<i64>
+            ]);
+            id
         }
-        BodyPlace::Pack { pack, offset, stored_octets } => {
-            let offset = i64::try_from(*offset).ok();
-            (i64::try_from(*stored_octets).unwrap_or(i64::MAX), Some(*pack), offset)
+        BodyPlace::Packs(packs) => {
+            let here = |pack: &&SinglePack| (pack.scope.0, pack.store.0) == home;
+            // A mailbox that moved after its pack was written; the sender tries again.
+            let pack = packs.iter().find(here).ok_or(StorageError::Gone("mail store of the mailbox"))?;
+            rows.packs.push((pack.clone(), deliver.at, octets, references));
+            pack.frame.body.0
         }
     };
-    rows.bodies.push(params![id, scope, store, octets, stored, references, pack, offset]);
     rows.summaries.push(packed_row(id, &deliver.summary));
+    Ok(BodyId(id))
 }
 
 fn packed_row(id: i64, packed: &Packed) -> Vec<Value> {
@@ -490,10 +524,18 @@ fn packed_row(id: i64, packed: &Packed) -> Vec<Value> {
     params![id, packed.codec, packed.dictionary_id, octets, &packed.data[..]]
 }
 
-async fn insert(conn: &mut Conn, rows: Rows) -> Result<()> {
+async fn insert(conn: &mut Conn, mut rows: Rows) -> Result<()> {
+    for (single, at, octets, references) in std::mem::take(&mut rows.packs) {
+        rows.bodies.push(pack::adopt(conn, &single, at, octets, references).await?);
+    }
     let body = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id, pack_offset)";
     conn.insert_rows(body, 8, rows.bodies).await?;
-    conn.insert_rows("INSERT INTO fresh_body (body_id, codec, dictionary_id, data)", 4, rows.fresh).await?;
+    conn.insert_rows(
+        "INSERT INTO fresh_body (body_id, mailbox_id, folder_id, codec, dictionary_id, data)",
+        6,
+        rows.fresh,
+    )
+    .await?;
     let summary = "INSERT INTO summary (body_id, codec, dictionary_id, octets, data)";
     conn.insert_rows(summary, 5, rows.summaries).await?;
     let prefix = "INSERT INTO message_prefix (id, codec, dictionary_id, octets, data)";
@@ -527,7 +569,7 @@ async fn update_counters(conn: &mut Conn, ground: &Ground) -> Result<()> {
 }
 
 /// `head FROM (VALUES …) AS v WHERE key = v.column1` in chunks; both databases call the columns column1, column2….
-async fn update_from_values(
+pub(super) async fn update_from_values(
     conn: &mut Conn,
     head: &'static str,
     key: &'static str,

@@ -15,6 +15,7 @@
 pub mod administrator;
 pub mod alias;
 pub mod audit;
+pub mod body;
 pub mod changes;
 pub mod customer;
 pub mod database;
@@ -24,6 +25,7 @@ pub mod hold;
 pub mod instance;
 pub mod lane;
 pub mod mailbox;
+pub mod pack;
 mod postgres;
 pub mod quota;
 pub mod recipient;

@@ -76,6 +76,14 @@ pub struct FrameLocation {
     pub length: u32,
 }
 
+impl FrameLocation {
+    /// A frame whose data has `stored_octets`; nothing if no pack can be that large.
+    pub fn of_data(offset: u64, stored_octets: u64) -> Option<Self> {
+        let length = stored_octets.checked_add(FRAME_HEADER_OCTETS as u64)?;
+        Some(Self { offset: u32::try_from(offset).ok()?, length: u32::try_from(length).ok()? })
+    }
+}
+
 /// What stands before the data of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FrameHeader {

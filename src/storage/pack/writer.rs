@@ -59,7 +59,7 @@ impl PackName {
 }
 
 impl PackWriter {
-    /// Begins a pack below `store_folder`, which exists.
+    /// Begins a pack below `store_folder`, which is made if it isn't there.
     ///
     /// # Errors
     /// `Io` or `Full` when the file cannot be made; nothing is left then but perhaps an empty folder.
@@ -68,7 +68,10 @@ impl PackWriter {
         let folder = temporary.parent().unwrap_or(store_folder).to_owned();
         if !folder.is_dir() {
             std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
-            sync_folder(store_folder)?;
+            // The first pack of a store also makes the folders above.
+            for above in folder.ancestors().skip(1).take(3).filter(|above| above.is_dir()) {
+                sync_folder(above)?;
+            }
         }
         let file = OpenOptions::new()
             .write(true)

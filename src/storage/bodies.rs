@@ -1,0 +1,304 @@
+//! Bodies: compressed on the way in, checked on the way out, wherever they are.
+//!
+//! # Consistency
+//! The database says where a body is. Between the look-up and the read the packer may move it, or a pack may go; a
+//! reader that meets "not found" looks once more before it calls the body missing. A missing or damaged body is an
+//! error, never an empty message.
+//!
+//! # Crash Consistency
+//! A large body is on disk (file, name, folder) before the transaction that refers to it. Its intent was committed
+//! before the file, and is deleted by that transaction; where it remains, the file is removed again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+
+use super::metadata::body::{InPack, Location, locate};
+use super::metadata::database::Database;
+use super::metadata::delivery::{BodyPlace, Packed};
+use super::metadata::lane::Priority;
+use super::metadata::pack::{self, Framed, Intended, Node, SinglePack};
+use super::pack::{Codec, CodecKind, Compressed, FrameHeader, PackName, PackReader, PackWriter, sync_folder};
+use super::{Result, StorageError};
+use crate::base::clock::Timestamp;
+use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
+
+/// Compressed bodies above this size get a pack of their own: in the database they would be written three times (log,
+/// table, pack).
+pub const DATABASE_OCTETS_MAX: usize = 1 << 20;
+/// From this size on, work on a body is done on a thread where blocking is allowed.
+const INLINE_OCTETS_MAX: usize = 64 * 1024;
+/// Open pack files.
+const READERS_MAX: u64 = 256;
+/// A pack file that nobody reads is closed after this time, so that dropped packs free their space.
+const READER_IDLE: Duration = Duration::from_secs(60);
+/// How often a body is looked up that is not where it was said to be.
+const LOOKUPS_MAX: usize = 2;
+
+/// Reads and prepares bodies. Cheap to clone.
+#[derive(Clone)]
+pub struct Bodies {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    codec: Codec,
+    /// What relative paths of mail stores start from.
+    folder: PathBuf,
+    node: Node,
+    readers: Cache<PackId, Arc<PackReader>>,
+}
+
+impl Bodies {
+    /// Keeps packs in `packs` below the folders of the mail stores; relative ones start at `folder`.
+    pub fn new(database: Database, codec: Codec, folder: PathBuf, node: Node) -> Self {
+        let readers = Cache::builder().max_capacity(READERS_MAX).time_to_idle(READER_IDLE).build();
+        Self { inner: Arc::new(Inner { database, codec, folder, node, readers }) }
+    }
+
+    /// The codec that all bodies share.
+    pub fn codec(&self) -> &Codec {
+        &self.inner.codec
+    }
+
+    /// The database that says where bodies are.
+    pub(super) fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    /// The running daemon.
+    pub(super) fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// Folder of a mail store's packs.
+    pub fn pack_folder(&self, store_path: &str) -> PathBuf {
+        self.inner.folder.join(store_path).join("packs")
+    }
+
+    /// Compresses something that goes into the database.
+    pub fn compress(&self, bytes: &[u8]) -> Packed {
+        packed(self.inner.codec.compress(bytes), bytes.len())
+    }
+
+    /// Gives back what [`Self::compress`] took.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is damaged.
+    pub fn decompress(&self, packed: &Packed) -> Result<Vec<u8>> {
+        unpack(&self.inner.codec, packed)
+    }
+
+    /// The original bytes of a body.
+    ///
+    /// # Errors
+    /// `Gone` when there is no such body, `Corrupt` when its bytes are damaged or missing, `Io` or `Database` when they
+    /// cannot be read now.
+    pub async fn read(&self, body: BodyId) -> Result<Bytes> {
+        let mut missing = None;
+        for _ in 0..LOOKUPS_MAX {
+            let location = self.inner.database.read(|conn| Box::pin(locate(conn, body))).await?;
+            match location.ok_or(StorageError::Gone("body"))? {
+                Location::Fresh(packed) => return self.unpack_fresh(packed).await,
+                Location::Pack(place) => match self.read_packed(body, place.clone()).await {
+                    Err(StorageError::Gone(_)) => missing = Some(place.name),
+                    read => return read,
+                },
+            }
+        }
+        let name = missing.map(|name| name.to_string()).unwrap_or_default();
+        Err(StorageError::Corrupt(format!("pack {name} with body {body} is missing")))
+    }
+
+    async fn unpack_fresh(&self, packed: Packed) -> Result<Bytes> {
+        if packed.octets <= INLINE_OCTETS_MAX as u64 {
+            return unpack(&self.inner.codec, &packed).map(Bytes::from);
+        }
+        let codec = self.inner.codec.clone();
+        blocking(move || unpack(&codec, &packed).map(Bytes::from)).await
+    }
+
+    async fn read_packed(&self, body: BodyId, place: InPack) -> Result<Bytes> {
+        let own = self.clone();
+        blocking(move || {
+            let reader = match own.inner.readers.get(&place.pack) {
+                Some(reader) => reader,
+                None => {
+                    let path = place.name.path(&own.pack_folder(&place.store_path));
+                    let reader = Arc::new(PackReader::open(&path)?);
+                    if reader.name() != place.name {
+                        return Err(StorageError::Corrupt(format!("{} is another pack", path.display())));
+                    }
+                    own.inner.readers.insert(place.pack, Arc::clone(&reader));
+                    reader
+                }
+            };
+            reader.read(&own.inner.codec, place.frame, body).map(Bytes::from)
+        })
+        .await
+    }
+
+    /// Decides where the body of a new message goes, and compresses it: into the database, or, above
+    /// [`DATABASE_OCTETS_MAX`], into a pack of its own for each customer and mail store of `mailboxes`, which is on
+    /// disk when this returns. After the transaction, whatever came of it, call [`Self::settle`].
+    ///
+    /// # Errors
+    /// `Full` or `Io` when a pack cannot be written; then nothing is left of it.
+    pub async fn place(&self, original: Bytes, mailboxes: &[MailboxId], now: Timestamp) -> Result<BodyPlace> {
+        if original.len() <= INLINE_OCTETS_MAX {
+            return Ok(BodyPlace::Fresh(self.compress(&original)));
+        }
+        let (codec, bytes) = (self.inner.codec.clone(), original.clone());
+        let compressed = blocking(move || Ok(codec.compress(&bytes))).await?;
+        if compressed.data.len() <= DATABASE_OCTETS_MAX {
+            return Ok(BodyPlace::Fresh(packed(compressed, original.len())));
+        }
+        let singles = self.intend_singles(mailboxes, now).await?;
+        let compressed = Arc::new(compressed);
+        let mut written = Vec::with_capacity(singles.len());
+        for single in &singles {
+            let (own, single) = (self.clone(), single.clone());
+            let (original, compressed) = (original.clone(), Arc::clone(&compressed));
+            let result = blocking(move || own.write_single(single, &original, &compressed)).await;
+            match result {
+                Ok(single) => written.push(single),
+                Err(error) => {
+                    self.settle(&BodyPlace::Packs(singles)).await?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(BodyPlace::Packs(written))
+    }
+
+    /// Names the packs of a large body, and gives the body an id in each.
+    async fn intend_singles(&self, mailboxes: &[MailboxId], now: Timestamp) -> Result<Vec<SinglePack>> {
+        let wanted = mailboxes.to_vec();
+        let homes: Vec<(CustomerId, StoreId, String)> = self
+            .inner
+            .database
+            .read(|conn| Box::pin(async move { pack::homes(conn, &wanted).await }))
+            .await?;
+        let homes: Vec<_> = homes.into_iter().map(|home| (home, PackName::random())).collect();
+        let node = self.inner.node.clone();
+        let write = self.inner.database.write(Priority::Interactive, move |conn| {
+            let (homes, node) = (homes.clone(), node.clone());
+            Box::pin(async move {
+                let names: Vec<_> = homes.iter().map(|((_, store, _), name)| (*name, *store)).collect();
+                pack::intend(conn, &node, now, &names).await?;
+                let count = i64::try_from(homes.len()).unwrap_or(i64::MAX);
+                let bodies = conn.object_ids(count).await?;
+                let single = |(((scope, store, store_path), name), body)| SinglePack {
+                    scope,
+                    store,
+                    store_path,
+                    name,
+                    octets: 0,
+                    frame: Framed { body: BodyId(body), offset: 0, stored_octets: 0 },
+                };
+                Ok(homes.into_iter().zip(bodies).map(single).collect())
+            })
+        });
+        write.await
+    }
+
+    fn write_single(
+        &self,
+        single: SinglePack,
+        original: &[u8],
+        compressed: &Compressed,
+    ) -> Result<SinglePack> {
+        let folder = self.pack_folder(&single.store_path);
+        let body = single.frame.body;
+        let header = FrameHeader::new(body, original, compressed)?;
+        let mut writer = PackWriter::create(&folder, single.name, single.store)?;
+        let location = writer.append(&header, &compressed.data)?;
+        let summary = writer.finish()?;
+        let frame = Framed { body, offset: location.offset, stored_octets: header.stored_len };
+        Ok(SinglePack { octets: summary.octets, frame, ..single })
+    }
+
+    /// Removes the packs of a body that no transaction referred to: the message was refused, or its transaction failed.
+    ///
+    /// # Errors
+    /// `Io` or `Database` when that isn't possible now; it is done at the next start then.
+    pub async fn settle(&self, place: &BodyPlace) -> Result<()> {
+        let BodyPlace::Packs(packs) = place else { return Ok(()) };
+        for single in packs {
+            let name = single.name;
+            let intended = self.inner.database.read(|conn| Box::pin(pack::is_intended(conn, name))).await?;
+            if intended {
+                self.discard(&Intended { name, store_path: single.store_path.clone() }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a file that only an intent names, then the intent.
+    ///
+    /// # Errors
+    /// `Io` or `Database`; then the intent remains.
+    pub(super) async fn discard(&self, intended: &Intended) -> Result<()> {
+        self.remove(intended).await?;
+        let name = intended.name;
+        let write =
+            self.inner.database.write(Priority::Background, move |conn| Box::pin(pack::forget(conn, name)));
+        write.await
+    }
+
+    /// Removes a pack's file, under either name.
+    ///
+    /// # Errors
+    /// `Io` when it is still there.
+    pub(super) async fn remove(&self, intended: &Intended) -> Result<()> {
+        let folder = self.pack_folder(&intended.store_path);
+        let name = intended.name;
+        blocking(move || {
+            let mut removed = None;
+            for path in [name.temporary_path(&folder), name.path(&folder)] {
+                match std::fs::remove_file(&path) {
+                    Ok(()) => removed = path.parent().map(Path::to_owned),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => {
+                        return Err(StorageError::Io { what: format!("remove {}", path.display()), error });
+                    }
+                }
+            }
+            // Or a power loss brings the file back after its row was deleted.
+            removed.map_or(Ok(()), |folder| sync_folder(&folder))
+        })
+        .await
+    }
+}
+
+/// Runs `work` where blocking is allowed.
+///
+/// # Errors
+/// Those of `work`.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or(Err(StorageError::Busy("work on a body was interrupted")))
+}
+
+fn packed(compressed: Compressed, octets: usize) -> Packed {
+    Packed {
+        codec: compressed.codec.number(),
+        dictionary_id: compressed.dictionary_id,
+        octets: octets as u64,
+        data: compressed.data.into(),
+    }
+}
+
+/// Gives back the original bytes.
+pub(super) fn unpack(codec: &Codec, packed: &Packed) -> Result<Vec<u8>> {
+    let kind = CodecKind::from_number(packed.codec)
+        .ok_or_else(|| StorageError::Corrupt(format!("codec {} is not known", packed.codec)))?;
+    let octets = usize::try_from(packed.octets).unwrap_or(usize::MAX);
+    codec.decompress(kind, packed.dictionary_id, &packed.data, octets)
+}

@@ -1,0 +1,95 @@
+//! Bodies: where their bytes are, and what happens when nothing refers to them any more.
+
+use std::collections::BTreeMap;
+
+use super::delivery::{Packed, update_from_values};
+use super::sql::{Conn, ids};
+use crate::base::id::{BodyId, PackId};
+use crate::params;
+use crate::storage::pack::{FrameLocation, PackName};
+use crate::storage::{Result, StorageError};
+
+/// Where the bytes of a body are.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// In the database; here they are.
+    Fresh(Packed),
+    /// In a pack.
+    Pack(InPack),
+}
+
+/// A place in a pack.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InPack {
+    /// The pack.
+    pub pack: PackId,
+    /// Its name, which gives the file.
+    pub name: PackName,
+    /// Folder of the mail store, as configured.
+    pub store_path: String,
+    /// The frame.
+    pub frame: FrameLocation,
+}
+
+/// Where a body is; nothing if there is no such body.
+///
+/// # Errors
+/// What the database says; `Corrupt` when its rows contradict each other.
+pub async fn locate(conn: &mut Conn, body: BodyId) -> Result<Option<Location>> {
+    let text = "SELECT b.octets, b.stored_octets, b.pack_id, b.pack_offset, p.public_id, s.path,
+                       f.codec, f.dictionary_id, f.data
+                FROM body b LEFT JOIN fresh_body f ON f.body_id = b.id
+                     LEFT JOIN pack p ON p.id = b.pack_id LEFT JOIN store s ON s.id = p.store_id
+                WHERE b.id = $1";
+    let Some(row) = conn.row(text, params![body]).await? else { return Ok(None) };
+    let corrupt = || StorageError::Corrupt(format!("the rows of body {body} contradict each other"));
+    let Some(pack) = row.int_opt(2)? else {
+        let codec = row.int_opt(6)?.and_then(|codec| u8::try_from(codec).ok()).ok_or_else(corrupt)?;
+        let dictionary_id = row.int_opt(7)?.and_then(|id| u32::try_from(id).ok()).ok_or_else(corrupt)?;
+        let octets = u64::try_from(row.int(0)?).map_err(|_| corrupt())?;
+        return Ok(Some(Location::Fresh(Packed { codec, dictionary_id, octets, data: row.blob(8)?.into() })));
+    };
+    let offset = row.int_opt(3)?.and_then(|offset| u64::try_from(offset).ok());
+    let stored_octets = u64::try_from(row.int(1)?).ok();
+    let frame = offset.zip(stored_octets).and_then(|(at, octets)| FrameLocation::of_data(at, octets));
+    let name = row.text_opt(4)?.as_deref().and_then(PackName::parse);
+    let (Some(frame), Some(name), Some(store_path)) = (frame, name, row.text_opt(5)?) else {
+        return Err(corrupt());
+    };
+    Ok(Some(Location::Pack(InPack { pack: PackId(pack), name, store_path, frame })))
+}
+
+/// Takes `references` off each body. A body without any is deleted with its summary; if it was in a pack, it is dead
+/// there from now on. Runs in the transaction that removes the references; give at most 1,000 bodies at once.
+///
+/// # Errors
+/// What the database says; then the transaction must not be committed.
+pub async fn release(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Result<()> {
+    let rows = references.iter().map(|(body, count)| vec![body.0, *count]).collect();
+    let text = "UPDATE body SET reference_count = reference_count - v.column2";
+    update_from_values(conn, text, "body.id", 2, rows).await?;
+    let text = "SELECT id, pack_id, stored_octets FROM body WHERE id IN IDS($1) AND reference_count <= 0 ORDER BY id";
+    let mut dead = Vec::new();
+    let mut packs: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for row in conn.rows(text, vec![ids(references.keys().map(|body| body.0))]).await? {
+        dead.push(row.int(0)?);
+        if let Some(pack) = row.int_opt(1)? {
+            let (bodies, octets) = packs.entry(pack).or_default();
+            *bodies += 1;
+            *octets += row.int(2)?;
+        }
+    }
+    if dead.is_empty() {
+        return Ok(());
+    }
+    for text in [
+        "DELETE FROM fresh_body WHERE body_id IN IDS($1)",
+        "DELETE FROM summary WHERE body_id IN IDS($1)",
+        "DELETE FROM body WHERE id IN IDS($1)",
+    ] {
+        conn.execute(text, vec![ids(dead.iter().copied())]).await?;
+    }
+    let rows = packs.into_iter().map(|(pack, (bodies, octets))| vec![pack, bodies, octets]).collect();
+    let text = "UPDATE pack SET dead_bodies = dead_bodies + v.column2, dead_octets = dead_octets + v.column3";
+    update_from_values(conn, text, "pack.id", 3, rows).await
+}

@@ -1,0 +1,362 @@
+//! Packs in the database: what is about to be written, what was, which bodies it holds, and when it may go.
+//!
+//! # Crash consistency
+//! A file is named by an intent before it exists. The transaction that makes the pack known deletes the intent, so at
+//! every moment each file is named by exactly one of the two. A new pack counts all of its bodies as dead; each body
+//! that is re-pointed to it comes alive. So the counts are right even when re-pointing never ends.
+
+use super::delivery::Packed;
+use super::sql::{Conn, Value, ids, values_placeholders};
+use crate::base::clock::Timestamp;
+use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
+use crate::params;
+use crate::storage::pack::PackName;
+use crate::storage::{Result, StorageError};
+
+/// This daemon. Its epoch grows with each start; what an earlier epoch began and did not finish will never go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Name of the node.
+    pub id: String,
+    /// How often it was started.
+    pub epoch: i64,
+}
+
+/// A mail store's volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreVolume {
+    /// The store.
+    pub store: StoreId,
+    /// Its folder, as configured.
+    pub path: String,
+    /// Level at which its packs are compressed.
+    pub compression_level: i32,
+}
+
+/// A body that waits to be packed, with what its place in a pack depends on: bodies that are read together shall be
+/// near each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Waiting {
+    /// The customer within which it is shared.
+    pub scope: i64,
+    /// Mailbox of its first message.
+    pub mailbox: i64,
+    /// Folder of its first message.
+    pub folder: i64,
+    /// The body. Ids ascend with time.
+    pub body: BodyId,
+    /// Length of its compressed bytes.
+    pub stored_octets: u64,
+}
+
+/// A body's frame in a pack that was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Framed {
+    /// The body.
+    pub body: BodyId,
+    /// Offset of its frame in octets.
+    pub offset: u32,
+    /// Length of the frame's data in octets.
+    pub stored_octets: u32,
+}
+
+/// A pack with a single body, on disk before the transaction that refers to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SinglePack {
+    /// The customer within which the body is shared.
+    pub scope: CustomerId,
+    /// The mail store.
+    pub store: StoreId,
+    /// Folder of the mail store, as configured.
+    pub store_path: String,
+    /// The pack's name.
+    pub name: PackName,
+    /// Length of the file in octets.
+    pub octets: u64,
+    /// The body and its frame.
+    pub frame: Framed,
+}
+
+/// A file that an intent names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Intended {
+    /// The pack's name.
+    pub name: PackName,
+    /// Folder of its mail store, as configured.
+    pub store_path: String,
+}
+
+/// Begins a new epoch of a node.
+///
+/// # Errors
+/// What the database says.
+pub async fn node_begin(conn: &mut Conn, id: &str, now: Timestamp) -> Result<Node> {
+    let text = "INSERT INTO node (id, epoch, started_at, seen_at) VALUES ($1, 1, $2, $2)
+                ON CONFLICT (id) DO UPDATE SET epoch = node.epoch + 1, started_at = $2, seen_at = $2
+                RETURNING epoch";
+    let row = conn.row(text, params![id, now]).await?.ok_or(StorageError::Gone("node"))?;
+    Ok(Node { id: id.to_owned(), epoch: row.int(0)? })
+}
+
+/// The volumes of all mail stores that are not stopped.
+///
+/// # Errors
+/// What the database says.
+pub async fn volumes(conn: &mut Conn) -> Result<Vec<StoreVolume>> {
+    let text =
+        "SELECT id, path, compression_level FROM store WHERE state <> 'stopped' ORDER BY id LIMIT 1000";
+    let volume = |row: &super::sql::Row| {
+        Ok(StoreVolume {
+            store: StoreId(row.int(0)?),
+            path: row.text(1)?,
+            compression_level: i32::try_from(row.int(2)?).unwrap_or(i32::MAX),
+        })
+    };
+    conn.rows(text, Vec::new()).await?.iter().map(volume).collect()
+}
+
+/// The customers and volumes in which a body for these mailboxes is needed, each once.
+///
+/// # Errors
+/// What the database says.
+pub async fn homes(conn: &mut Conn, mailboxes: &[MailboxId]) -> Result<Vec<(CustomerId, StoreId, String)>> {
+    let text = "SELECT DISTINCT d.customer_id, s.id, s.path
+                FROM mailbox m JOIN domain d ON d.id = m.domain_id JOIN store s ON s.id = m.store_id
+                WHERE m.id IN IDS($1) ORDER BY d.customer_id, s.id";
+    let rows = conn.rows(text, vec![ids(mailboxes.iter().map(|mailbox| mailbox.0))]).await?;
+    rows.iter().map(|row| Ok((CustomerId(row.int(0)?), StoreId(row.int(1)?), row.text(2)?))).collect()
+}
+
+/// Says that a file of this name is about to be written.
+///
+/// # Errors
+/// What the database says.
+pub async fn intend(
+    conn: &mut Conn,
+    node: &Node,
+    now: Timestamp,
+    packs: &[(PackName, StoreId)],
+) -> Result<()> {
+    let row =
+        |(name, store): &(PackName, StoreId)| params![name.to_string(), *store, &node.id, node.epoch, now];
+    let head = "INSERT INTO pack_intent (public_id, store_id, node_id, epoch, created_at)";
+    conn.insert_rows(head, 5, packs.iter().map(row).collect()).await
+}
+
+/// Files that earlier epochs of this node were about to write and that no pack row knows; at most 256.
+///
+/// # Errors
+/// What the database says.
+pub async fn abandoned(conn: &mut Conn, node: &Node) -> Result<Vec<Intended>> {
+    let text = "SELECT i.public_id, s.path FROM pack_intent i JOIN store s ON s.id = i.store_id
+                WHERE i.node_id = $1 AND i.epoch < $2 ORDER BY i.public_id LIMIT 256";
+    let rows = conn.rows(text, params![&node.id, node.epoch]).await?;
+    rows.iter()
+        .map(|row| Ok(Intended { name: parse_name(&row.text(0)?)?, store_path: row.text(1)? }))
+        .collect()
+}
+
+/// Whether a file of this name is still only intended.
+///
+/// # Errors
+/// What the database says.
+pub async fn is_intended(conn: &mut Conn, name: PackName) -> Result<bool> {
+    let text = "SELECT 1 FROM pack_intent WHERE public_id = $1";
+    Ok(conn.row(text, params![name.to_string()]).await?.is_some())
+}
+
+/// Forgets an intent whose file is gone.
+///
+/// # Errors
+/// What the database says.
+pub async fn forget(conn: &mut Conn, name: PackName) -> Result<()> {
+    conn.execute("DELETE FROM pack_intent WHERE public_id = $1", params![name.to_string()]).await.map(drop)
+}
+
+/// Makes a written pack known, in place of its intent; all its bodies count as dead until they are re-pointed.
+///
+/// # Errors
+/// `Gone` when the intent is not there: then somebody may have removed the file.
+pub async fn publish(
+    conn: &mut Conn,
+    name: PackName,
+    store: StoreId,
+    octets: u64,
+    frames: &[Framed],
+    now: Timestamp,
+) -> Result<PackId> {
+    let text = "DELETE FROM pack_intent WHERE public_id = $1";
+    if conn.execute(text, params![name.to_string()]).await? != 1 {
+        return Err(StorageError::Gone("the intent of a pack"));
+    }
+    let bodies = i64::try_from(frames.len()).unwrap_or(i64::MAX);
+    let dead: i64 = frames.iter().map(|frame| i64::from(frame.stored_octets)).sum();
+    let octets = i64::try_from(octets).unwrap_or(i64::MAX);
+    let text = "INSERT INTO pack (public_id, store_id, octets, bodies, dead_bodies, dead_octets, created_at)
+                VALUES ($1, $2, $3, $4, $4, $5, $6)";
+    let params = params![name.to_string(), store, octets, bodies, dead, now];
+    Ok(PackId(conn.insert(text, params).await?))
+}
+
+/// Makes the pack of a single body known, alive at once; answers the row for table `body`.
+///
+/// # Errors
+/// As [`publish`].
+pub(super) async fn adopt(
+    conn: &mut Conn,
+    single: &SinglePack,
+    now: Timestamp,
+    octets: i64,
+    references: i64,
+) -> Result<Vec<Value>> {
+    let frame = single.frame;
+    let pack = publish(conn, single.name, single.store, single.octets, &[frame], now).await?;
+    conn.execute("UPDATE pack SET dead_bodies = 0, dead_octets = 0 WHERE id = $1", params![pack]).await?;
+    let (stored, offset) = (i64::from(frame.stored_octets), i64::from(frame.offset));
+    Ok(params![frame.body, single.scope, single.store, octets, stored, references, Some(pack), Some(offset)])
+}
+
+/// Re-points bodies to their frames and deletes their fresh rows. Bodies that were deleted meanwhile stay dead in the
+/// pack. Give at most 256.
+///
+/// # Errors
+/// `Gone` when the pack was dropped; what the database says. Then the transaction must not be committed.
+pub async fn repoint(conn: &mut Conn, pack: PackId, frames: &[Framed]) -> Result<()> {
+    let (mut bodies, mut octets, mut moved) = (0_i64, 0_i64, Vec::new());
+    let mut rest = frames;
+    while !rest.is_empty() {
+        // Powers of two keep the number of distinct statements small.
+        let size = [64, 16, 4, 1].into_iter().find(|&size| size <= rest.len()).unwrap_or(1);
+        let (chunk, after) = rest.split_at_checked(size).unwrap_or((rest, &[]));
+        rest = after;
+        let list = values_placeholders(chunk.len(), 3, true);
+        let last = chunk.len() * 3 + 1;
+        let text = format!(
+            "UPDATE body SET pack_id = CAST(${last} AS BIGINT), pack_offset = v.column2, stored_octets = v.column3
+             FROM (VALUES {list}) AS v WHERE body.id = v.column1 AND body.pack_id IS NULL
+             RETURNING body.id, body.stored_octets"
+        );
+        let values = |frame: &Framed| params![frame.body, frame.offset, frame.stored_octets];
+        let mut params: Vec<Value> = chunk.iter().flat_map(values).collect();
+        params.push(pack.into());
+        for row in conn.rows(text, params).await? {
+            moved.push(row.int(0)?);
+            bodies += 1;
+            octets += row.int(1)?;
+        }
+    }
+    conn.execute("DELETE FROM fresh_body WHERE body_id IN IDS($1)", vec![ids(moved)]).await?;
+    let text = "UPDATE pack SET dead_bodies = dead_bodies - $1, dead_octets = dead_octets - $2
+                WHERE id = $3 AND dropped_at IS NULL";
+    match conn.execute(text, params![bodies, octets, pack]).await? {
+        1 => Ok(()),
+        _ => Err(StorageError::Gone("pack")),
+    }
+}
+
+/// The highest id of a body that waits to be packed, of all stores; nothing if none waits.
+///
+/// # Errors
+/// What the database says.
+pub async fn newest_waiting(conn: &mut Conn) -> Result<Option<BodyId>> {
+    let row = conn.row("SELECT max(body_id) FROM fresh_body", Vec::new()).await?;
+    Ok(row.map(|row| row.int_opt(0)).transpose()?.flatten().map(BodyId))
+}
+
+/// Bodies of a store that wait to be packed, with ids above `after` up to `last`, ascending; at most 1,000.
+///
+/// # Errors
+/// What the database says.
+pub async fn waiting(conn: &mut Conn, store: StoreId, after: BodyId, last: BodyId) -> Result<Vec<Waiting>> {
+    let text = "SELECT b.scope_id, f.mailbox_id, f.folder_id, b.id, b.stored_octets
+                FROM fresh_body f JOIN body b ON b.id = f.body_id
+                WHERE f.body_id > $2 AND f.body_id <= $3 AND b.store_id = $1 ORDER BY f.body_id LIMIT 1000";
+    let waiting = |row: &super::sql::Row| {
+        Ok(Waiting {
+            scope: row.int(0)?,
+            mailbox: row.int(1)?,
+            folder: row.int(2)?,
+            body: BodyId(row.int(3)?),
+            stored_octets: u64::try_from(row.int(4)?).unwrap_or(0),
+        })
+    };
+    conn.rows(text, params![store, after, last]).await?.iter().map(waiting).collect()
+}
+
+/// The bytes of bodies that wait to be packed, in no order; those that are gone are left out.
+///
+/// # Errors
+/// What the database says.
+pub async fn waiting_bytes(conn: &mut Conn, bodies: &[BodyId]) -> Result<Vec<(BodyId, Packed)>> {
+    let text = "SELECT f.body_id, f.codec, f.dictionary_id, b.octets, f.data
+                FROM fresh_body f JOIN body b ON b.id = f.body_id WHERE f.body_id IN IDS($1)";
+    let packed = |row: &super::sql::Row| {
+        let packed = Packed {
+            codec: u8::try_from(row.int(1)?).unwrap_or(u8::MAX),
+            dictionary_id: u32::try_from(row.int(2)?).unwrap_or(u32::MAX),
+            octets: u64::try_from(row.int(3)?).unwrap_or(u64::MAX),
+            data: row.blob(4)?.into(),
+        };
+        Ok((BodyId(row.int(0)?), packed))
+    };
+    conn.rows(text, vec![ids(bodies.iter().map(|body| body.0))]).await?.iter().map(packed).collect()
+}
+
+/// Drops packs that hold no living body; their files stay until [`dropped`] gives them. Answers how many.
+///
+/// # Errors
+/// What the database says.
+pub async fn drop_dead(conn: &mut Conn, now: Timestamp) -> Result<u64> {
+    let text = "UPDATE pack SET dropped_at = $1 WHERE dropped_at IS NULL AND dead_bodies >= bodies";
+    conn.execute(text, params![now]).await
+}
+
+/// Packs that were dropped before `before`; at most 256.
+///
+/// # Errors
+/// What the database says.
+pub async fn dropped(conn: &mut Conn, before: Timestamp) -> Result<Vec<(PackId, Intended)>> {
+    let text = "SELECT p.id, p.public_id, s.path FROM pack p JOIN store s ON s.id = p.store_id
+                WHERE p.dropped_at IS NOT NULL AND p.dropped_at <= $1 ORDER BY p.dropped_at LIMIT 256";
+    let file = |row: &super::sql::Row| {
+        let file = Intended { name: parse_name(&row.text(1)?)?, store_path: row.text(2)? };
+        Ok((PackId(row.int(0)?), file))
+    };
+    conn.rows(text, params![before]).await?.iter().map(file).collect()
+}
+
+/// Deletes a dropped pack whose file is gone.
+///
+/// # Errors
+/// What the database says.
+pub async fn delete_dropped(conn: &mut Conn, pack: PackId) -> Result<()> {
+    let text = "DELETE FROM pack WHERE id = $1 AND dropped_at IS NOT NULL";
+    conn.execute(text, params![pack]).await.map(drop)
+}
+
+/// Gives free pages of the SQLite file back to the system, at most 256 at once, while more than an eighth of the file
+/// is free: what is left is filled by new mail. Answers whether there is more to do.
+///
+/// # Errors
+/// What the database says.
+pub async fn give_back_pages(conn: &mut Conn) -> Result<bool> {
+    const PAGES_MAX: i64 = 256;
+    if conn.is_postgres() {
+        return Ok(false);
+    }
+    let mut counts = [0_i64; 2];
+    for (count, text) in counts.iter_mut().zip(["PRAGMA freelist_count", "PRAGMA page_count"]) {
+        *count = conn.row(text, Vec::new()).await?.map(|row| row.int(0)).transpose()?.unwrap_or(0);
+    }
+    let [free, all] = counts;
+    let wanted = (free - all / 8).min(PAGES_MAX);
+    if wanted < PAGES_MAX {
+        return Ok(false);
+    }
+    conn.rows(format!("PRAGMA incremental_vacuum({wanted})"), Vec::new()).await?;
+    Ok(true)
+}
+
+fn parse_name(text: &str) -> Result<PackName> {
+    PackName::parse(text).ok_or_else(|| StorageError::Corrupt(format!("{text} is no name of a pack")))
+}

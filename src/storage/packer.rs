@@ -1,0 +1,474 @@
+//! The packer: moves fresh bodies out of the database into packs, and removes packs that hold nothing any more.
+//!
+//! # Consistency
+//! A body is readable at every moment: it is re-pointed to its frame, and its fresh row deleted, in one transaction,
+//! after the pack is on disk. Bodies deleted meanwhile are dead in the pack from the beginning.
+//!
+//! # Crash Consistency
+//! The points where a crash can happen, and what the next start finds:
+//! 1. after the intent: no file, or part of one with a temporary name: removed by the intent;
+//! 2. while frames are written: the same;
+//! 3. after the file has its name: a complete pack that no row names: removed by the intent;
+//! 4. after the first slice was re-pointed: the intent is gone, the pack is known; the other bodies are still fresh and
+//!    are packed again, and their frames in this pack count as dead;
+//! 5. after a dropped pack's file was removed: the row names no file; removing it again does nothing.
+//!
+//! # Cancellation
+//! A pass that is dropped is like a crash, but for the temporary file, which goes at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::bodies::{Bodies, blocking, unpack};
+use super::metadata::delivery::Packed;
+use super::metadata::lane::Priority;
+use super::metadata::pack::{self, Framed, Intended, StoreVolume, Waiting};
+use super::pack::{
+    Codec, CodecKind, Compressed, FrameHeader, LEVEL_DEFAULT, PackName, PackSummary, PackWriter,
+    TARGET_OCTETS,
+};
+use super::{Result, StorageError};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::id::{BodyId, PackId};
+
+/// Most bodies that are sorted together.
+const SORTED_MAX: usize = 1 << 16;
+/// Most bytes that are sorted together: eight packs.
+const SORTED_OCTETS_MAX: u64 = 8 * TARGET_OCTETS;
+/// Most bytes that are read from the database at once.
+const SLICE_OCTETS_MAX: u64 = 2 << 20;
+/// Most rows that one transaction changes.
+const SLICE_ROWS_MAX: usize = 256;
+/// Most looks back that are remembered; older ones say nothing new.
+const MARKS_MAX: usize = 4_096;
+
+/// When bodies are packed, and when packs go.
+#[derive(Clone, Debug)]
+pub struct PackerSettings {
+    /// How often the packer looks.
+    pub interval: Duration,
+    /// Younger bodies stay in the database: much mail is deleted soon.
+    pub age_min: Duration,
+    /// Bodies that make up less than this wait for more, up to `age_max`.
+    pub octets_min: u64,
+    /// Older bodies are packed however few they are.
+    pub age_max: Duration,
+    /// A dropped pack's file stays for this time, for readers that looked it up before.
+    pub grace: Duration,
+}
+
+impl Default for PackerSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(60),
+            age_min: Duration::from_secs(10 * 60),
+            octets_min: TARGET_OCTETS,
+            age_max: Duration::from_secs(6 * 60 * 60),
+            grace: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+/// What was packed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Progress {
+    /// Packs written.
+    pub packs: u64,
+    /// Bodies in them.
+    pub bodies: u64,
+    /// Bytes of their files.
+    pub octets: u64,
+}
+
+/// Which bodies are packed.
+#[derive(Clone, Copy, Debug)]
+struct Ripe {
+    /// Those up to this one.
+    last: BodyId,
+    /// If one of them is not above this one, all, however few.
+    old: BodyId,
+    octets_min: u64,
+}
+
+/// Packs bodies in the background.
+pub struct Packer {
+    bodies: Bodies,
+    settings: PackerSettings,
+    /// Which body was the newest when: ids ascend, so this tells how old others are at least.
+    marks: Mutex<VecDeque<(Timestamp, BodyId)>>,
+    #[cfg(test)]
+    pub(super) fault: Option<super::packer_tests::Fault>,
+}
+
+impl Packer {
+    /// A packer for all mail stores. At most one may run on a database.
+    pub fn new(bodies: Bodies, settings: PackerSettings) -> Self {
+        let marks = Mutex::default();
+        Self {
+            bodies,
+            settings,
+            marks,
+            #[cfg(test)]
+            fault: None,
+        }
+    }
+
+    /// Cleans up, then looks at regular intervals until `stop` is true.
+    pub async fn run(self, clock: Clock, mut stop: watch::Receiver<bool>) {
+        let work = async {
+            if let Err(error) = self.clean_up().await {
+                tracing::warn!(%error, "files that were begun before the last stop could not be removed");
+            }
+            loop {
+                tokio::time::sleep(self.settings.interval).await;
+                if let Err(error) = self.look(clock.now()).await {
+                    tracing::warn!(%error, "packing failed; it is tried again");
+                }
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = work => {}
+        }
+    }
+
+    /// Removes files that an earlier start of this node began and never made known. Goes by intents alone.
+    ///
+    /// # Errors
+    /// `Io` or `Database`; what remains is removed by the next start.
+    pub async fn clean_up(&self) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let node = self.bodies.node().clone();
+            let read = self
+                .bodies
+                .database()
+                .read(|conn| Box::pin(async move { pack::abandoned(conn, &node).await }));
+            let files: Vec<Intended> = read.await?;
+            if files.is_empty() {
+                return Ok(removed);
+            }
+            for file in &files {
+                self.bodies.discard(file).await?;
+                removed += 1;
+            }
+        }
+    }
+
+    /// Packs what is old enough, drops dead packs, removes files whose grace is over.
+    ///
+    /// # Errors
+    /// `Full`, `Io` or `Database`; what was packed before stays so.
+    pub async fn look(&self, now: Timestamp) -> Result<Progress> {
+        let newest = self.newest_waiting().await?;
+        let (young, old) = {
+            let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            marks.extend(newest.map(|body| (now, body)));
+            if marks.len() > MARKS_MAX {
+                marks.pop_front();
+            }
+            let before = |age: Duration| {
+                let at = marks.partition_point(|(at, _)| *at <= now.minus(age));
+                at.checked_sub(1).and_then(|at| marks.get(at)).map_or(BodyId(0), |(_, body)| *body)
+            };
+            (before(self.settings.age_min), before(self.settings.age_max))
+        };
+        let ripe = Ripe { last: young, old, octets_min: self.settings.octets_min };
+        let progress = self.pack_all_stores(ripe, now).await?;
+        self.remove_dead(now).await?;
+        self.give_back_pages().await?;
+        Ok(progress)
+    }
+
+    /// Packs all fresh bodies at once, whatever their age.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub async fn pack_everything(&self, now: Timestamp) -> Result<Progress> {
+        let Some(newest) = self.newest_waiting().await? else { return Ok(Progress::default()) };
+        let ripe = Ripe { last: newest, old: newest, octets_min: 0 };
+        let progress = self.pack_all_stores(ripe, now).await?;
+        self.give_back_pages().await?;
+        Ok(progress)
+    }
+
+    async fn newest_waiting(&self) -> Result<Option<BodyId>> {
+        self.bodies.database().read(|conn| Box::pin(pack::newest_waiting(conn))).await
+    }
+
+    async fn pack_all_stores(&self, ripe: Ripe, now: Timestamp) -> Result<Progress> {
+        let mut progress = Progress::default();
+        let volumes: Vec<StoreVolume> =
+            self.bodies.database().read(|conn| Box::pin(pack::volumes(conn))).await?;
+        for volume in volumes {
+            self.pack_store(&volume, ripe, now, &mut progress).await?;
+        }
+        Ok(progress)
+    }
+
+    async fn pack_store(
+        &self,
+        volume: &StoreVolume,
+        ripe: Ripe,
+        now: Timestamp,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let mut after = BodyId(0);
+        loop {
+            let (mut waiting, more) = self.waiting(volume, after, ripe.last).await?;
+            let Some(last) = waiting.last() else { return Ok(()) };
+            after = last.body;
+            waiting.sort_unstable();
+            for bodies in into_packs(&waiting) {
+                let octets: u64 = bodies.iter().map(|body| body.stored_octets).sum();
+                if octets < ripe.octets_min && !bodies.iter().any(|body| body.body <= ripe.old) {
+                    continue;
+                }
+                if let Some(summary) = self.write_pack(volume, bodies, now).await? {
+                    progress.packs += 1;
+                    progress.bodies += u64::from(summary.frames);
+                    progress.octets += summary.octets;
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Bodies to sort together, and whether there are more.
+    async fn waiting(
+        &self,
+        volume: &StoreVolume,
+        after: BodyId,
+        last: BodyId,
+    ) -> Result<(Vec<Waiting>, bool)> {
+        let (store, mut after) = (volume.store, after);
+        let (mut waiting, mut octets): (Vec<Waiting>, u64) = (Vec::new(), 0);
+        while waiting.len() < SORTED_MAX && octets < SORTED_OCTETS_MAX {
+            let read = self.bodies.database().read(|conn| Box::pin(pack::waiting(conn, store, after, last)));
+            let page: Vec<Waiting> = read.await?;
+            let Some(end) = page.last() else { return Ok((waiting, false)) };
+            after = end.body;
+            octets += page.iter().map(|body| body.stored_octets).sum::<u64>();
+            waiting.extend(page);
+        }
+        Ok((waiting, true))
+    }
+
+    /// Writes one pack and re-points its bodies. Nothing when none of them was there any more.
+    async fn write_pack(
+        &self,
+        volume: &StoreVolume,
+        bodies: &[Waiting],
+        now: Timestamp,
+    ) -> Result<Option<PackSummary>> {
+        let name = PackName::random();
+        let (node, store) = (self.bodies.node().clone(), volume.store);
+        let intend = self.bodies.database().write(Priority::Background, move |conn| {
+            let node = node.clone();
+            Box::pin(async move { pack::intend(conn, &node, now, &[(name, store)]).await })
+        });
+        intend.await?;
+        self.reach(1).await;
+        let outcome = match self.fill(volume, name, bodies).await {
+            Ok(Some((summary, frames))) => self.publish(volume, summary, frames, now).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        if !matches!(outcome, Ok(Some(_))) {
+            let read = self.bodies.database().read(|conn| Box::pin(pack::is_intended(conn, name)));
+            if read.await? {
+                self.bodies.discard(&Intended { name, store_path: volume.path.clone() }).await?;
+            }
+        }
+        outcome
+    }
+
+    /// Writes the file. Nothing when there was nothing to write.
+    async fn fill(
+        &self,
+        volume: &StoreVolume,
+        name: PackName,
+        bodies: &[Waiting],
+    ) -> Result<Option<(PackSummary, Vec<Framed>)>> {
+        let (folder, store) = (self.bodies.pack_folder(&volume.path), volume.store);
+        let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
+        let mut frames = Vec::with_capacity(bodies.len());
+        for slice in into_slices(bodies) {
+            let ids: Vec<BodyId> = slice.iter().map(|body| body.body).collect();
+            let wanted = ids.clone();
+            let read = self
+                .bodies
+                .database()
+                .read(|conn| Box::pin(async move { pack::waiting_bytes(conn, &wanted).await }));
+            let mut bytes: HashMap<BodyId, Packed> = read.await?.into_iter().collect();
+            let ordered: Vec<_> = ids.into_iter().filter_map(|id| bytes.remove_entry(&id)).collect();
+            let (codec, level) = (self.bodies.codec().clone(), volume.compression_level);
+            let append = move || {
+                let appended = append_all(&mut writer, &codec, level, &ordered)?;
+                Ok((writer, appended))
+            };
+            let (written, appended) = blocking(append).await?;
+            writer = written;
+            frames.extend(appended);
+            self.reach(2).await;
+        }
+        if frames.is_empty() {
+            return Ok(None);
+        }
+        let summary = blocking(move || writer.finish()).await?;
+        self.reach(3).await;
+        Ok(Some((summary, frames)))
+    }
+
+    async fn publish(
+        &self,
+        volume: &StoreVolume,
+        summary: PackSummary,
+        frames: Vec<Framed>,
+        now: Timestamp,
+    ) -> Result<PackSummary> {
+        let (name, octets, store) = (summary.name, summary.octets, volume.store);
+        let all = Arc::new(frames);
+        let frames = Arc::clone(&all);
+        let write = self.bodies.database().write(Priority::Background, move |conn| {
+            let frames = Arc::clone(&frames);
+            Box::pin(async move {
+                let pack = pack::publish(conn, name, store, octets, &frames, now).await?;
+                pack::repoint(conn, pack, frames.chunks(SLICE_ROWS_MAX).next().unwrap_or_default()).await?;
+                Ok::<PackId, StorageError>(pack)
+            })
+        });
+        let pack = write.await?;
+        self.reach(4).await;
+        for slice in all.chunks(SLICE_ROWS_MAX).skip(1) {
+            let slice = slice.to_vec();
+            let write = self.bodies.database().write(Priority::Background, move |conn| {
+                let slice = slice.clone();
+                Box::pin(async move { pack::repoint(conn, pack, &slice).await })
+            });
+            match write.await {
+                Ok(()) => {}
+                // All bodies that it held were deleted, and it was dropped: the rest stays fresh.
+                Err(StorageError::Gone(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(summary)
+    }
+
+    /// Drops packs without living bodies, and removes the files of those whose grace is over.
+    ///
+    /// # Errors
+    /// `Io` or `Database`; what remains is removed later.
+    pub async fn remove_dead(&self, now: Timestamp) -> Result<u64> {
+        let database = self.bodies.database();
+        database.write(Priority::Background, move |conn| Box::pin(pack::drop_dead(conn, now))).await?;
+        let before = now.minus(self.settings.grace);
+        let mut removed = 0;
+        loop {
+            let packs: Vec<(PackId, Intended)> =
+                database.read(|conn| Box::pin(pack::dropped(conn, before))).await?;
+            if packs.is_empty() {
+                return Ok(removed);
+            }
+            for (pack, file) in packs {
+                self.bodies.remove(&file).await?;
+                self.reach(5).await;
+                let delete = database
+                    .write(Priority::Background, move |conn| Box::pin(pack::delete_dropped(conn, pack)));
+                delete.await?;
+                removed += 1;
+            }
+        }
+    }
+
+    /// Shrinks the database file where packing left much of it free.
+    async fn give_back_pages(&self) -> Result<()> {
+        let database = self.bodies.database();
+        while database.write(Priority::Background, |conn| Box::pin(pack::give_back_pages(conn))).await? {}
+        Ok(())
+    }
+
+    /// A point where a crash is tried out.
+    #[cfg(test)]
+    async fn reach(&self, point: u8) {
+        if let Some(fault) = &self.fault {
+            fault.reach(point).await;
+        }
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unused_async, reason = "only tests crash here")]
+    async fn reach(&self, _point: u8) {}
+}
+
+/// Cuts a sorted list where a pack is full.
+fn into_packs(bodies: &[Waiting]) -> Vec<&[Waiting]> {
+    cut(bodies, TARGET_OCTETS, usize::MAX)
+}
+
+/// Cuts a list into what is read from the database at once.
+fn into_slices(bodies: &[Waiting]) -> Vec<&[Waiting]> {
+    cut(bodies, SLICE_OCTETS_MAX, SLICE_ROWS_MAX)
+}
+
+/// Cuts a list behind each body that makes a part reach `octets` or `rows`.
+fn cut(bodies: &[Waiting], octets: u64, rows: usize) -> Vec<&[Waiting]> {
+    let (mut sum, mut count) = (0, 0);
+    let mut parts: Vec<&[Waiting]> = Vec::new();
+    let mut rest = bodies;
+    for body in bodies {
+        sum += body.stored_octets;
+        count += 1;
+        if sum >= octets || count >= rows {
+            let (part, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            parts.push(part);
+            rest = after;
+            (sum, count) = (0, 0);
+        }
+    }
+    if !rest.is_empty() {
+        parts.push(rest);
+    }
+    parts
+}
+
+/// Appends bodies, each read back from what the database has. One that is damaged stays there and is reported.
+fn append_all(
+    writer: &mut PackWriter,
+    codec: &Codec,
+    level: i32,
+    bodies: &[(BodyId, Packed)],
+) -> Result<Vec<Framed>> {
+    let slower = (level > LEVEL_DEFAULT).then(|| Codec::new(level));
+    let mut frames = Vec::with_capacity(bodies.len());
+    for (body, packed) in bodies {
+        let original = match unpack(codec, packed) {
+            Ok(original) => original,
+            Err(StorageError::Corrupt(what)) => {
+                tracing::error!(%body, what, "a body in the database is damaged and is not packed");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut compressed = Compressed {
+            codec: CodecKind::from_number(packed.codec).unwrap_or(CodecKind::Raw),
+            dictionary_id: packed.dictionary_id,
+            data: packed.data.to_vec(),
+        };
+        if let Some(better) = slower.as_ref().map(|codec| codec.compress(&original))
+            && better.data.len() < compressed.data.len()
+        {
+            compressed = better;
+        }
+        let header = FrameHeader::new(*body, &original, &compressed)?;
+        let location = writer.append(&header, &compressed.data)?;
+        frames.push(Framed { body: *body, offset: location.offset, stored_octets: header.stored_len });
+    }
+    Ok(frames)
+}
