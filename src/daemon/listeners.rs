@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 use super::{DaemonError, Rooms};
 use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
+use crate::mta;
+use crate::service::delivery::Delivery;
 use crate::smtp;
 use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 
@@ -20,15 +22,17 @@ use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 enum Protocol {
     Lmtp,
     Smtp,
+    Socketmap,
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Lmtp, Self::Smtp];
+    const ALL: [Self; 3] = [Self::Lmtp, Self::Smtp, Self::Socketmap];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Lmtp => "lmtp",
             Self::Smtp => "smtp",
+            Self::Socketmap => "socketmap",
         }
     }
 
@@ -36,6 +40,7 @@ impl Protocol {
         match self {
             Self::Lmtp => &config.listen.lmtp,
             Self::Smtp => &config.listen.smtp,
+            Self::Socketmap => &config.listen.socketmap,
         }
     }
 
@@ -43,6 +48,7 @@ impl Protocol {
     const fn busy_reply(self) -> &'static [u8] {
         match self {
             Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
+            Self::Socketmap => b"",
         }
     }
 }
@@ -119,7 +125,8 @@ impl Door {
 
 /// What the sessions of each protocol share.
 struct Servers {
-    smtp: Arc<smtp::Server<crate::service::delivery::Delivery>>,
+    smtp: Arc<smtp::Server<Delivery>>,
+    delivery: Arc<Delivery>,
 }
 
 impl Servers {
@@ -132,7 +139,7 @@ impl Servers {
         };
         let name = config.server.name.clone();
         let smtp = smtp::Server::new(rooms.delivery.clone(), name, Some(rooms.tls.clone()), limits);
-        Self { smtp }
+        Self { smtp, delivery: Arc::new(rooms.delivery.clone()) }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -143,6 +150,12 @@ impl Servers {
                 let server = Arc::clone(&self.smtp);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
                     smtp::session(Arc::clone(&server), dialect, connection, shutdown)
+                }));
+            }
+            Protocol::Socketmap => {
+                let directory = Arc::clone(&self.delivery);
+                tasks.spawn(door.serve(None, move |connection, shutdown| {
+                    mta::socketmap::session(Arc::clone(&directory), connection, shutdown)
                 }));
             }
         }

@@ -204,6 +204,34 @@ impl Delivery {
         result
     }
 
+    /// What [`Self::recipient`] would answer for a message of unknown size now, for an MTA in front that asks ahead;
+    /// leaves no trace.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn recipient_state(&self, address: &str) -> Result<(), DeliveryRefusal> {
+        match self.inner.routes.resolve(address).await {
+            Ok(route) => self.admit(&route, 0).await,
+            Err(RouteError::Refused(_, refusal)) => Err(refusal),
+            Err(RouteError::Storage(error)) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The logins that may send with `address`: the mailbox that it names, with or without detail or through an
+    /// alias domain, or the mailboxes behind the alias that it is. A catch-all gives nobody this right.
+    ///
+    /// # Errors
+    /// [`DeliveryRefusal::Unavailable`] when the database cannot be asked.
+    pub async fn sender_logins(&self, address: &str) -> Result<Vec<Address>, DeliveryRefusal> {
+        match self.inner.routes.resolve(address).await {
+            Ok(route) if route.is_own => {
+                Ok(route.recipient.targets.iter().map(|target| target.address.clone()).collect())
+            }
+            Ok(_) | Err(RouteError::Refused(..)) => Ok(Vec::new()),
+            Err(RouteError::Storage(error)) => Err(unavailable(&error)),
+        }
+    }
+
     /// State and room, asked anew each time: they change while a route stays the same. An alias takes a message
     /// when one of its mailboxes does.
     async fn admit(&self, route: &Route, octets: u64) -> Result<(), DeliveryRefusal> {
