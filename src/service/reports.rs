@@ -117,7 +117,8 @@ impl Operate for QuotaReportRun {
     const PATH: &'static str = "/v1/reports/quota";
     const PERMISSION: Permission = Permission::ReportRead;
     const MUTATES: bool = false;
-    const SUMMARY: &'static str = "Use and limits of the mailboxes of a domain, or of a customer and all below it";
+    const SUMMARY: &'static str =
+        "Use and limits of the mailboxes of a domain, or of a customer and all below it";
     type Request = QuotaReportRequest;
     type Response = QuotaReport;
     type Target = Subject;
@@ -128,7 +129,9 @@ impl Operate for QuotaReportRun {
                 field: "domain",
                 message: "give a domain or a customer, not both".to_owned(),
             }),
-            (None, customer) => Ok(Subject::Place(Place::find(tx, customer.as_deref(), Permission::ReportRead)?)),
+            (None, customer) => {
+                Ok(Subject::Place(Place::find(tx, customer.as_deref(), Permission::ReportRead)?))
+            }
             (Some(text), None) => {
                 let name = domain_name("domain", text)?;
                 let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
@@ -146,7 +149,9 @@ impl Operate for QuotaReportRun {
         let after: Option<(String, String)> = cursors.read(request.cursor.as_deref())?;
         let coverage = match &target {
             Subject::Place(place) => Coverage { customers: place.customer_ids(tx), domain: None },
-            Subject::Domain { id, customer, .. } => Coverage { customers: vec![customer.0], domain: Some(*id) },
+            Subject::Domain { id, customer, .. } => {
+                Coverage { customers: vec![customer.0], domain: Some(*id) }
+            }
         };
         let (domains, total) = match after {
             Some(_) => (None, None),
@@ -161,7 +166,12 @@ impl Operate for QuotaReportRun {
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let last = rows.last().filter(|_| more).map(|row| (row.domain.clone(), row.local.clone()));
         let next = last.map(|position| cursors.make(&position)).transpose()?;
-        Ok(QuotaReport { items: rows.into_iter().map(|row| mailbox_line(tx, row)).collect(), domains, total, next })
+        Ok(QuotaReport {
+            items: rows.into_iter().map(|row| mailbox_line(tx, row)).collect(),
+            domains,
+            total,
+            next,
+        })
     }
 }
 

@@ -22,7 +22,12 @@ const fn declare<O: Operate>() -> Operation {
     }
 }
 
-static OPERATIONS: &[Operation] = &[declare::<identity::WhoAmI>(), declare::<AuditSearch>(), declare::<QuotaReportRun>(), declare::<TraceFind>()];
+static OPERATIONS: &[Operation] = &[
+    declare::<identity::WhoAmI>(),
+    declare::<AuditSearch>(),
+    declare::<QuotaReportRun>(),
+    declare::<TraceFind>(),
+];
 
 /// All operations.
 pub fn operations() -> &'static [Operation] {
