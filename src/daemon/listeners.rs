@@ -14,6 +14,7 @@ use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
 use crate::mta;
 use crate::service::delivery::Delivery;
+use crate::service::login::Login;
 use crate::smtp;
 use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 
@@ -23,16 +24,18 @@ enum Protocol {
     Lmtp,
     Smtp,
     Socketmap,
+    Sasl,
 }
 
 impl Protocol {
-    const ALL: [Self; 3] = [Self::Lmtp, Self::Smtp, Self::Socketmap];
+    const ALL: [Self; 4] = [Self::Lmtp, Self::Smtp, Self::Socketmap, Self::Sasl];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Lmtp => "lmtp",
             Self::Smtp => "smtp",
             Self::Socketmap => "socketmap",
+            Self::Sasl => "sasl",
         }
     }
 
@@ -41,6 +44,7 @@ impl Protocol {
             Self::Lmtp => &config.listen.lmtp,
             Self::Smtp => &config.listen.smtp,
             Self::Socketmap => &config.listen.socketmap,
+            Self::Sasl => &config.listen.sasl,
         }
     }
 
@@ -48,7 +52,7 @@ impl Protocol {
     const fn busy_reply(self) -> &'static [u8] {
         match self {
             Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
-            Self::Socketmap => b"",
+            Self::Socketmap | Self::Sasl => b"",
         }
     }
 }
@@ -127,6 +131,7 @@ impl Door {
 struct Servers {
     smtp: Arc<smtp::Server<Delivery>>,
     delivery: Arc<Delivery>,
+    login: Arc<Login>,
 }
 
 impl Servers {
@@ -139,7 +144,8 @@ impl Servers {
         };
         let name = config.server.name.clone();
         let smtp = smtp::Server::new(rooms.delivery.clone(), name, Some(rooms.tls.clone()), limits);
-        Self { smtp, delivery: Arc::new(rooms.delivery.clone()) }
+        let (delivery, login) = (Arc::new(rooms.delivery.clone()), Arc::new(rooms.login.clone()));
+        Self { smtp, delivery, login }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -156,6 +162,12 @@ impl Servers {
                 let directory = Arc::clone(&self.delivery);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
                     mta::socketmap::session(Arc::clone(&directory), connection, shutdown)
+                }));
+            }
+            Protocol::Sasl => {
+                let login = Arc::clone(&self.login);
+                tasks.spawn(door.serve(None, move |connection, shutdown| {
+                    mta::sasl::session(Arc::clone(&login), connection, shutdown)
                 }));
             }
         }

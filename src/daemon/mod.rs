@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ use crate::base::telemetry::{self, LogHandle, metrics::Metrics};
 use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
+use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::registry::{Management, ManagementOptions};
 use crate::storage::StorageError;
@@ -71,11 +73,15 @@ pub enum DaemonError {
     Service(#[from] ServiceError),
 }
 
+/// How often certificate files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A running daemon's rooms.
 struct Rooms {
     database: Database,
     management: Management,
     delivery: Delivery,
+    login: Login,
     metrics: Metrics,
     tls: Tls,
 }
@@ -108,6 +114,7 @@ where
     let listeners = Listeners::bind(&config).await?;
     listeners.publish(&config.data.dir)?;
     let mut tasks = listeners.serve(&config, &rooms, &shutdown);
+    background(&rooms, &shutdown, &mut tasks);
     let outcome = started(Arc::clone(&rooms)).await;
     if outcome.is_ok() {
         eprintln!("ready");
@@ -119,8 +126,9 @@ where
     tracing::info!("stopping: running commands are finished first");
     end(&stop, &mut tasks, Duration::from_secs(u64::from(config.limits.drain_timeout_secs))).await;
     if let Ok(rooms) = Arc::try_unwrap(rooms).map_err(|_| tracing::debug!("a room outlived its sessions")) {
-        let Rooms { database, management, delivery, .. } = rooms;
-        drop((management, delivery));
+        let Rooms { database, management, delivery, login, .. } = rooms;
+        login.flush().await;
+        drop((management, delivery, login));
         database.close().await;
     }
     drop(lock);
@@ -162,8 +170,34 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         host_name: config.server.name.clone(),
         message_octets_max: config.limits.message_octets_max,
     };
+    let login = Login::new(database.clone(), clock.clone());
     let delivery = Delivery::new(database.clone(), clock, intake, metrics.clone(), settings);
-    Ok(Rooms { database, management, delivery, metrics, tls })
+    Ok(Rooms { database, management, delivery, login, metrics, tls })
+}
+
+/// What runs beside the listeners until the daemon stops.
+fn background(rooms: &Rooms, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
+    let until = |shutdown: Shutdown, work: BoxFuture<'static, ()>| async move {
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = work => {}
+        }
+    };
+    let (login, tls) = (rooms.login.clone(), rooms.tls.clone());
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { login.run().await })));
+    tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
+}
+
+/// Takes new certificates when their files change.
+async fn certificates(tls: Tls) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_INTERVAL).await;
+        match tls.reload() {
+            Ok(true) => tracing::info!("certificates have changed and were read again"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the certificates in force stay"),
+        }
+    }
 }
 
 fn store_setup(store: &crate::base::config::Store) -> StoreSetup {
