@@ -314,8 +314,9 @@ impl Delivery {
             return Ok(plan.answers(recipients, &[]));
         }
         let at = self.inner.clock.now();
+        let mailboxes: Vec<_> = plan.targets.iter().map(|(target, _)| target.mailbox).collect();
         let prepared: Prepared =
-            self.inner.intake.prepare(message).await.map_err(|error| unavailable(&error))?;
+            self.inner.intake.prepare(message, &mailboxes, at).await.map_err(|error| unavailable(&error))?;
         let received =
             trace_lines::received(transmission, &self.inner.settings.host_name, at, plan.single_recipient());
         let targets = plan.targets.iter().map(|(target, recipient)| {
@@ -329,7 +330,7 @@ impl Delivery {
         let deliver = Deliver {
             at,
             octets,
-            body: prepared.body,
+            body: prepared.body.clone(),
             summary: prepared.summary,
             targets: targets.collect(),
             all_or_nothing: atomicity == Atomicity::AllOrNothing,
@@ -340,7 +341,9 @@ impl Delivery {
                 queue_id: transmission.id.clone(),
             },
         };
-        let outcomes = self.inner.database.deliver(deliver).await.map_err(|error| unavailable(&error))?;
+        let outcomes = self.inner.database.deliver(deliver).await;
+        self.inner.intake.settle(&prepared.body).await;
+        let outcomes = outcomes.map_err(|error| unavailable(&error))?;
         let outcomes: Vec<_> = outcomes.into_iter().map(|outcome| outcome.map_err(refusal_of)).collect();
         let answers = plan.answers(recipients, &outcomes);
         if atomicity == Atomicity::AllOrNothing && answers.iter().any(Result::is_err) {
