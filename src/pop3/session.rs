@@ -62,7 +62,7 @@ pub async fn session<M: Maildrops>(server: Arc<Server<M>>, connection: Connectio
         wire.say(line);
         let _ = wire.flush(server.limits.idle_timeout).await;
     }
-    let _ = timeout(Duration::from_secs(5), wire.connection.shutdown()).await;
+    wire.connection.close().await;
 }
 
 /// The connection with what is about to be sent.

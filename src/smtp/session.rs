@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -101,7 +100,7 @@ pub async fn session<D: Deliver>(
         session.say(reply);
         let _ = session.flush().await;
     }
-    let _ = timeout(Duration::from_secs(5), session.connection.shutdown()).await;
+    session.connection.close().await;
 }
 
 impl<D: Deliver> Session<D> {
@@ -305,6 +304,7 @@ impl<D: Deliver> Session<D> {
         self.say(Reply::START_DATA);
         self.flush().await?;
         let mut collector = self.collector();
+        collector.expect(self.transaction.as_ref().map_or(0, |it| it.octets_declared));
         let mut decoder = DotDecoder::new();
         let deadline = Instant::now() + self.server.limits.message_timeout;
         loop {
