@@ -23,6 +23,8 @@ mod imap_clients;
 mod metadata;
 #[path = "blackbox/packs.rs"]
 mod packs;
+#[path = "blackbox/operation.rs"]
+mod operation;
 #[path = "blackbox/pop3_clients.rs"]
 mod pop3_clients;
 #[path = "blackbox/postfix.rs"]

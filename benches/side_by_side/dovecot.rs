@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::host::Host;
-use crate::support::daemon::PASSWORD;
 use crate::support::imap::Imap;
 use crate::support::programs::{is_root, need, run, wait, write};
 use crate::support::{PATIENCE, wait_for};
+
+/// The arguments of a static passdb are split at spaces.
+const PASSWORD: &str = "dovecot";
 
 /// How it stores mail.
 #[derive(Clone, Copy)]
@@ -86,6 +88,10 @@ impl Host for Dovecot {
 
     fn files(&self) -> PathBuf {
         self.dir.path().join("mail")
+    }
+
+    fn password(&self) -> &str {
+        PASSWORD
     }
 }
 

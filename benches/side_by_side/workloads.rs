@@ -1,7 +1,6 @@
 //! The workloads. Each gives one or more figures for one server; the caller alternates the servers.
 
 use std::io;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -92,38 +91,36 @@ fn deliver_8_kb(host: &dyn Host, connections: usize) -> Vec<Figure> {
     let name = format!("LMTP delivery, 8 KB, {connections} connections");
     let messages: Vec<Vec<u8>> = (0..64).map(|seed| message(8_192, seed)).collect();
     let sessions: Vec<Smtp> = (0..connections).map(|_| lmtp(host)).collect();
-    let delivered = AtomicUsize::new(0);
-    let barrier = Barrier::new(connections + 1);
-    let mut elapsed = 0.0;
-    let mut cpu = None;
-    std::thread::scope(|scope| {
-        for (number, mut session) in sessions.into_iter().enumerate() {
-            let (delivered, barrier, messages) = (&delivered, &barrier, &messages);
-            scope.spawn(move || {
-                barrier.wait();
-                let start = Instant::now();
-                let mut turn = number;
-                while start.elapsed() < DELIVERY_TIME {
-                    let recipient = user(turn);
-                    let replies = session.deliver("load@example.test", &[&recipient], &messages[turn % 64]);
-                    let replies = replies.expect("LMTP");
-                    assert!(replies[0].is_ok(), "{replies:?}");
-                    delivered.fetch_add(1, Ordering::Relaxed);
-                    turn += 7;
-                }
-                barrier.wait();
-            });
-        }
-        cpu = Some(Cpu::start(host));
-        barrier.wait();
-        let start = Instant::now();
-        barrier.wait();
-        elapsed = start.elapsed().as_secs_f64();
+    let cpu = Cpu::start(host);
+    let start = Instant::now();
+    let count: usize = std::thread::scope(|scope| {
+        let workers: Vec<_> = sessions
+            .into_iter()
+            .enumerate()
+            .map(|(number, session)| {
+                let messages = &messages;
+                scope.spawn(move || deliver_until(session, number, messages, start + DELIVERY_TIME))
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().expect("worker")).sum()
     });
-    let count = delivered.into_inner();
+    let elapsed = start.elapsed().as_secs_f64();
     let mut figures = vec![Figure::new(&name, "messages/s", Better::Higher, count as f64 / elapsed)];
-    figures.extend(cpu.map(|cpu| cpu.per(host, &name, "message", count)).unwrap_or_default());
+    figures.extend(cpu.per(host, &name, "message", count));
     figures
+}
+
+/// Delivers one message after the other, each to another mailbox; gives how many.
+fn deliver_until(mut session: Smtp, number: usize, messages: &[Vec<u8>], deadline: Instant) -> usize {
+    let mut delivered = 0;
+    while Instant::now() < deadline {
+        let turn = number + 7 * delivered;
+        let message = &messages[turn % messages.len()];
+        let replies = session.deliver("load@example.test", &[&user(turn)], message).expect("LMTP");
+        assert!(replies[0].is_ok(), "{replies:?}");
+        delivered += 1;
+    }
+    delivered
 }
 
 fn deliver_corpus(host: &dyn Host) -> Vec<Figure> {
