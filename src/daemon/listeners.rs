@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::{DaemonError, Rooms};
 use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
+use crate::base::telemetry::metrics::{Metrics, Protocol as Label};
 use crate::mta;
 use crate::service::delivery::Delivery;
 use crate::service::login::Login;
@@ -52,7 +53,18 @@ impl Protocol {
     const fn busy_reply(self) -> &'static [u8] {
         match self {
             Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
+            // These two have no words for it; their client sees the connection close and tries again.
             Self::Socketmap | Self::Sasl => b"",
+        }
+    }
+
+    /// Under which label its sessions are counted.
+    const fn label(self) -> Label {
+        match self {
+            Self::Lmtp => Label::Lmtp,
+            Self::Smtp => Label::Smtp,
+            Self::Socketmap => Label::Socketmap,
+            Self::Sasl => Label::Sasl,
         }
     }
 }
@@ -102,7 +114,9 @@ impl Listeners {
             let gate = gates.entry(protocol).or_insert_with(|| {
                 Gate::new(limits, config.listen.proxy_networks.clone(), protocol.busy_reply())
             });
-            let door = Door { listener, gate: Arc::clone(gate), shutdown: shutdown.clone(), drain };
+            let (shutdown, metrics) = (shutdown.clone(), rooms.metrics.clone());
+            let gate = Arc::clone(gate);
+            let door = Door { listener, gate, shutdown, drain, metrics, label: protocol.label() };
             servers.open(protocol, door, &mut tasks);
         }
         tasks
@@ -115,6 +129,8 @@ struct Door {
     gate: Arc<Gate>,
     shutdown: Shutdown,
     drain: Duration,
+    metrics: Metrics,
+    label: Label,
 }
 
 impl Door {
@@ -123,7 +139,15 @@ impl Door {
         F: Fn(crate::wire::stream::Connection, Shutdown) -> S + Clone + Send + Sync + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
-        serve(self.listener, self.gate, implicit_tls, self.shutdown, self.drain, session).await;
+        let (metrics, label) = (self.metrics, self.label);
+        let counted = move |connection, shutdown| {
+            let (open, session) = (metrics.session(label), session(connection, shutdown));
+            async move {
+                session.await;
+                drop(open);
+            }
+        };
+        serve(self.listener, self.gate, implicit_tls, self.shutdown, self.drain, counted).await;
     }
 }
 
