@@ -131,21 +131,15 @@ async fn smtp(fake: &Fake, input: impl AsRef<[u8]>) -> Vec<String> {
     talk_with(Dialect::Smtp, fake, limits(), input).await
 }
 
-/// The first characters of each reply: code and enhanced code.
+/// Code and enhanced code of each reply.
 fn codes(lines: &[String]) -> Vec<&str> {
-    lines
-        .iter()
-        .map(|line| {
-            let mut words = line.splitn(3, ' ');
-            let first = words.next().unwrap_or("");
-            match words.next() {
-                Some(second) if second.contains('.') && second.len() <= 6 => {
-                    &line[..first.len() + 1 + second.len()]
-                }
-                _ => first,
-            }
-        })
-        .collect()
+    let codes = |line: &'_ String| {
+        let mut spaces = line.match_indices(' ').map(|(at, _)| at);
+        let (code, enhanced) = (spaces.next().unwrap_or(line.len()), spaces.next().unwrap_or(line.len()));
+        let is_enhanced = line.get(code + 1..enhanced).is_some_and(|text| text.split('.').count() == 3);
+        if is_enhanced && enhanced - code <= 7 { enhanced } else { code }
+    };
+    lines.iter().filter_map(|line| line.get(..codes(line))).collect()
 }
 
 #[tokio::test]
