@@ -1,1 +1,18 @@
-fn main() {}
+//! The command line: parse, dispatch, exit code.
+
+use std::process::ExitCode;
+
+use posthouse::cli::{self, Start};
+use posthouse::daemon;
+
+fn main() -> ExitCode {
+    let outcome = match cli::start(std::env::args_os()) {
+        Start::Done(code) => return code,
+        Start::Serve { config, file } => daemon::serve(*config, file),
+        Start::Quickstart { dir, demo } => daemon::quickstart(&dir, demo),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::fail(&error),
+    }
+}

@@ -111,7 +111,7 @@ fn describe(operation: &Operation, schemas: &mut Map<String, Value>) -> Value {
         parameters.push(parameter("If-Match", "header", false, json!({ "type": "string" })));
     }
     if operation.method == Method::Post {
-        let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255 });
+        let schema = json!({ "type": "string", "minLength": 1, "maxLength": 200 });
         parameters.push(parameter("Idempotency-Key", "header", false, schema));
     }
     let mut described = json!({

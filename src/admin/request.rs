@@ -12,7 +12,7 @@ use super::{BODY_OCTETS_MAX, JSON_DEPTH_MAX};
 use crate::service::registry::{Operation, RunOptions};
 
 /// Longest Idempotency-Key, in octets.
-const IDEMPOTENCY_KEY_OCTETS_MAX: usize = 255;
+const IDEMPOTENCY_KEY_OCTETS_MAX: usize = 200;
 
 /// What a request asks for.
 pub(super) struct Asked {
@@ -81,7 +81,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     match value.to_str() {
         Ok(key) if !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_OCTETS_MAX => Ok(Some(key.to_owned())),
-        _ => Err(Problem::malformed("Idempotency-Key: expected 1 to 255 visible ASCII characters")),
+        _ => Err(Problem::malformed("Idempotency-Key: expected 1 to 200 visible ASCII characters")),
     }
 }
 

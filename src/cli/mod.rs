@@ -1,1 +1,253 @@
-//! The command line: a client of the admin socket.
+//! The command line: a client of the admin socket. Of the rooms it knows `base` and the declarations of
+//! [`crate::service::registry`] alone; what a command may do is decided by the daemon.
+
+mod administrator;
+mod alias;
+mod client;
+mod customer;
+mod domain;
+mod failure;
+mod limit;
+mod mailbox;
+mod manual;
+mod output;
+mod plan;
+mod prompt;
+mod report;
+mod server;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::base::config::{self, Config};
+use client::Client;
+use failure::{Exit, Failure};
+use output::Output;
+
+/// A multi-tenant mail hosting server: LMTP and SMTP in, IMAP and POP3 out, each customer's administrators manage
+/// their part of the hierarchy and nothing else.
+#[derive(Parser, Debug)]
+#[command(name = "posthouse", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 other failure, 2 usage, 3 not found, 4 forbidden, 5 conflict, \
+    6 over quota or limit, 7 daemon unavailable, 8 partly done.\n\
+    Secrets come from standard input, a file or a prompt, never from an argument.")]
+struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How the daemon is reached and how results are shown.
+#[derive(Args, Debug)]
+struct Connection {
+    /// The daemon's admin socket [default: posthouse-data/admin.sock, then /run/posthouse/admin.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "POSTHOUSE_SOCKET", hide_env_values = true, help_heading = "Connection")]
+    socket: Option<PathBuf>,
+    /// Act as the owner of the token in this file instead of as this user
+    #[arg(long, global = true, value_name = "FILE", env = "POSTHOUSE_TOKEN_FILE", hide_env_values = true, help_heading = "Connection")]
+    token_file: Option<PathBuf>,
+    /// Print JSON: one document, or one object per line for lists
+    #[arg(long, global = true, help_heading = "Connection")]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Set up a self-contained instance in a directory, and serve it; again: just serve it
+    Quickstart {
+        /// The directory
+        #[arg(long, value_name = "DIR", default_value = "posthouse-data")]
+        dir: PathBuf,
+        /// With a small hierarchy, mailboxes and sample mail
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Run the daemon in the foreground
+    Serve {
+        /// The configuration file; without one, every key has its default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check a configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Customers: the nodes of the hierarchy
+    #[command(subcommand)]
+    Customer(customer::Command),
+    /// Domains and alias domains
+    #[command(subcommand)]
+    Domain(domain::Command),
+    /// Mailboxes
+    #[command(subcommand)]
+    Mailbox(mailbox::Command),
+    /// Aliases: addresses that lead to others
+    #[command(subcommand)]
+    Alias(alias::Command),
+    /// Administrators, their grants and tokens
+    #[command(subcommand)]
+    Admin(administrator::Command),
+    /// Who you are to the daemon, and what you may do where
+    Whoami,
+    /// Reports
+    #[command(subcommand)]
+    Report(report::Command),
+    /// The audit trail
+    #[command(subcommand)]
+    Audit(report::AuditCommand),
+    /// Where is my mail: each delivery's time, source, size, answer, folder or reason
+    Trace(report::Trace),
+    /// Mail sessions that are open now
+    #[command(subcommand)]
+    Session(server::SessionCommand),
+    /// Mail stores
+    #[command(subcommand)]
+    Store(server::StoreCommand),
+    /// Quota accounting
+    #[command(subcommand)]
+    Quota(server::QuotaCommand),
+    /// Take a consistent copy of everything while the daemon serves
+    Backup(server::Backup),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: manual::Shell,
+    },
+    /// Print the manual page, or write one for every command into a directory
+    Man {
+        /// Write posthouse.1, posthouse-customer.1 … there
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigCommand {
+    /// Report every mistake in the file at once, with line numbers
+    Check {
+        /// The file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+/// What is left to do for who sees all rooms.
+#[derive(Debug)]
+pub enum Start {
+    /// Nothing: the command has been carried out.
+    Done(ExitCode),
+    /// Run the daemon.
+    Serve {
+        /// Its configuration.
+        config: Box<Config>,
+        /// The file that it was read from.
+        file: Option<PathBuf>,
+    },
+    /// Set up an instance and run it.
+    Quickstart {
+        /// Where.
+        dir: PathBuf,
+        /// Whether it gets customers, mailboxes and mail to look at.
+        demo: bool,
+    },
+}
+
+/// Understands the command line and carries out what a client can.
+pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; what cannot be printed has no reader.
+            let _ = error.print();
+            return Start::Done(if error.use_stderr() { exit(Exit::Usage) } else { ExitCode::SUCCESS });
+        }
+    };
+    match carry_out(arguments) {
+        Ok(start) => start,
+        Err(failure) => {
+            eprintln!("{failure}");
+            Start::Done(exit(failure.exit))
+        }
+    }
+}
+
+/// Tells why the daemon ended, and gives the exit code.
+pub fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("posthouse: {error}");
+    exit(Exit::Other)
+}
+
+fn exit(code: Exit) -> ExitCode {
+    ExitCode::from(code as u8)
+}
+
+fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
+    let Connection { socket, token_file, json } = arguments.connection;
+    let plan = match arguments.command {
+        Command::Quickstart { dir, demo } => return Ok(Start::Quickstart { dir, demo }),
+        Command::Serve { config: file } => {
+            let config = file.as_deref().map_or_else(|| Ok(Config::default()), load)?;
+            return Ok(Start::Serve { config: Box::new(config), file });
+        }
+        Command::Config(ConfigCommand::Check { config }) => {
+            load(&config)?;
+            eprintln!("{}: no mistakes", config.display());
+            return Ok(Start::Done(ExitCode::SUCCESS));
+        }
+        Command::Completions { shell } => {
+            manual::completions(shell, Arguments::command())?;
+            return Ok(Start::Done(ExitCode::SUCCESS));
+        }
+        Command::Man { dir } => {
+            manual::pages(dir.as_deref(), Arguments::command())?;
+            return Ok(Start::Done(ExitCode::SUCCESS));
+        }
+        command => plan(command)?,
+    };
+    let client = Client::new(socket, token_file.as_deref())?;
+    let code = plan.carry_out(&client, &Output::new(json))?;
+    Ok(Start::Done(code))
+}
+
+/// What a command asks of the daemon.
+fn plan(command: Command) -> Result<plan::Plan, Failure> {
+    match command {
+        Command::Customer(command) => command.plan(),
+        Command::Domain(command) => Ok(command.plan()),
+        Command::Mailbox(command) => command.plan(),
+        Command::Alias(command) => Ok(command.plan()),
+        Command::Admin(command) => command.plan(),
+        Command::Whoami => Ok(server::whoami()),
+        Command::Report(command) => Ok(command.plan()),
+        Command::Audit(command) => Ok(command.plan()),
+        Command::Trace(command) => Ok(command.plan()),
+        Command::Session(command) => Ok(command.plan()),
+        Command::Store(command) => Ok(command.plan()),
+        Command::Quota(command) => Ok(command.plan()),
+        Command::Backup(command) => command.plan(),
+        Command::Quickstart { .. }
+        | Command::Serve { .. }
+        | Command::Config(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => Err(Failure::usage("this command asks nothing of the daemon")),
+    }
+}
+
+fn load(path: &std::path::Path) -> Result<Config, Failure> {
+    config::load(path).map_err(|error| {
+        let failure = Failure::usage(error.to_string());
+        match error {
+            config::ConfigError::Mistakes { mistakes, .. } => {
+                let things = if mistakes.len() == 1 { "mistake" } else { "mistakes" };
+                failure.hint(format!("{} {things}; config/example.toml shows every key", mistakes.len()))
+            }
+            config::ConfigError::File { .. } => failure.hint("name a file that can be read with --config FILE"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

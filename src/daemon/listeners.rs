@@ -12,10 +12,6 @@ use tokio::task::JoinSet;
 use super::{DaemonError, Rooms};
 use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
-use crate::base::telemetry::metrics::{Metrics, Protocol as Label};
-use crate::mta;
-use crate::service::delivery::Delivery;
-use crate::service::login::Login;
 use crate::smtp;
 use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 
@@ -24,19 +20,15 @@ use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 enum Protocol {
     Lmtp,
     Smtp,
-    Socketmap,
-    Sasl,
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [Self::Lmtp, Self::Smtp, Self::Socketmap, Self::Sasl];
+    const ALL: [Self; 2] = [Self::Lmtp, Self::Smtp];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Lmtp => "lmtp",
             Self::Smtp => "smtp",
-            Self::Socketmap => "socketmap",
-            Self::Sasl => "sasl",
         }
     }
 
@@ -44,8 +36,6 @@ impl Protocol {
         match self {
             Self::Lmtp => &config.listen.lmtp,
             Self::Smtp => &config.listen.smtp,
-            Self::Socketmap => &config.listen.socketmap,
-            Self::Sasl => &config.listen.sasl,
         }
     }
 
@@ -53,18 +43,6 @@ impl Protocol {
     const fn busy_reply(self) -> &'static [u8] {
         match self {
             Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
-            // These two have no words for it; their client sees the connection close and tries again.
-            Self::Socketmap | Self::Sasl => b"",
-        }
-    }
-
-    /// Under which label its sessions are counted.
-    const fn label(self) -> Label {
-        match self {
-            Self::Lmtp => Label::Lmtp,
-            Self::Smtp => Label::Smtp,
-            Self::Socketmap => Label::Socketmap,
-            Self::Sasl => Label::Sasl,
         }
     }
 }
@@ -114,9 +92,7 @@ impl Listeners {
             let gate = gates.entry(protocol).or_insert_with(|| {
                 Gate::new(limits, config.listen.proxy_networks.clone(), protocol.busy_reply())
             });
-            let (shutdown, metrics) = (shutdown.clone(), rooms.metrics.clone());
-            let gate = Arc::clone(gate);
-            let door = Door { listener, gate, shutdown, drain, metrics, label: protocol.label() };
+            let door = Door { listener, gate: Arc::clone(gate), shutdown: shutdown.clone(), drain };
             servers.open(protocol, door, &mut tasks);
         }
         tasks
@@ -129,8 +105,6 @@ struct Door {
     gate: Arc<Gate>,
     shutdown: Shutdown,
     drain: Duration,
-    metrics: Metrics,
-    label: Label,
 }
 
 impl Door {
@@ -139,23 +113,13 @@ impl Door {
         F: Fn(crate::wire::stream::Connection, Shutdown) -> S + Clone + Send + Sync + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
-        let (metrics, label) = (self.metrics, self.label);
-        let counted = move |connection, shutdown| {
-            let (open, session) = (metrics.session(label), session(connection, shutdown));
-            async move {
-                session.await;
-                drop(open);
-            }
-        };
-        serve(self.listener, self.gate, implicit_tls, self.shutdown, self.drain, counted).await;
+        serve(self.listener, self.gate, implicit_tls, self.shutdown, self.drain, session).await;
     }
 }
 
 /// What the sessions of each protocol share.
 struct Servers {
-    smtp: Arc<smtp::Server<Delivery>>,
-    delivery: Arc<Delivery>,
-    login: Arc<Login>,
+    smtp: Arc<smtp::Server<crate::service::delivery::Delivery>>,
 }
 
 impl Servers {
@@ -168,8 +132,7 @@ impl Servers {
         };
         let name = config.server.name.clone();
         let smtp = smtp::Server::new(rooms.delivery.clone(), name, Some(rooms.tls.clone()), limits);
-        let (delivery, login) = (Arc::new(rooms.delivery.clone()), Arc::new(rooms.login.clone()));
-        Self { smtp, delivery, login }
+        Self { smtp }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -180,18 +143,6 @@ impl Servers {
                 let server = Arc::clone(&self.smtp);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
                     smtp::session(Arc::clone(&server), dialect, connection, shutdown)
-                }));
-            }
-            Protocol::Socketmap => {
-                let directory = Arc::clone(&self.delivery);
-                tasks.spawn(door.serve(None, move |connection, shutdown| {
-                    mta::socketmap::session(Arc::clone(&directory), connection, shutdown)
-                }));
-            }
-            Protocol::Sasl => {
-                let login = Arc::clone(&self.login);
-                tasks.spawn(door.serve(None, move |connection, shutdown| {
-                    mta::sasl::session(Arc::clone(&login), connection, shutdown)
                 }));
             }
         }

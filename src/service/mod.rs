@@ -9,5 +9,3 @@ pub mod error;
 pub mod login;
 pub mod mailstore;
 pub mod registry;
-pub mod reports;
-pub mod trace;

@@ -12,7 +12,6 @@
 //!   all sessions together.
 
 mod command;
-mod content;
 mod data;
 mod reply;
 mod session;

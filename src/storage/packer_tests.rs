@@ -12,9 +12,8 @@ use super::bodies::{Bodies, DATABASE_OCTETS_MAX};
 use super::metadata::body::release;
 use super::metadata::database::Database;
 use super::metadata::delivery::{BodyPlace, Deliver, DeliverTarget, Packed, TargetOutcome, TraceOrigin};
-use super::metadata::instance::node_start;
 use super::metadata::lane::Priority;
-use super::metadata::pack::Node;
+use super::metadata::pack::node_begin;
 use super::metadata::sql::Row;
 use super::pack::{Codec, PackName, verify};
 use super::packer::{Packer, PackerSettings, Progress};
@@ -90,11 +89,10 @@ impl Provider {
     /// As the daemon does at start.
     async fn start(&self) -> (Bodies, Packer) {
         let write =
-            self.database.write(Priority::Interactive, |conn| Box::pin(node_start(conn, "local", NOW)));
-        let epoch: Result<i64> = write.await;
-        let node = Node { id: "local".to_owned(), epoch: epoch.unwrap() };
+            self.database.write(Priority::Interactive, |conn| Box::pin(node_begin(conn, "local", NOW)));
+        let node: Result<_> = write.await;
         let folder = self.folder.path().to_owned();
-        let bodies = Bodies::new(self.database.clone(), Codec::default(), folder, node);
+        let bodies = Bodies::new(self.database.clone(), Codec::default(), folder, node.unwrap());
         let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
         (bodies.clone(), Packer::new(bodies, settings))
     }

@@ -80,12 +80,11 @@ impl Pop3 {
 fn unstuff(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len());
     let mut at_start = true;
-    for &octet in content {
+    for (index, &octet) in content.iter().enumerate() {
         if !(at_start && octet == b'.') {
             out.push(octet);
         }
-        // As most clients do: a line ends at LF, with or without CR.
-        at_start = octet == b'\n';
+        at_start = octet == b'\n' && index > 0 && content[index - 1] == b'\r';
     }
     out
 }

@@ -1,5 +1,3 @@
-//! Logins and sessions against a database.
-
 use std::time::Duration;
 
 use super::*;

@@ -5,8 +5,6 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
 use crate::service::directory::identity;
-use crate::service::reports::QuotaReportRun;
-use crate::service::trace::TraceFind;
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -22,12 +20,7 @@ const fn declare<O: Operate>() -> Operation {
     }
 }
 
-static OPERATIONS: &[Operation] = &[
-    declare::<identity::WhoAmI>(),
-    declare::<AuditSearch>(),
-    declare::<QuotaReportRun>(),
-    declare::<TraceFind>(),
-];
+static OPERATIONS: &[Operation] = &[declare::<identity::WhoAmI>(), declare::<AuditSearch>()];
 
 /// All operations.
 pub fn operations() -> &'static [Operation] {

@@ -1,0 +1,62 @@
+//! `posthouse alias …`
+
+use clap::Subcommand;
+
+use super::client::Call;
+use super::output::{Column, columns};
+use super::plan::{Change, Destruction, Plan};
+
+const LIST: &[Column] = columns!["ADDRESS" "address" Text, "TARGETS" "targets" List];
+
+/// Aliases: addresses that lead to others
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Create an alias, or replace its targets
+    Create {
+        /// Its address
+        address: String,
+        /// Where its mail goes
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// List aliases
+    List {
+        /// Of this domain
+        #[arg(long, conflicts_with = "customer")]
+        domain: Option<String>,
+        /// Of this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+    },
+    /// Delete an alias
+    Delete {
+        /// Its address
+        address: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+}
+
+impl Command {
+    pub(super) fn plan(self) -> Plan {
+        match self {
+            Self::Create { address, targets, change } => {
+                let done = format!("mail for {address} goes to {}", targets.join(", "));
+                let call = Call::new("alias.create").with("address", address).with("targets", targets);
+                Plan::Change { call, change, done, columns: &[] }
+            }
+            Self::List { domain, customer } => {
+                let call = Call::new("alias.list").maybe("domain", domain).maybe("customer", customer);
+                let nothing = "no aliases; create one with posthouse alias create ADDRESS TARGET…";
+                Plan::List { call, columns: LIST, nothing }
+            }
+            Self::Delete { address, destruction } => {
+                let call = Call::new("alias.delete").with("address", address.clone());
+                let question = format!("Delete the alias {address}?");
+                Plan::Destroy { call, destruction, question, done: format!("alias {address} deleted") }
+            }
+        }
+    }
+}

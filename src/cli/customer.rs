@@ -1,0 +1,362 @@
+//! `posthouse customer …`
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::client::{Call, Client};
+use super::failure::Failure;
+use super::limit::{Limit, count_limit, size_limit};
+use super::output::{Column, Kind, Output, columns, member, show};
+use super::plan::{Change, Destruction, Plan, all};
+
+const LIST: &[Column] = columns![
+    "PATH" "path" Text, "NAME" "name" Text, "KIND" "kind" Text, "USED" "bytes_used" Size, "LIMIT" "limits.bytes" Size,
+    "STATE" "state" Text
+];
+const SHEET: &[Column] = columns![
+    "Path" "path" Text, "Name" "name" Text, "Kind" "kind" Text, "Code" "code" Text, "Contact" "contact" Text,
+    "Id" "id" Text, "Created" "created_at" Time, "State" "state" Text
+];
+const CREATED: &[Column] = columns![
+    "Path" "path" Text, "Domain" "domain" Text, "Administrator" "administrator" Text, "Token" "token" Text
+];
+const HOLDS: &[Column] = columns![
+    "ID" "id" Text, "SWITCH" "switch" Text, "REASON" "reason" Text, "SET AT" "authority" Text, "BY" "actor" Text,
+    "SINCE" "created_at" Time
+];
+
+/// Customers: the nodes of the hierarchy
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Bring a customer aboard, with its domain and first administrator if you like
+    Create {
+        /// Where it goes: `gov/health` is `health` below `gov`
+        path: String,
+        /// Its name, for people
+        #[arg(long)]
+        name: Option<String>,
+        /// What kind of customer it is; any word
+        #[arg(long)]
+        kind: Option<String>,
+        /// Create this domain for it
+        #[arg(long)]
+        domain: Option<String>,
+        /// Create this administrator for it; the token is printed once
+        #[arg(long, value_name = "NAME")]
+        admin: Option<String>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// List customers
+    List {
+        /// Below this one
+        path: Option<String>,
+        /// As a tree
+        #[arg(long)]
+        tree: bool,
+    },
+    /// Show one customer
+    Show {
+        /// Its path
+        path: String,
+    },
+    /// Change a customer's name, path name, kind or contact
+    Rename {
+        /// Its path
+        path: String,
+        /// The new last part of its path
+        #[arg(long)]
+        slug: Option<String>,
+        /// The new name, for people
+        #[arg(long)]
+        name: Option<String>,
+        /// The new kind
+        #[arg(long)]
+        kind: Option<String>,
+        /// Where to write to: mail for postmaster goes there
+        #[arg(long, value_name = "ADDRESS")]
+        contact: Option<String>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Move a customer with all it has below another one
+    Move {
+        /// Its path
+        path: String,
+        /// The new parent's path
+        #[arg(long, value_name = "PARENT")]
+        to: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Switch a customer off: login, receive, send and manage
+    Suspend {
+        /// Its path
+        path: String,
+        /// Why; shown to its administrators
+        #[arg(long, default_value = "suspended")]
+        reason: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Undo suspend
+    Resume {
+        /// Its path
+        path: String,
+        /// The reason that was given
+        #[arg(long, default_value = "suspended")]
+        reason: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Delete a customer with all it has; it can be undeleted for a while
+    Delete {
+        /// Its path
+        path: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Bring a deleted customer back
+    Undelete {
+        /// Its path
+        path: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Set limits on a customer and all below it
+    Limit(Limits),
+    /// Holds: reasons for which something is switched off
+    #[command(subcommand)]
+    Hold(Hold),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Limits {
+    /// Its path
+    path: String,
+    /// Mail, such as 500GiB; `none` for no limit
+    #[arg(long, value_parser = size_limit, value_name = "SIZE")]
+    bytes: Option<Limit>,
+    /// Messages, or `none`
+    #[arg(long, value_parser = count_limit, value_name = "N")]
+    messages: Option<Limit>,
+    /// Mailboxes, or `none`
+    #[arg(long, value_parser = count_limit, value_name = "N")]
+    mailboxes: Option<Limit>,
+    /// Aliases, or `none`
+    #[arg(long, value_parser = count_limit, value_name = "N")]
+    aliases: Option<Limit>,
+    /// Domains, or `none`
+    #[arg(long, value_parser = count_limit, value_name = "N")]
+    domains: Option<Limit>,
+    /// Child customers, or `none`
+    #[arg(long, value_parser = count_limit, value_name = "N")]
+    customers: Option<Limit>,
+    /// Administrators, or `none`
+    #[arg(long, value_parser = count_limit, value_name = "N")]
+    administrators: Option<Limit>,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Hold {
+    /// Switch something off
+    Add {
+        /// The customer's path
+        path: String,
+        /// login, receive, send, manage, or a service: imap, pop3, smtp, submission, admin
+        #[arg(long)]
+        switch: String,
+        /// Why; shown to its administrators
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Take a hold away; what it held is on again when no other hold is left
+    Release {
+        /// The customer's path
+        path: String,
+        /// The hold's id, from `hold list`
+        id: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// List the holds on a customer
+    List {
+        /// The customer's path
+        path: String,
+    },
+}
+
+impl Command {
+    pub(super) fn plan(self) -> Result<Plan, Failure> {
+        Ok(match self {
+            Self::Create { path, name, kind, domain, admin, change } => {
+                let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
+                let call = call.maybe("kind", kind).maybe("domain", domain).maybe("admin", admin);
+                let done = format!("customer {path} created");
+                Plan::Change { call, change, done, columns: CREATED }
+            }
+            Self::List { path, tree } => {
+                let call = Call::new("customer.list").maybe("customer", path);
+                let nothing = "no customers; create one with posthouse customer create PATH";
+                if tree { Plan::Own { call, show: show_tree } } else { Plan::List { call, columns: LIST, nothing } }
+            }
+            Self::Show { path } => {
+                Plan::Show { call: Call::new("customer.show").with("path", path), columns: SHEET }
+            }
+            Self::Rename { path, slug, name, kind, contact, change } => {
+                let call = Call::new("customer.rename").with("path", path.clone()).maybe("slug", slug);
+                let call = call.maybe("name", name).maybe("kind", kind).maybe("contact", contact);
+                let done = format!("customer {path} changed");
+                Plan::Change { call, change, done, columns: &[] }
+            }
+            Self::Move { path, to, destruction } => {
+                let call = Call::new("customer.move").with("path", path.clone()).with("to", to.clone());
+                let question = format!("Move {path} below {to}?");
+                let done = format!("customer {path} moved below {to}");
+                Plan::Destroy { call, destruction, question, done }
+            }
+            Self::Suspend { path, reason, destruction } => {
+                let call = Call::new("customer.suspend").with("path", path.clone()).with("reason", reason);
+                let question = format!("Suspend {path} and all below it?");
+                let done = format!("customer {path} suspended");
+                Plan::Destroy { call, destruction, question, done }
+            }
+            Self::Resume { path, reason, change } => {
+                let call = Call::new("customer.resume").with("path", path.clone()).with("reason", reason);
+                let done = format!("customer {path} resumed");
+                Plan::Change { call, change, done, columns: &[] }
+            }
+            Self::Delete { path, destruction } => {
+                let call = Call::new("customer.delete").with("path", path.clone());
+                let question = format!("Delete {path} with all it has?");
+                let done = format!("customer {path} deleted; posthouse customer undelete {path} brings it back");
+                Plan::Destroy { call, destruction, question, done }
+            }
+            Self::Undelete { path, change } => {
+                let call = Call::new("customer.undelete").with("path", path.clone());
+                Plan::Change { call, change, done: format!("customer {path} is back"), columns: &[] }
+            }
+            Self::Limit(limits) => limits.plan()?,
+            Self::Hold(hold) => hold.plan(),
+        })
+    }
+}
+
+impl Limits {
+    fn plan(self) -> Result<Plan, Failure> {
+        let call = Call::new("customer.limit").with("path", self.path.clone());
+        let given = [
+            ("bytes", self.bytes),
+            ("messages", self.messages),
+            ("mailboxes", self.mailboxes),
+            ("aliases", self.aliases),
+            ("domains", self.domains),
+            ("customers", self.customers),
+            ("administrators", self.administrators),
+        ];
+        if given.iter().all(|(_, limit)| limit.is_none()) {
+            let hint = "give --bytes, --messages, --mailboxes, --aliases, --domains, --customers or --administrators";
+            return Err(Failure::usage("no limit was given").hint(hint));
+        }
+        let call = given.into_iter().fold(call, |call, (name, limit)| call.maybe(name, limit));
+        let done = format!("limits of {} set", self.path);
+        Ok(Plan::Change { call, change: self.change, done, columns: &[] })
+    }
+}
+
+impl Hold {
+    fn plan(self) -> Plan {
+        match self {
+            Self::Add { path, switch, reason, destruction } => {
+                let call = Call::new("hold.add").with("path", path.clone()).with("switch", switch.clone());
+                let call = call.with("reason", reason);
+                let question = format!("Switch {switch} off for {path} and all below it?");
+                let done = format!("{switch} is held for {path}");
+                Plan::Destroy { call, destruction, question, done }
+            }
+            Self::Release { path, id, change } => {
+                let call = Call::new("hold.release").with("path", path).with("id", id.clone());
+                Plan::Change { call, change, done: format!("hold {id} released"), columns: &[] }
+            }
+            Self::List { path } => {
+                let call = Call::new("hold.list").with("path", path);
+                Plan::List { call, columns: HOLDS, nothing: "no holds" }
+            }
+        }
+    }
+}
+
+/// Customers as a tree. They come parents first, siblings by name.
+fn show_tree(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
+    let customers = all(client, call)?;
+    if output.is_json() {
+        customers.iter().try_for_each(|customer| output.object(customer))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut nodes: Vec<(Vec<String>, String)> = customers
+        .iter()
+        .map(|customer| {
+            let path = show(Kind::Text, member(customer, "path"));
+            let name = show(Kind::Text, member(customer, "name"));
+            let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            let label = if name.is_empty() || parts.last() == Some(&name) {
+                path.rsplit('/').next().unwrap_or_default().to_owned()
+            } else {
+                format!("{}  {name}", path.rsplit('/').next().unwrap_or_default())
+            };
+            (parts, label)
+        })
+        .collect();
+    nodes.sort();
+    for line in tree_lines(&nodes) {
+        output.line(&line)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each node; `nodes` are paths with labels, sorted, so that what is below a node follows it.
+fn tree_lines(nodes: &[(Vec<String>, String)]) -> Vec<String> {
+    let top = nodes.iter().map(|(parts, _)| parts.len()).min().unwrap_or(0);
+    let mut lines = Vec::new();
+    for (index, (parts, label)) in nodes.iter().enumerate() {
+        let rest = nodes.get(index + 1..).unwrap_or_default();
+        let mut line = String::new();
+        // Whether another node follows below the ancestor of this depth, so that its line goes on.
+        let goes_on = |depth: usize| {
+            let ancestor = parts.get(..depth).unwrap_or_default();
+            rest.iter().any(|(other, _)| other.len() == depth + 1 && other.starts_with(ancestor))
+        };
+        for depth in top..parts.len() {
+            let is_last_step = depth + 1 == parts.len();
+            line.push_str(match (is_last_step, goes_on(depth)) {
+                (true, true) => "├─ ",
+                (true, false) => "└─ ",
+                (false, true) => "│  ",
+                (false, false) => "   ",
+            });
+        }
+        line.push_str(label);
+        lines.push(line);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_are_drawn_with_their_branches() {
+        let node = |path: &str| {
+            let parts: Vec<String> = path.split('/').map(str::to_owned).collect();
+            (parts.clone(), parts.last().unwrap().clone())
+        };
+        let nodes = ["gov", "gov/health", "gov/health/it", "gov/works", "shop"].map(node);
+        assert_eq!(tree_lines(&nodes), ["gov", "├─ health", "│  └─ it", "└─ works", "shop"]);
+    }
+}

@@ -1,0 +1,156 @@
+//! `posthouse domain …`
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::client::Call;
+use super::limit::{Limit, count_limit, size_limit};
+use super::output::{Column, columns};
+use super::plan::{Change, Destruction, Plan};
+
+const LIST: &[Column] = columns![
+    "DOMAIN" "name" Text, "CUSTOMER" "customer" Text, "STATE" "state" Text, "ALIAS OF" "alias_of" Text,
+    "MAILBOXES" "mailboxes" Count, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size
+];
+const SHEET: &[Column] = columns![
+    "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Alias of" "alias_of" Text,
+    "Catch-all" "catch_all" Text, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Used" "bytes_used" Size,
+    "Limit" "bytes_max" Size, "Mailbox default" "mailbox_bytes_max_default" Size, "Id" "id" Text,
+    "Created" "created_at" Time
+];
+
+/// Domains and alias domains
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Create a domain for a customer
+    Create {
+        /// The domain
+        domain: String,
+        /// Whose it is
+        #[arg(long, value_name = "PATH")]
+        customer: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// List domains
+    List {
+        /// Of this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+    },
+    /// Show one domain
+    Show {
+        /// The domain
+        domain: String,
+    },
+    /// Confirm that a pending domain is its customer's
+    Confirm {
+        /// The domain
+        domain: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Make a domain whose addresses mean those of another one
+    Alias {
+        /// The new domain
+        domain: String,
+        /// The domain that it stands for
+        #[arg(long, value_name = "DOMAIN")]
+        of: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Say where mail for unknown addresses goes
+    CatchAll {
+        /// The domain
+        domain: String,
+        /// The address, or `none` to refuse it
+        address: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Set limits on a domain
+    Limit {
+        /// The domain
+        domain: String,
+        /// Mail in all its mailboxes, or `none`
+        #[arg(long, value_parser = size_limit, value_name = "SIZE")]
+        bytes: Option<Limit>,
+        /// Messages in all its mailboxes, or `none`
+        #[arg(long, value_parser = count_limit, value_name = "N")]
+        messages: Option<Limit>,
+        /// Limit of new mailboxes that are given none, or `none`
+        #[arg(long, value_parser = size_limit, value_name = "SIZE")]
+        mailbox_default: Option<Limit>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Delete a domain with its mailboxes; it can be undeleted for a while
+    Delete {
+        /// The domain
+        domain: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Bring a deleted domain back
+    Undelete {
+        /// The domain
+        domain: String,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+impl Command {
+    pub(super) fn plan(self) -> Plan {
+        match self {
+            Self::Create { domain, customer, change } => {
+                let call = Call::new("domain.create").with("domain", domain.clone()).with("customer", customer);
+                Plan::Change { call, change, done: format!("domain {domain} created"), columns: &[] }
+            }
+            Self::List { customer } => {
+                let call = Call::new("domain.list").maybe("customer", customer);
+                let nothing = "no domains; create one with posthouse domain create DOMAIN --customer PATH";
+                Plan::List { call, columns: LIST, nothing }
+            }
+            Self::Show { domain } => {
+                Plan::Show { call: Call::new("domain.show").with("domain", domain), columns: SHEET }
+            }
+            Self::Confirm { domain, change } => {
+                let call = Call::new("domain.confirm").with("domain", domain.clone());
+                Plan::Change { call, change, done: format!("domain {domain} confirmed"), columns: &[] }
+            }
+            Self::Alias { domain, of, change } => {
+                let call = Call::new("domain.alias").with("domain", domain.clone()).with("alias_of", of.clone());
+                Plan::Change { call, change, done: format!("{domain} stands for {of}"), columns: &[] }
+            }
+            Self::CatchAll { domain, address, change } => {
+                let is_none = address.eq_ignore_ascii_case("none");
+                let value = if is_none { Value::Null } else { address.clone().into() };
+                let call = Call::new("domain.catch-all").with("domain", domain.clone()).with("address", value);
+                let done = if is_none {
+                    format!("mail for unknown addresses of {domain} is refused")
+                } else {
+                    format!("mail for unknown addresses of {domain} goes to {address}")
+                };
+                Plan::Change { call, change, done, columns: &[] }
+            }
+            Self::Limit { domain, bytes, messages, mailbox_default, change } => {
+                let call = Call::new("domain.limit").with("domain", domain.clone());
+                let call = call.maybe("bytes", bytes).maybe("messages", messages);
+                let call = call.maybe("mailbox_default", mailbox_default);
+                Plan::Change { call, change, done: format!("limits of {domain} set"), columns: &[] }
+            }
+            Self::Delete { domain, destruction } => {
+                let call = Call::new("domain.delete").with("domain", domain.clone());
+                let question = format!("Delete {domain} with all its mailboxes?");
+                let done = format!("domain {domain} deleted; posthouse domain undelete {domain} brings it back");
+                Plan::Destroy { call, destruction, question, done }
+            }
+            Self::Undelete { domain, change } => {
+                let call = Call::new("domain.undelete").with("domain", domain.clone());
+                Plan::Change { call, change, done: format!("domain {domain} is back"), columns: &[] }
+            }
+        }
+    }
+}

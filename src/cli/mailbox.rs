@@ -1,0 +1,206 @@
+//! `posthouse mailbox …`
+
+use clap::{Args, Subcommand};
+use secrecy::ExposeSecret;
+
+use super::client::Call;
+use super::failure::Failure;
+use super::limit::{Limit, count_limit, size_limit};
+use super::output::{Column, columns};
+use super::plan::{Change, Destruction, Plan};
+use super::prompt::{Password, SecretSource};
+
+const LIST: &[Column] = columns![
+    "ADDRESS" "address" Text, "NAME" "name" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size,
+    "MESSAGES" "messages_used" Count, "LAST LOGIN" "last_login_at" Time, "STATE" "state" Text
+];
+const SHEET: &[Column] = columns![
+    "Address" "address" Text, "Name" "name" Text, "Customer" "customer" Text, "Store" "store" Text,
+    "Used" "bytes_used" Size, "Limit" "bytes_max" Size, "Messages" "messages_used" Count,
+    "Message limit" "messages_max" Count, "Last login" "last_login_at" Time, "State" "state" Text, "Id" "id" Text,
+    "Created" "created_at" Time
+];
+
+/// Mailboxes
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Create a mailbox
+    Create {
+        /// Its address
+        address: String,
+        /// Most mail, such as 2GiB; `none` for no limit
+        #[arg(long, value_parser = size_limit, value_name = "SIZE")]
+        quota: Option<Limit>,
+        /// Most messages, or `none`
+        #[arg(long, value_parser = count_limit, value_name = "N")]
+        messages: Option<Limit>,
+        /// The owner's name, for people
+        #[arg(long)]
+        name: Option<String>,
+        /// The mail store that holds it
+        #[arg(long)]
+        store: Option<String>,
+        #[command(flatten)]
+        secret: SecretSource,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// List mailboxes
+    List {
+        /// Of this domain
+        #[arg(long, conflicts_with = "customer")]
+        domain: Option<String>,
+        /// Of this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+    },
+    /// Show one mailbox
+    Show {
+        /// Its address
+        address: String,
+    },
+    /// Set the password; open sessions are closed
+    Password {
+        /// The mailbox's address
+        address: String,
+        #[command(flatten)]
+        secret: SecretSource,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Set the limits; they count for the next message
+    Quota {
+        /// The mailbox's address
+        address: String,
+        /// Most mail, such as 2GiB; `none` for no limit
+        #[arg(value_parser = size_limit, value_name = "SIZE")]
+        quota: Option<Limit>,
+        /// Most messages, or `none`
+        #[arg(long, value_parser = count_limit, value_name = "N")]
+        messages: Option<Limit>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Switch a mailbox off
+    Suspend(Suspend),
+    /// Undo suspend
+    Resume {
+        /// Its address
+        address: String,
+        /// The reason that was given
+        #[arg(long, default_value = "suspended")]
+        reason: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Give a mailbox another address or name
+    Rename {
+        /// Its address
+        address: String,
+        /// The new address
+        to: Option<String>,
+        /// The owner's new name, for people
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Delete a mailbox; it can be undeleted for a while
+    Delete {
+        /// Its address
+        address: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Bring a deleted mailbox back
+    Undelete {
+        /// Its address
+        address: String,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Suspend {
+    /// Its address
+    address: String,
+    /// Why
+    #[arg(long, default_value = "suspended")]
+    reason: String,
+    #[command(flatten)]
+    destruction: Destruction,
+}
+
+impl Command {
+    pub(super) fn plan(self) -> Result<Plan, Failure> {
+        Ok(match self {
+            Self::Create { address, quota, messages, name, store, secret, change } => {
+                let call = Call::new("mailbox.create").with("address", address.clone()).maybe("name", name);
+                let call = call.maybe("quota", quota).maybe("messages", messages).maybe("store", store);
+                let call = with_password(call, &secret.read(&address)?);
+                Plan::Change { call, change, done: format!("mailbox {address} created"), columns: &[] }
+            }
+            Self::List { domain, customer } => {
+                let call = Call::new("mailbox.list").maybe("domain", domain).maybe("customer", customer);
+                let nothing = "no mailboxes; create one with posthouse mailbox create ADDRESS";
+                Plan::List { call, columns: LIST, nothing }
+            }
+            Self::Show { address } => {
+                Plan::Show { call: Call::new("mailbox.show").with("address", address), columns: SHEET }
+            }
+            Self::Password { address, secret, change } => {
+                let call = Call::new("mailbox.password").with("address", address.clone());
+                let call = with_password(call, &secret.read(&address)?);
+                Plan::Change { call, change, done: format!("password of {address} set"), columns: &[] }
+            }
+            Self::Quota { address, quota, messages, change } => {
+                if quota.is_none() && messages.is_none() {
+                    return Err(Failure::usage("no limit was given").hint("give a SIZE, --messages N, or both"));
+                }
+                let call = Call::new("mailbox.quota").with("address", address.clone());
+                let call = call.maybe("quota", quota).maybe("messages", messages);
+                Plan::Change { call, change, done: format!("quota of {address} set"), columns: &[] }
+            }
+            Self::Suspend(suspend) => suspend.plan(),
+            Self::Resume { address, reason, change } => {
+                let call = Call::new("mailbox.resume").with("address", address.clone()).with("reason", reason);
+                Plan::Change { call, change, done: format!("mailbox {address} resumed"), columns: &[] }
+            }
+            Self::Rename { address, to, name, change } => {
+                if to.is_none() && name.is_none() {
+                    return Err(Failure::usage("nothing to change").hint("give a new address, --name NAME, or both"));
+                }
+                let call = Call::new("mailbox.rename").with("address", address.clone());
+                let call = call.maybe("to", to).maybe("name", name);
+                Plan::Change { call, change, done: format!("mailbox {address} changed"), columns: &[] }
+            }
+            Self::Delete { address, destruction } => {
+                let call = Call::new("mailbox.delete").with("address", address.clone());
+                let question = format!("Delete {address} with all its mail?");
+                let done = format!("mailbox {address} deleted; posthouse mailbox undelete {address} brings it back");
+                Plan::Destroy { call, destruction, question, done }
+            }
+            Self::Undelete { address, change } => {
+                let call = Call::new("mailbox.undelete").with("address", address.clone());
+                Plan::Change { call, change, done: format!("mailbox {address} is back"), columns: &[] }
+            }
+        })
+    }
+}
+
+impl Suspend {
+    fn plan(self) -> Plan {
+        let Self { address, reason, destruction } = self;
+        let call = Call::new("mailbox.suspend").with("address", address.clone()).with("reason", reason);
+        let question = format!("Suspend {address}?");
+        Plan::Destroy { call, destruction, question, done: format!("mailbox {address} suspended") }
+    }
+}
+
+fn with_password(call: Call, password: &Password) -> Call {
+    match password {
+        Password::Plain(secret) => call.with("password", secret.expose_secret()),
+        Password::Hash(secret) => call.with("password_hash", secret.expose_secret()),
+    }
+}

@@ -1,0 +1,185 @@
+//! `posthouse whoami`, `session …`, `store …`, `quota …`, `backup …`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::{Call, Client};
+use super::failure::Failure;
+use super::output::{Column, Kind, Output, columns, member, show};
+use super::plan::{Change, Destruction, Plan, partly};
+
+const ME: &[Column] = columns!["Name" "name" Text, "Authenticated by" "authenticated" Text];
+const GRANTS: &[Column] = columns![
+    "CUSTOMER" "customer" Text, "MAY PASS ON" "delegable" Truth, "ENDS" "expires_at" Time,
+    "PERMISSIONS" "permissions" List
+];
+const SESSIONS: &[Column] = columns![
+    "ID" "id" Text, "MAILBOX" "address" Text, "SERVICE" "service" Text, "SOURCE" "source" Text,
+    "SINCE" "started_at" Time
+];
+const STORES: &[Column] = columns![
+    "NAME" "name" Text, "STATE" "state" Text, "MAILBOXES" "mailboxes" Count, "PACKS" "packs" Count,
+    "PACKED" "pack_octets" Size, "PATH" "path" Text
+];
+const STORE: &[Column] = columns![
+    "Name" "name" Text, "State" "state" Text, "Path" "path" Text, "Compression level" "compression_level" Count,
+    "Mailboxes" "mailboxes" Count, "Packs" "packs" Count, "Packed" "pack_octets" Size, "Created" "created_at" Time
+];
+const DRIFTS: &[Column] = columns![
+    "KIND" "kind" Text, "NAME" "name" Text, "RESOURCE" "resource" Text, "RECORDED" "recorded" Count,
+    "COUNTED" "counted" Count
+];
+
+/// Mail sessions that are open now
+#[derive(Subcommand, Debug)]
+pub(super) enum SessionCommand {
+    /// List open sessions
+    List {
+        /// Of this mailbox
+        #[arg(long, value_name = "ADDRESS")]
+        mailbox: Option<String>,
+        /// Of this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+    },
+    /// Close a session, or all of a mailbox
+    Close {
+        /// The session's id, or the mailbox's address
+        #[arg(value_name = "ID|ADDRESS")]
+        what: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+}
+
+/// Mail stores
+#[derive(Subcommand, Debug)]
+pub(super) enum StoreCommand {
+    /// List mail stores
+    List,
+    /// Show one mail store
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Quota accounting
+#[derive(Subcommand, Debug)]
+pub(super) enum QuotaCommand {
+    /// Recount everything while mail flows, and compare with what is accounted
+    Verify {
+        /// Of this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+        /// Set what is accounted to what was counted
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+/// Take a consistent copy of everything while the daemon serves
+#[derive(Args, Debug)]
+pub(super) struct Backup {
+    /// The directory, on the daemon's machine; it must be empty or not exist
+    dir: PathBuf,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// `posthouse whoami`
+pub(super) fn whoami() -> Plan {
+    Plan::Own { call: Call::new("whoami"), show: show_identity }
+}
+
+fn show_identity(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
+    let answer = client.run(call, false)?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output.sheet(ME, &answer)?;
+    match answer.get("grants").and_then(Value::as_array).map(Vec::as_slice) {
+        None | Some([]) => eprintln!("no grants"),
+        Some(grants) => {
+            output.line("")?;
+            output.table(GRANTS, grants)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl SessionCommand {
+    pub(super) fn plan(self) -> Plan {
+        match self {
+            Self::List { mailbox, customer } => {
+                let call = Call::new("session.list").maybe("address", mailbox).maybe("customer", customer);
+                Plan::List { call, columns: SESSIONS, nothing: "no sessions" }
+            }
+            Self::Close { what, destruction } => {
+                let field = if what.contains('@') { "address" } else { "id" };
+                let call = Call::new("session.close").with(field, what.clone());
+                let question = format!("Close the sessions of {what}?");
+                Plan::Destroy { call, destruction, question, done: format!("sessions of {what} closed") }
+            }
+        }
+    }
+}
+
+impl StoreCommand {
+    pub(super) fn plan(self) -> Plan {
+        match self {
+            Self::List => Plan::List { call: Call::new("store.list"), columns: STORES, nothing: "no stores" },
+            Self::Show { name } => Plan::Show { call: Call::new("store.show").with("name", name), columns: STORE },
+        }
+    }
+}
+
+impl QuotaCommand {
+    pub(super) fn plan(self) -> Plan {
+        let Self::Verify { customer, repair } = self;
+        let call = Call::new("quota.verify").maybe("customer", customer).flag("repair", repair);
+        let change = Change { dry_run: false };
+        Plan::Long { call, change, doing: "counting", finish: show_drift }
+    }
+}
+
+/// Drift is a defect: the exit code tells scripts of it.
+fn show_drift(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    let drifts = answer.get("drifts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if output.is_json() {
+        output.document(answer)?;
+    } else if drifts.is_empty() {
+        let counted = show(Kind::Count, member(answer, "mailboxes"));
+        output.line(&format!("{counted} mailboxes counted, no drift"))?;
+    } else {
+        output.table(DRIFTS, drifts)?;
+    }
+    Ok(if drifts.is_empty() { ExitCode::SUCCESS } else { partly() })
+}
+
+impl Backup {
+    pub(super) fn plan(self) -> Result<Plan, Failure> {
+        // The daemon has a working directory of its own.
+        let dir = std::path::absolute(&self.dir);
+        let dir = dir.map_err(|error| Failure::usage(format!("{}: {error}", self.dir.display())))?;
+        let dir = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is no UTF-8"))?.to_owned();
+        let call = Call::new("backup.create").with("dir", dir);
+        Ok(Plan::Long { call, change: self.change, doing: "copying", finish: show_backup })
+    }
+}
+
+fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        let columns: &[Column] = columns![
+            "Directory" "dir" Text, "Taken" "at" Time, "Packs" "packs" Count, "Size" "octets" Size
+        ];
+        output.sheet(columns, answer)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
