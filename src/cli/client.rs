@@ -97,7 +97,8 @@ impl Client {
             path.push('/');
             match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
                 Some(name) => {
-                    let value = fields.remove(name).ok_or_else(|| Failure::usage(format!("{name} is missing")))?;
+                    let value =
+                        fields.remove(name).ok_or_else(|| Failure::usage(format!("{name} is missing")))?;
                     path.push_str(&encode(&plain(&value)));
                 }
                 None => path.push_str(part),
@@ -106,7 +107,8 @@ impl Client {
         let mut query: Vec<String> = Vec::new();
         let mut body = Bytes::new();
         if matches!(declared.method, Method::Get | Method::Delete) {
-            let pair = |(name, value): (&String, &Value)| format!("{}={}", encode(name), encode(&plain(value)));
+            let pair =
+                |(name, value): (&String, &Value)| format!("{}={}", encode(name), encode(&plain(value)));
             query.extend(fields.iter().map(pair));
         } else {
             body = Value::Object(fields).to_string().into();

@@ -203,7 +203,11 @@ impl Command {
             Self::List { path, tree } => {
                 let call = Call::new("customer.list").maybe("customer", path);
                 let nothing = "no customers; create one with posthouse customer create PATH";
-                if tree { Plan::Own { call, show: show_tree } } else { Plan::List { call, columns: LIST, nothing } }
+                if tree {
+                    Plan::Own { call, show: show_tree }
+                } else {
+                    Plan::List { call, columns: LIST, nothing }
+                }
             }
             Self::Show { path } => {
                 Plan::Show { call: Call::new("customer.show").with("path", path), columns: SHEET }
@@ -234,7 +238,8 @@ impl Command {
             Self::Delete { path, destruction } => {
                 let call = Call::new("customer.delete").with("path", path.clone());
                 let question = format!("Delete {path} with all it has?");
-                let done = format!("customer {path} deleted; posthouse customer undelete {path} brings it back");
+                let done =
+                    format!("customer {path} deleted; posthouse customer undelete {path} brings it back");
                 Plan::Destroy { call, destruction, question, done }
             }
             Self::Undelete { path, change } => {
@@ -303,7 +308,8 @@ fn show_tree(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, 
         .map(|customer| {
             let path = show(Kind::Text, member(customer, "path"));
             let name = show(Kind::Text, member(customer, "name"));
-            let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            let parts: Vec<String> =
+                path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
             let label = if name.is_empty() || parts.last() == Some(&name) {
                 path.rsplit('/').next().unwrap_or_default().to_owned()
             } else {

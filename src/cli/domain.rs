@@ -105,7 +105,8 @@ impl Command {
     pub(super) fn plan(self) -> Plan {
         match self {
             Self::Create { domain, customer, change } => {
-                let call = Call::new("domain.create").with("domain", domain.clone()).with("customer", customer);
+                let call =
+                    Call::new("domain.create").with("domain", domain.clone()).with("customer", customer);
                 Plan::Change { call, change, done: format!("domain {domain} created"), columns: &[] }
             }
             Self::List { customer } => {
@@ -121,13 +122,15 @@ impl Command {
                 Plan::Change { call, change, done: format!("domain {domain} confirmed"), columns: &[] }
             }
             Self::Alias { domain, of, change } => {
-                let call = Call::new("domain.alias").with("domain", domain.clone()).with("alias_of", of.clone());
+                let call =
+                    Call::new("domain.alias").with("domain", domain.clone()).with("alias_of", of.clone());
                 Plan::Change { call, change, done: format!("{domain} stands for {of}"), columns: &[] }
             }
             Self::CatchAll { domain, address, change } => {
                 let is_none = address.eq_ignore_ascii_case("none");
                 let value = if is_none { Value::Null } else { address.clone().into() };
-                let call = Call::new("domain.catch-all").with("domain", domain.clone()).with("address", value);
+                let call =
+                    Call::new("domain.catch-all").with("domain", domain.clone()).with("address", value);
                 let done = if is_none {
                     format!("mail for unknown addresses of {domain} is refused")
                 } else {
@@ -144,7 +147,8 @@ impl Command {
             Self::Delete { domain, destruction } => {
                 let call = Call::new("domain.delete").with("domain", domain.clone());
                 let question = format!("Delete {domain} with all its mailboxes?");
-                let done = format!("domain {domain} deleted; posthouse domain undelete {domain} brings it back");
+                let done =
+                    format!("domain {domain} deleted; posthouse domain undelete {domain} brings it back");
                 Plan::Destroy { call, destruction, question, done }
             }
             Self::Undelete { domain, change } => {

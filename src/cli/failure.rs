@@ -109,13 +109,19 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
         "no_such_path" | "no_such_method" => "the daemon is of another version than this program".to_owned(),
         "forbidden" => "posthouse whoami shows what you may do; ask an administrator above you".to_owned(),
         "suspended" => "posthouse customer hold list PATH shows the reason".to_owned(),
-        "unauthenticated" => "run it as root or as the daemon's user, map your user id in [admin] administrators, \
+        "unauthenticated" => {
+            "run it as root or as the daemon's user, map your user id in [admin] administrators, \
                               or give a token with --token-file"
-            .to_owned(),
-        "over_quota" => "posthouse report quota shows use and limits; raise the limit or make room".to_owned(),
+                .to_owned()
+        }
+        "over_quota" => {
+            "posthouse report quota shows use and limits; raise the limit or make room".to_owned()
+        }
         "unavailable" | "timeout" => "try again in a moment".to_owned(),
         "internal" => format!("look for {request_id} in the daemon's log"),
-        "invalid" | "malformed" => format!("posthouse {} --help shows what is expected", command_name(operation)),
+        "invalid" | "malformed" => {
+            format!("posthouse {} --help shows what is expected", command_name(operation))
+        }
         _ => return None,
     };
     Some(hint)

@@ -156,7 +156,9 @@ impl Command {
             }
             Self::Quota { address, quota, messages, change } => {
                 if quota.is_none() && messages.is_none() {
-                    return Err(Failure::usage("no limit was given").hint("give a SIZE, --messages N, or both"));
+                    return Err(
+                        Failure::usage("no limit was given").hint("give a SIZE, --messages N, or both")
+                    );
                 }
                 let call = Call::new("mailbox.quota").with("address", address.clone());
                 let call = call.maybe("quota", quota).maybe("messages", messages);
@@ -164,12 +166,15 @@ impl Command {
             }
             Self::Suspend(suspend) => suspend.plan(),
             Self::Resume { address, reason, change } => {
-                let call = Call::new("mailbox.resume").with("address", address.clone()).with("reason", reason);
+                let call =
+                    Call::new("mailbox.resume").with("address", address.clone()).with("reason", reason);
                 Plan::Change { call, change, done: format!("mailbox {address} resumed"), columns: &[] }
             }
             Self::Rename { address, to, name, change } => {
                 if to.is_none() && name.is_none() {
-                    return Err(Failure::usage("nothing to change").hint("give a new address, --name NAME, or both"));
+                    return Err(
+                        Failure::usage("nothing to change").hint("give a new address, --name NAME, or both")
+                    );
                 }
                 let call = Call::new("mailbox.rename").with("address", address.clone());
                 let call = call.maybe("to", to).maybe("name", name);
@@ -178,7 +183,8 @@ impl Command {
             Self::Delete { address, destruction } => {
                 let call = Call::new("mailbox.delete").with("address", address.clone());
                 let question = format!("Delete {address} with all its mail?");
-                let done = format!("mailbox {address} deleted; posthouse mailbox undelete {address} brings it back");
+                let done =
+                    format!("mailbox {address} deleted; posthouse mailbox undelete {address} brings it back");
                 Plan::Destroy { call, destruction, question, done }
             }
             Self::Undelete { address, change } => {

@@ -31,9 +31,11 @@ use output::Output;
 /// their part of the hierarchy and nothing else.
 #[derive(Parser, Debug)]
 #[command(name = "posthouse", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 other failure, 2 usage, 3 not found, 4 forbidden, 5 conflict, \
+#[command(
+    after_help = "Exit codes: 0 done, 1 other failure, 2 usage, 3 not found, 4 forbidden, 5 conflict, \
     6 over quota or limit, 7 daemon unavailable, 8 partly done.\n\
-    Secrets come from standard input, a file or a prompt, never from an argument.")]
+    Secrets come from standard input, a file or a prompt, never from an argument."
+)]
 struct Arguments {
     #[command(flatten)]
     connection: Connection,
@@ -45,10 +47,24 @@ struct Arguments {
 #[derive(Args, Debug)]
 struct Connection {
     /// The daemon's admin socket [default: posthouse-data/admin.sock, then /run/posthouse/admin.sock]
-    #[arg(long, global = true, value_name = "PATH", env = "POSTHOUSE_SOCKET", hide_env_values = true, help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "POSTHOUSE_SOCKET",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
     socket: Option<PathBuf>,
     /// Act as the owner of the token in this file instead of as this user
-    #[arg(long, global = true, value_name = "FILE", env = "POSTHOUSE_TOKEN_FILE", hide_env_values = true, help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "POSTHOUSE_TOKEN_FILE",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
     token_file: Option<PathBuf>,
     /// Print JSON: one document, or one object per line for lists
     #[arg(long, global = true, help_heading = "Connection")]
@@ -244,7 +260,9 @@ fn load(path: &std::path::Path) -> Result<Config, Failure> {
                 let things = if mistakes.len() == 1 { "mistake" } else { "mistakes" };
                 failure.hint(format!("{} {things}; config/example.toml shows every key", mistakes.len()))
             }
-            config::ConfigError::File { .. } => failure.hint("name a file that can be read with --config FILE"),
+            config::ConfigError::File { .. } => {
+                failure.hint("name a file that can be read with --config FILE")
+            }
         }
     })
 }

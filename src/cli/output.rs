@@ -175,7 +175,9 @@ pub(super) fn show(kind: Kind, value: Option<&Value>) -> String {
         (Kind::Time, Value::Null) => "never".to_owned(),
         (_, Value::Null) => String::new(),
         (Kind::Size, value) => value.as_u64().map_or_else(|| text(value), format_size),
-        (Kind::Percent, value) => value.as_f64().map_or_else(|| text(value), |percent| format!("{percent:.0} %")),
+        (Kind::Percent, value) => {
+            value.as_f64().map_or_else(|| text(value), |percent| format!("{percent:.0} %"))
+        }
         (Kind::Time, value) => time(&text(value)),
         (Kind::Truth, Value::Bool(truth)) => if *truth { "yes" } else { "no" }.to_owned(),
         (_, value) => text(value),

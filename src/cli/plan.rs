@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::{Exit, Failure};
-use super::output::{Column, Output, member, show};
 use super::output::Kind;
+use super::output::{Column, Output, member, show};
 use super::prompt::consent;
 
 /// Objects asked for at a time.
@@ -52,7 +52,12 @@ pub(super) enum Plan {
     /// As `Own`, with a choice of the command line.
     Report { call: Call, format: super::report::Format },
     /// Takes long: somebody who waits is told so.
-    Long { call: Call, change: Change, doing: &'static str, finish: fn(&Output, &Value) -> Result<ExitCode, Failure> },
+    Long {
+        call: Call,
+        change: Change,
+        doing: &'static str,
+        finish: fn(&Output, &Value) -> Result<ExitCode, Failure>,
+    },
 }
 
 impl Plan {

@@ -129,7 +129,8 @@ impl Command {
 
 impl AuditCommand {
     pub(super) fn plan(self) -> Plan {
-        let Self::Search { customer, mine, since, until, actor, operation, target, text, outcome, limit } = self;
+        let Self::Search { customer, mine, since, until, actor, operation, target, text, outcome, limit } =
+            self;
         let call = Call::new("audit.search").maybe("customer", customer).flag("mine", mine);
         let call = call.maybe("since", since).maybe("until", until).maybe("actor", actor);
         let call = call.maybe("operation", operation).maybe("target", target).maybe("text", text);
@@ -171,7 +172,8 @@ fn lines<'r>(report: &'r Value, name: &str) -> &'r [Value] {
 
 fn table(output: &Output, report: &Value) -> Result<(), Failure> {
     let mut is_first = true;
-    for (columns, name) in [(QUOTA, "mailboxes"), (QUOTA_DOMAINS, "domains"), (QUOTA_CUSTOMERS, "customers")] {
+    for (columns, name) in [(QUOTA, "mailboxes"), (QUOTA_DOMAINS, "domains"), (QUOTA_CUSTOMERS, "customers")]
+    {
         let lines = lines(report, name);
         if lines.is_empty() {
             continue;

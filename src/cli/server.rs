@@ -133,7 +133,9 @@ impl StoreCommand {
     pub(super) fn plan(self) -> Plan {
         match self {
             Self::List => Plan::List { call: Call::new("store.list"), columns: STORES, nothing: "no stores" },
-            Self::Show { name } => Plan::Show { call: Call::new("store.show").with("name", name), columns: STORE },
+            Self::Show { name } => {
+                Plan::Show { call: Call::new("store.show").with("name", name), columns: STORE }
+            }
         }
     }
 }
