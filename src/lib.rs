@@ -12,6 +12,7 @@ pub mod wire;
 
 pub mod admin;
 pub mod imap;
+pub mod mta;
 pub mod pop3;
 pub mod smtp;
 

@@ -21,6 +21,10 @@ mod full_disk;
 mod imap_clients;
 #[path = "blackbox/metadata.rs"]
 mod metadata;
+#[path = "blackbox/operation.rs"]
+mod operation;
+#[path = "blackbox/packs.rs"]
+mod packs;
 #[path = "blackbox/pop3_clients.rs"]
 mod pop3_clients;
 #[path = "blackbox/postfix.rs"]

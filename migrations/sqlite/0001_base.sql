@@ -81,6 +81,7 @@ CREATE TABLE store (
     path              TEXT   NOT NULL,
     state             TEXT   NOT NULL DEFAULT 'online' CHECK (state IN ('online', 'read-only', 'draining', 'stopped')),
     compression_level BIGINT NOT NULL DEFAULT 3,
+    compression_dictionary BIGINT NOT NULL DEFAULT 1,
     created_at        BIGINT NOT NULL
 );
 

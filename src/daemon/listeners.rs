@@ -12,6 +12,10 @@ use tokio::task::JoinSet;
 use super::{DaemonError, Rooms};
 use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
+use crate::base::telemetry::metrics::{Metrics, Protocol as Label};
+use crate::mta;
+use crate::service::delivery::Delivery;
+use crate::service::login::Login;
 use crate::smtp;
 use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 
@@ -20,15 +24,19 @@ use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 enum Protocol {
     Lmtp,
     Smtp,
+    Socketmap,
+    Sasl,
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Lmtp, Self::Smtp];
+    const ALL: [Self; 4] = [Self::Lmtp, Self::Smtp, Self::Socketmap, Self::Sasl];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Lmtp => "lmtp",
             Self::Smtp => "smtp",
+            Self::Socketmap => "socketmap",
+            Self::Sasl => "sasl",
         }
     }
 
@@ -36,6 +44,8 @@ impl Protocol {
         match self {
             Self::Lmtp => &config.listen.lmtp,
             Self::Smtp => &config.listen.smtp,
+            Self::Socketmap => &config.listen.socketmap,
+            Self::Sasl => &config.listen.sasl,
         }
     }
 
@@ -43,6 +53,18 @@ impl Protocol {
     const fn busy_reply(self) -> &'static [u8] {
         match self {
             Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
+            // These two have no words for it; their client sees the connection close and tries again.
+            Self::Socketmap | Self::Sasl => b"",
+        }
+    }
+
+    /// Under which label its sessions are counted.
+    const fn label(self) -> Label {
+        match self {
+            Self::Lmtp => Label::Lmtp,
+            Self::Smtp => Label::Smtp,
+            Self::Socketmap => Label::Socketmap,
+            Self::Sasl => Label::Sasl,
         }
     }
 }
@@ -92,7 +114,9 @@ impl Listeners {
             let gate = gates.entry(protocol).or_insert_with(|| {
                 Gate::new(limits, config.listen.proxy_networks.clone(), protocol.busy_reply())
             });
-            let door = Door { listener, gate: Arc::clone(gate), shutdown: shutdown.clone(), drain };
+            let (shutdown, metrics) = (shutdown.clone(), rooms.metrics.clone());
+            let gate = Arc::clone(gate);
+            let door = Door { listener, gate, shutdown, drain, metrics, label: protocol.label() };
             servers.open(protocol, door, &mut tasks);
         }
         tasks
@@ -105,6 +129,8 @@ struct Door {
     gate: Arc<Gate>,
     shutdown: Shutdown,
     drain: Duration,
+    metrics: Metrics,
+    label: Label,
 }
 
 impl Door {
@@ -113,13 +139,23 @@ impl Door {
         F: Fn(crate::wire::stream::Connection, Shutdown) -> S + Clone + Send + Sync + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
-        serve(self.listener, self.gate, implicit_tls, self.shutdown, self.drain, session).await;
+        let (metrics, label) = (self.metrics, self.label);
+        let counted = move |connection, shutdown| {
+            let (open, session) = (metrics.session(label), session(connection, shutdown));
+            async move {
+                session.await;
+                drop(open);
+            }
+        };
+        serve(self.listener, self.gate, implicit_tls, self.shutdown, self.drain, counted).await;
     }
 }
 
 /// What the sessions of each protocol share.
 struct Servers {
-    smtp: Arc<smtp::Server<crate::service::delivery::Delivery>>,
+    smtp: Arc<smtp::Server<Delivery>>,
+    delivery: Arc<Delivery>,
+    login: Arc<Login>,
 }
 
 impl Servers {
@@ -132,7 +168,8 @@ impl Servers {
         };
         let name = config.server.name.clone();
         let smtp = smtp::Server::new(rooms.delivery.clone(), name, Some(rooms.tls.clone()), limits);
-        Self { smtp }
+        let (delivery, login) = (Arc::new(rooms.delivery.clone()), Arc::new(rooms.login.clone()));
+        Self { smtp, delivery, login }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -143,6 +180,18 @@ impl Servers {
                 let server = Arc::clone(&self.smtp);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
                     smtp::session(Arc::clone(&server), dialect, connection, shutdown)
+                }));
+            }
+            Protocol::Socketmap => {
+                let directory = Arc::clone(&self.delivery);
+                tasks.spawn(door.serve(None, move |connection, shutdown| {
+                    mta::socketmap::session(Arc::clone(&directory), connection, shutdown)
+                }));
+            }
+            Protocol::Sasl => {
+                let login = Arc::clone(&self.login);
+                tasks.spawn(door.serve(None, move |connection, shutdown| {
+                    mta::sasl::session(Arc::clone(&login), connection, shutdown)
                 }));
             }
         }

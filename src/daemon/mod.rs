@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -25,13 +26,17 @@ use crate::base::telemetry::{self, LogHandle, metrics::Metrics};
 use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
+use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::registry::{Management, ManagementOptions};
 use crate::storage::StorageError;
+use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::instance::{self, StoreSetup};
 use crate::storage::metadata::lane::Priority;
-use crate::storage::pack::Codec;
+use crate::storage::metadata::pack::Node;
+use crate::storage::pack::{Codec, LEVEL_DEFAULT};
+use crate::storage::packer::{Packer, PackerSettings};
 use crate::wire::listen::Shutdown;
 use listeners::Listeners;
 use lock::DataLock;
@@ -71,11 +76,17 @@ pub enum DaemonError {
     Service(#[from] ServiceError),
 }
 
+/// How often certificate files are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A running daemon's rooms.
 struct Rooms {
     database: Database,
     management: Management,
     delivery: Delivery,
+    login: Login,
+    bodies: Bodies,
+    clock: Clock,
     metrics: Metrics,
     tls: Tls,
 }
@@ -108,6 +119,7 @@ where
     let listeners = Listeners::bind(&config).await?;
     listeners.publish(&config.data.dir)?;
     let mut tasks = listeners.serve(&config, &rooms, &shutdown);
+    background(&rooms, &shutdown, &mut tasks);
     let outcome = started(Arc::clone(&rooms)).await;
     if outcome.is_ok() {
         eprintln!("ready");
@@ -119,8 +131,9 @@ where
     tracing::info!("stopping: running commands are finished first");
     end(&stop, &mut tasks, Duration::from_secs(u64::from(config.limits.drain_timeout_secs))).await;
     if let Ok(rooms) = Arc::try_unwrap(rooms).map_err(|_| tracing::debug!("a room outlived its sessions")) {
-        let Rooms { database, management, delivery, .. } = rooms;
-        drop((management, delivery));
+        let Rooms { database, management, delivery, login, bodies, .. } = rooms;
+        login.flush().await;
+        drop((management, delivery, login, bodies));
         database.close().await;
     }
     drop(lock);
@@ -135,16 +148,17 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let database = Database::open_measured(url.expose_secret(), metrics.clone()).await?;
     let now = clock.now();
     let stores: Vec<StoreSetup> = config.stores.iter().map(store_setup).collect();
-    let node = node.to_owned();
+    let (node, this_node) = (node.to_owned(), node.to_owned());
     let setup = database.write(Priority::Interactive, move |conn| {
-        let (stores, node) = (stores.clone(), node.clone());
+        let (stores, node) = (stores.clone(), this_node.clone());
         Box::pin(async move {
             instance::ensure_stores(conn, &stores, now).await?;
             instance::node_start(conn, &node, now).await
         })
     });
     let epoch: Result<i64, StorageError> = setup.await;
-    tracing::info!(epoch = epoch?, "database opened");
+    let epoch = epoch?;
+    tracing::info!(epoch, "database opened");
     let options = ManagementOptions {
         system_uids: system_uids(config),
         administrator_uids: config
@@ -156,14 +170,50 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         hierarchy_depth_max: config.limits.hierarchy_depth_max as usize,
     };
     let management = Management::open(database.clone(), clock.clone(), options).await?;
-    let level = config.stores.first().map_or(3, |store| store.compression.level);
-    let intake = Intake::new(Codec::new(level));
+    let codec = delivery_codec(config);
+    let bodies = Bodies::new(database.clone(), codec, config.data.dir.clone(), Node { id: node, epoch });
+    let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
         message_octets_max: config.limits.message_octets_max,
     };
-    let delivery = Delivery::new(database.clone(), clock, intake, metrics.clone(), settings);
-    Ok(Rooms { database, management, delivery, metrics, tls })
+    let login = Login::new(database.clone(), clock.clone());
+    let delivery = Delivery::new(database.clone(), clock.clone(), intake, metrics.clone(), settings);
+    Ok(Rooms { database, management, delivery, login, bodies, clock, metrics, tls })
+}
+
+/// What runs beside the listeners until the daemon stops.
+fn background(rooms: &Rooms, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
+    let until = |shutdown: Shutdown, work: BoxFuture<'static, ()>| async move {
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = work => {}
+        }
+    };
+    let (login, tls) = (rooms.login.clone(), rooms.tls.clone());
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { login.run().await })));
+    tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
+    let packer = Packer::new(rooms.bodies.clone(), PackerSettings::default());
+    tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
+}
+
+/// Takes new certificates when their files change.
+async fn certificates(tls: Tls) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_INTERVAL).await;
+        match tls.reload() {
+            Ok(true) => tracing::info!("certificates have changed and were read again"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the certificates in force stay"),
+        }
+    }
+}
+
+/// What compresses bodies as they arrive; stores that want more get it when they are packed.
+fn delivery_codec(config: &Config) -> Codec {
+    let level = config.stores.iter().map(|store| store.compression.level).min();
+    let dictionary = config.stores.iter().all(|store| store.compression.dictionary);
+    Codec::new(level.unwrap_or(LEVEL_DEFAULT).min(LEVEL_DEFAULT)).with_dictionary(dictionary)
 }
 
 fn store_setup(store: &crate::base::config::Store) -> StoreSetup {
@@ -171,6 +221,7 @@ fn store_setup(store: &crate::base::config::Store) -> StoreSetup {
         name: store.name.clone(),
         path: store.path.display().to_string(),
         compression_level: i64::from(store.compression.level),
+        compression_dictionary: store.compression.dictionary,
     }
 }
 

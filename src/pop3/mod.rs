@@ -7,12 +7,14 @@
 //! - Messages go away at QUIT only; a session that ends otherwise deletes nothing.
 //! - TOP n 0 reads no body.
 
+mod authorization;
 mod command;
 mod maildrop;
 mod session;
 #[cfg(test)]
 mod tests;
 mod text;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;

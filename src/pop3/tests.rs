@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -233,4 +234,37 @@ async fn command_line_too_long_is_answered() {
     let long = "x".repeat(10_000);
     let lines = talk_from("127.0.0.1", &fake(), &format!("USER {long}\r\nNOOP\r\nQUIT\r\n")).await;
     assert_eq!(lines, ["-ERR Command line too long", "+OK", "+OK Bye"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_is_sent_gets_well_formed_replies(
+        pieces in proptest::collection::vec(
+            prop_oneof![
+                proptest::sample::select(vec![
+                    "USER tim\r\n", "PASS two words \r\n", "AUTH PLAIN\r\n", "AHRpbQB0d28gd29yZHMg\r\n", "*\r\n",
+                    "STAT\r\n", "DELE 1\r\n", "RETR 2\r\n", "TOP 1 1\r\n", "RSET\r\n", "STLS\r\n", "NOOP\n", "\r\n",
+                ])
+                .prop_map(|text| text.as_bytes().to_vec()),
+                proptest::collection::vec(any::<u8>(), 0..20),
+            ],
+            0..30,
+        ),
+    ) {
+        let fake = fake();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let output = runtime.block_on(async {
+            let mut client = start(&fake, "127.0.0.1");
+            client.write_all(&pieces.concat()).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut output = Vec::new();
+            client.read_to_end(&mut output).await.unwrap();
+            output
+        });
+        prop_assert!(output.starts_with(b"+OK Posthouse ready\r\n"));
+        prop_assert!(output.ends_with(b"\r\n"));
+        prop_assert_eq!(fake.0.lock().unwrap().len(), 3, "nothing is deleted without QUIT");
+    }
 }

@@ -9,3 +9,5 @@ pub mod error;
 pub mod login;
 pub mod mailstore;
 pub mod registry;
+pub mod reports;
+pub mod trace;

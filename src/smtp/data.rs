@@ -35,6 +35,9 @@ pub(super) struct Lease {
 /// Memory is leased in steps of this many KiB.
 const LEASE_STEP_KIB: usize = 64;
 
+/// Most room that is made for a message before it arrives, in octets.
+const EXPECTED_OCTETS_MAX: usize = 64 * 1024;
+
 impl Lease {
     pub fn new(memory: &Arc<Semaphore>) -> Self {
         Self { memory: Arc::clone(memory), permit: None }
@@ -77,6 +80,12 @@ pub(super) struct Collector {
 impl Collector {
     pub fn new(octets_max: u64, lease: Lease) -> Self {
         Self { message: Vec::new(), octets: 0, octets_max, lease, fault: None, pending_cr: false }
+    }
+
+    /// Makes room for the size that the client declared, as far as it is cheap to believe.
+    pub fn expect(&mut self, octets_declared: u64) {
+        let octets = usize::try_from(octets_declared).unwrap_or(usize::MAX).min(EXPECTED_OCTETS_MAX);
+        self.message.reserve(octets);
     }
 
     /// Octets of the message so far, kept or not.
@@ -235,14 +244,16 @@ impl DotDecoder {
             into.push(octets);
             return &[];
         };
+        // The common case: the line ends here, and the next one begins.
+        if let (b'\r', [b'\n', after @ ..]) = (special, after)
+            && let Some((line, _)) = octets.split_at_checked(before.len() + 2)
+        {
+            into.push(line);
+            self.position = Position::LineStart;
+            return after;
+        }
         into.push(before);
         match (special, after) {
-            // The common case: the line ends here, and the next one begins.
-            (b'\r', [b'\n', after @ ..]) => {
-                into.push(b"\r\n");
-                self.position = Position::LineStart;
-                return after;
-            }
             (b'\r', _) => {
                 self.position = Position::Cr;
                 return after;

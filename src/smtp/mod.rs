@@ -12,6 +12,7 @@
 //!   all sessions together.
 
 mod command;
+mod content;
 mod data;
 mod reply;
 mod session;

@@ -2,32 +2,29 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::command::{self, Command, MailFrom};
-use super::data::{Collector, DotDecoder, Fault, Lease, Message};
+use super::data::Collector;
 use super::reply::Reply;
 use super::{Deliver, Dialect, Server};
 use crate::base::id::random_text;
-use crate::service::delivery::{Atomicity, DeliveryRefusal, Recipient, Transmission};
+use crate::service::delivery::{Recipient, Transmission};
 use crate::wire::line::{LineError, Reader};
 use crate::wire::listen::Shutdown;
 use crate::wire::stream::Connection;
 
 /// How much of an endless command line is read before the connection is given up, in octets.
 const DISCARD_OCTETS_MAX: u64 = 1 << 20;
-/// How many times the largest message a client may send of one that is too large, before it is cut off.
-const OVERSIZE_FACTOR: u64 = 4;
 /// Replies are written when the client waits for them, or when there are this many octets of them.
 const REPLIES_OCTETS_MAX: usize = 16 * 1024;
 /// Characters of a message's id: 60 random bits.
 const ID_CHARACTERS: usize = 12;
 
 /// Why a session stops without a further word.
-enum Stop {
+pub(super) enum Stop {
     /// The client went away, or said QUIT and got its answer.
     Gone,
     /// This reply, then close.
@@ -46,7 +43,7 @@ impl From<LineError> for Stop {
     }
 }
 
-type Outcome<T> = Result<T, Stop>;
+pub(super) type Outcome<T> = Result<T, Stop>;
 
 struct Greeting {
     name: String,
@@ -55,28 +52,28 @@ struct Greeting {
 }
 
 /// From MAIL to the end of the message.
-struct Transaction {
-    transmission: Transmission,
-    sender: String,
-    octets_declared: u64,
-    utf8: bool,
-    recipients: Vec<Recipient>,
+pub(super) struct Transaction {
+    pub(super) transmission: Transmission,
+    pub(super) sender: String,
+    pub(super) octets_declared: u64,
+    pub(super) utf8: bool,
+    pub(super) recipients: Vec<Recipient>,
     /// As the client wrote them, for LMTP's answers.
-    paths: Vec<String>,
+    pub(super) paths: Vec<String>,
     /// What BDAT brought so far.
-    chunks: Option<Collector>,
+    pub(super) chunks: Option<Collector>,
 }
 
-struct Session<D> {
-    server: Arc<Server<D>>,
-    dialect: Dialect,
-    connection: Connection,
-    reader: Reader,
+pub(super) struct Session<D> {
+    pub(super) server: Arc<Server<D>>,
+    pub(super) dialect: Dialect,
+    pub(super) connection: Connection,
+    pub(super) reader: Reader,
     shutdown: Shutdown,
-    replies: Vec<u8>,
+    pub(super) replies: Vec<u8>,
     greeting: Option<Greeting>,
-    transaction: Option<Transaction>,
-    errors: u32,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) errors: u32,
 }
 
 /// Serves one connection to its end.
@@ -101,7 +98,7 @@ pub async fn session<D: Deliver>(
         session.say(reply);
         let _ = session.flush().await;
     }
-    let _ = timeout(Duration::from_secs(5), session.connection.shutdown()).await;
+    session.connection.close().await;
 }
 
 impl<D: Deliver> Session<D> {
@@ -289,153 +286,6 @@ impl<D: Deliver> Session<D> {
         }
     }
 
-    /// DATA (RFC 5321 section 4.1.1.4).
-    async fn data(&mut self) -> Outcome<()> {
-        let refused = match &self.transaction {
-            None => Some(Reply::SEQUENCE_MAIL),
-            Some(transaction) if transaction.chunks.is_some() => Some(Reply::SEQUENCE_BDAT),
-            Some(transaction) if transaction.recipients.is_empty() => Some(Reply::NO_RECIPIENTS),
-            Some(_) => None,
-        };
-        if let Some(reply) = refused {
-            self.errors += 1;
-            self.say(reply);
-            return Ok(());
-        }
-        self.say(Reply::START_DATA);
-        self.flush().await?;
-        let mut collector = self.collector();
-        let mut decoder = DotDecoder::new();
-        let deadline = Instant::now() + self.server.limits.message_timeout;
-        loop {
-            let chunk =
-                next_chunk(&mut self.reader, &mut self.connection, &self.server.limits, deadline).await?;
-            let (used, complete) = decoder.feed(chunk, &mut collector);
-            self.reader.consume(used);
-            if complete {
-                break;
-            }
-            self.give_up_when_endless(&collector)?;
-        }
-        self.finish(collector).await;
-        Ok(())
-    }
-
-    /// BDAT (RFC 3030 section 2): the octets follow the command at once and are read whatever the answer will be.
-    async fn bdat(&mut self, octets: u64, last: bool) -> Outcome<()> {
-        let octets_max = self.server.limits.message_octets_max;
-        if octets > octets_max.saturating_mul(OVERSIZE_FACTOR) {
-            return Err(Stop::Say(Reply::too_large(octets_max)));
-        }
-        let chunks = self.transaction.as_mut().map(|transaction| transaction.chunks.take());
-        let has_recipients = self.transaction.as_ref().is_some_and(|it| !it.recipients.is_empty());
-        let mut collector = match chunks {
-            Some(Some(begun)) => begun,
-            _ => self.collector(),
-        };
-        let deadline = Instant::now() + self.server.limits.message_timeout;
-        let mut missing = octets;
-        while missing > 0 {
-            let chunk =
-                next_chunk(&mut self.reader, &mut self.connection, &self.server.limits, deadline).await?;
-            let take = usize::try_from(missing).unwrap_or(usize::MAX).min(chunk.len());
-            if has_recipients {
-                collector.chunk(chunk.get(..take).unwrap_or(chunk));
-            }
-            self.reader.consume(take);
-            missing -= take as u64;
-        }
-        if !has_recipients {
-            let reply = if self.transaction.is_some() { Reply::NO_RECIPIENTS } else { Reply::SEQUENCE_MAIL };
-            self.errors += 1;
-            self.say(reply);
-        } else if last {
-            self.finish(collector).await;
-        } else if let Some(fault) = collector.fault() {
-            // The rest of the message, if the client sends it all the same, finds no transaction.
-            self.transaction = None;
-            self.say(Reply::fault(fault, octets_max));
-        } else {
-            let text = format!("{octets} octets received");
-            self.say(Reply { code: 250, enhanced: "2.0.0", text: text.into() });
-            if let Some(transaction) = &mut self.transaction {
-                transaction.chunks = Some(collector);
-            }
-        }
-        Ok(())
-    }
-
-    fn collector(&self) -> Collector {
-        Collector::new(self.server.limits.message_octets_max, Lease::new(&self.server.memory))
-    }
-
-    fn give_up_when_endless(&self, collector: &Collector) -> Outcome<()> {
-        let octets_max = self.server.limits.message_octets_max;
-        if collector.octets() > octets_max.saturating_mul(OVERSIZE_FACTOR) {
-            return Err(Stop::Say(Reply::too_large(octets_max)));
-        }
-        Ok(())
-    }
-
-    /// Delivers a complete message and answers: once in SMTP, once for each recipient in LMTP (RFC 2033
-    /// section 4.2), also when the message itself is refused.
-    async fn finish(&mut self, collector: Collector) {
-        let Some(transaction) = self.transaction.take() else { return };
-        let octets = collector.octets();
-        let replies = match collector.finish() {
-            Ok(message) => self.deliver(&transaction, message).await,
-            Err(fault) => self.refuse(&transaction, fault),
-        };
-        let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();
-        tracing::info!(
-            id = %transaction.transmission.id,
-            protocol = transaction.transmission.protocol,
-            source = ?transaction.transmission.source,
-            recipients = transaction.recipients.len(),
-            octets,
-            ?codes,
-            "message received"
-        );
-        for reply in replies {
-            self.say(reply);
-        }
-    }
-
-    fn refuse(&self, transaction: &Transaction, fault: Fault) -> Vec<Reply> {
-        let reply = Reply::fault(fault, self.server.limits.message_octets_max);
-        let count = if self.dialect == Dialect::Lmtp { transaction.recipients.len() } else { 1 };
-        vec![reply; count]
-    }
-
-    async fn deliver(&self, transaction: &Transaction, message: Message) -> Vec<Reply> {
-        let Transaction { transmission, sender, recipients, paths, .. } = transaction;
-        let atomicity = match self.dialect {
-            Dialect::Lmtp => Atomicity::PerRecipient,
-            Dialect::Smtp => Atomicity::AllOrNothing,
-        };
-        let Message { bytes, lease } = message;
-        let answers = self.server.delivery.deliver(transmission, sender, recipients, bytes, atomicity).await;
-        drop(lease);
-        let id = transmission.id.as_str();
-        match self.dialect {
-            Dialect::Smtp => {
-                let refusals: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-                let complete = answers.len() == recipients.len();
-                let reply = || one_for_all(recipients.len(), &refusals, id);
-                vec![if complete { reply() } else { unavailable(Dialect::Smtp) }]
-            }
-            Dialect::Lmtp => {
-                let mut answers = answers.into_iter();
-                let answer = |path: &String| match answers.next() {
-                    Some(Ok(_)) => Reply::stored(Some(path), id),
-                    Some(Err(refusal)) => Reply::refusal(&refusal, Dialect::Lmtp),
-                    None => unavailable(Dialect::Lmtp),
-                };
-                paths.iter().map(answer).collect()
-            }
-        }
-    }
-
     /// STARTTLS (RFC 3207): everything known before is forgotten.
     async fn start_tls(&mut self) -> Outcome<()> {
         let refused = match &self.server.tls {
@@ -463,11 +313,11 @@ impl<D: Deliver> Session<D> {
         Ok(())
     }
 
-    fn say(&mut self, reply: Reply) {
+    pub(super) fn say(&mut self, reply: Reply) {
         reply.write(&mut self.replies);
     }
 
-    async fn flush(&mut self) -> Outcome<()> {
+    pub(super) async fn flush(&mut self) -> Outcome<()> {
         if self.replies.is_empty() {
             return Ok(());
         }
@@ -480,50 +330,5 @@ impl<D: Deliver> Session<D> {
             Ok(written) => Ok(written?),
             Err(_) => Err(Stop::Gone),
         }
-    }
-}
-
-/// The next octets of a message.
-async fn next_chunk<'a>(
-    reader: &'a mut Reader,
-    connection: &mut Connection,
-    limits: &super::Limits,
-    deadline: Instant,
-) -> Outcome<&'a [u8]> {
-    let until = deadline.min(Instant::now() + limits.command_timeout);
-    match timeout_at(until, reader.chunk(connection)).await {
-        Ok(Ok([])) => Err(Stop::Gone),
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Stop::Say(Reply::TIMEOUT)),
-    }
-}
-
-fn unavailable(dialect: Dialect) -> Reply {
-    Reply::refusal(&DeliveryRefusal::Unavailable, dialect)
-}
-
-/// SMTP has one answer for `count` recipients, and nothing is stored when one refuses. A permanent refusal is passed
-/// on, since trying again cannot help; one that all share too; else the client is asked to try again, when RCPT will
-/// tell which recipient it is.
-fn one_for_all(count: usize, refusals: &[&DeliveryRefusal], id: &str) -> Reply {
-    if refusals.is_empty() {
-        return Reply::stored(None, id);
-    }
-    let replies: Vec<Reply> = refusals
-        .iter()
-        .filter(|refusal| !matches!(refusal, DeliveryRefusal::Sibling))
-        .map(|refusal| Reply::refusal(refusal, Dialect::Smtp))
-        .collect();
-    if let Some(permanent) = replies.iter().find(|reply| reply.is_permanent()) {
-        return permanent.clone();
-    }
-    match replies.split_first() {
-        Some((first, others))
-            if replies.len() == count && others.iter().all(|reply| reply.enhanced == first.enhanced) =>
-        {
-            first.clone()
-        }
-        _ => Reply::refusal(&DeliveryRefusal::Sibling, Dialect::Smtp),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
@@ -130,21 +131,15 @@ async fn smtp(fake: &Fake, input: impl AsRef<[u8]>) -> Vec<String> {
     talk_with(Dialect::Smtp, fake, limits(), input).await
 }
 
-/// The first characters of each reply: code and enhanced code.
+/// Code and enhanced code of each reply.
 fn codes(lines: &[String]) -> Vec<&str> {
-    lines
-        .iter()
-        .map(|line| {
-            let mut words = line.splitn(3, ' ');
-            let first = words.next().unwrap_or("");
-            match words.next() {
-                Some(second) if second.contains('.') && second.len() <= 6 => {
-                    &line[..first.len() + 1 + second.len()]
-                }
-                _ => first,
-            }
-        })
-        .collect()
+    let codes = |line: &'_ String| {
+        let mut spaces = line.match_indices(' ').map(|(at, _)| at);
+        let (code, enhanced) = (spaces.next().unwrap_or(line.len()), spaces.next().unwrap_or(line.len()));
+        let is_enhanced = line.get(code + 1..enhanced).is_some_and(|text| text.split('.').count() == 3);
+        if is_enhanced && enhanced - code <= 7 { enhanced } else { code }
+    };
+    lines.iter().filter_map(|line| line.get(..codes(line))).collect()
 }
 
 #[tokio::test]
@@ -438,4 +433,52 @@ async fn connection_lost_in_the_middle_of_a_message_stores_nothing() {
         lmtp(&fake, input).await;
     }
     assert!(fake.0.lock().unwrap().is_empty());
+}
+
+/// Pieces of sessions, right and wrong, in any order.
+fn soup() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        proptest::sample::select(vec![
+            "LHLO c\r\n",
+            "EHLO c\r\n",
+            "MAIL FROM:<>\r\n",
+            "MAIL FROM:<a@x.example> SIZE=10\r\n",
+            "RCPT TO:<a@x.example>\r\n",
+            "RCPT TO:<late@x.example>\r\n",
+            "RCPT TO:<nobody@x.example>\r\n",
+            "DATA\r\n",
+            "hello\r\n",
+            ".\r\n",
+            "BDAT 5\r\nab\r\nc",
+            "BDAT 3 LAST\r\nx\r\n",
+            "BDAT 4\r\n",
+            "RSET\r\n",
+            "NOOP\n",
+            "STARTTLS\r\n",
+            "VRFY x\r\n",
+            "\r\n",
+            "\0",
+            "\r",
+            "\n",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..20),
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_is_sent_gets_well_formed_replies(input in soup(), is_lmtp in any::<bool>()) {
+        let dialect = if is_lmtp { Dialect::Lmtp } else { Dialect::Smtp };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let replies = runtime.block_on(talk_with(dialect, &Fake::default(), limits(), input));
+        for reply in replies {
+            let code = reply.get(..3).and_then(|code| code.parse::<u16>().ok());
+            prop_assert!(code.is_some_and(|code| (200..600).contains(&code)), "{}", reply);
+            prop_assert_eq!(reply.get(3..4), Some(" "));
+        }
+    }
 }

@@ -20,8 +20,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::bodies::{Bodies, blocking, unpack};
 use super::metadata::delivery::Packed;
 use super::metadata::lane::Priority;
@@ -116,22 +114,16 @@ impl Packer {
         }
     }
 
-    /// Cleans up, then looks at regular intervals until `stop` is true.
-    pub async fn run(self, clock: Clock, mut stop: watch::Receiver<bool>) {
-        let work = async {
-            if let Err(error) = self.clean_up().await {
-                tracing::warn!(%error, "files that were begun before the last stop could not be removed");
+    /// Cleans up, then looks at regular intervals. Never returns; may be dropped at any time.
+    pub async fn run(self, clock: Clock) {
+        if let Err(error) = self.clean_up().await {
+            tracing::warn!(%error, "files that were begun before the last stop could not be removed");
+        }
+        loop {
+            tokio::time::sleep(self.settings.interval).await;
+            if let Err(error) = self.look(clock.now()).await {
+                tracing::warn!(%error, "packing failed; it is tried again");
             }
-            loop {
-                tokio::time::sleep(self.settings.interval).await;
-                if let Err(error) = self.look(clock.now()).await {
-                    tracing::warn!(%error, "packing failed; it is tried again");
-                }
-            }
-        };
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {}
-            () = work => {}
         }
     }
 
@@ -296,6 +288,7 @@ impl Packer {
         bodies: &[Waiting],
     ) -> Result<Option<(PackSummary, Vec<Framed>)>> {
         let (folder, store) = (self.bodies.pack_folder(&volume.path), volume.store);
+        let recompression = recompression(volume);
         let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
         let mut frames = Vec::with_capacity(bodies.len());
         for slice in into_slices(bodies) {
@@ -307,9 +300,9 @@ impl Packer {
                 .read(|conn| Box::pin(async move { pack::waiting_bytes(conn, &wanted).await }));
             let mut bytes: HashMap<BodyId, Packed> = read.await?.into_iter().collect();
             let ordered: Vec<_> = ids.into_iter().filter_map(|id| bytes.remove_entry(&id)).collect();
-            let (codec, level) = (self.bodies.codec().clone(), volume.compression_level);
+            let (codec, wanted) = (self.bodies.codec().clone(), recompression.clone());
             let append = move || {
-                let appended = append_all(&mut writer, &codec, level, &ordered)?;
+                let appended = append_all(&mut writer, &codec, wanted.as_ref(), &ordered)?;
                 Ok((writer, appended))
             };
             let (written, appended) = blocking(append).await?;
@@ -438,14 +431,19 @@ fn cut(bodies: &[Waiting], octets: u64, rows: usize) -> Vec<&[Waiting]> {
     parts
 }
 
+/// The codec with which a store wants its packs compressed anew; nothing if what was made at delivery is good enough.
+fn recompression(volume: &StoreVolume) -> Option<Codec> {
+    let (level, dictionary) = (volume.compression_level, volume.compression_dictionary);
+    (level > LEVEL_DEFAULT || !dictionary).then(|| Codec::new(level).with_dictionary(dictionary))
+}
+
 /// Appends bodies, each read back from what the database has. One that is damaged stays there and is reported.
 fn append_all(
     writer: &mut PackWriter,
     codec: &Codec,
-    level: i32,
+    wanted: Option<&Codec>,
     bodies: &[(BodyId, Packed)],
 ) -> Result<Vec<Framed>> {
-    let slower = (level > LEVEL_DEFAULT).then(|| Codec::new(level));
     let mut frames = Vec::with_capacity(bodies.len());
     for (body, packed) in bodies {
         let original = match unpack(codec, packed) {
@@ -456,16 +454,14 @@ fn append_all(
             }
             Err(error) => return Err(error),
         };
-        let mut compressed = Compressed {
-            codec: CodecKind::from_number(packed.codec).unwrap_or(CodecKind::Raw),
-            dictionary_id: packed.dictionary_id,
-            data: packed.data.to_vec(),
+        let compressed = match wanted {
+            Some(codec) => codec.compress(&original),
+            None => Compressed {
+                codec: CodecKind::from_number(packed.codec).unwrap_or(CodecKind::Raw),
+                dictionary_id: packed.dictionary_id,
+                data: packed.data.to_vec(),
+            },
         };
-        if let Some(better) = slower.as_ref().map(|codec| codec.compress(&original))
-            && better.data.len() < compressed.data.len()
-        {
-            compressed = better;
-        }
         let header = FrameHeader::new(*body, &original, &compressed)?;
         let location = writer.append(&header, &compressed.data)?;
         frames.push(Framed { body: *body, offset: location.offset, stored_octets: header.stored_len });

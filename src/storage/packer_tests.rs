@@ -12,8 +12,9 @@ use super::bodies::{Bodies, DATABASE_OCTETS_MAX};
 use super::metadata::body::release;
 use super::metadata::database::Database;
 use super::metadata::delivery::{BodyPlace, Deliver, DeliverTarget, Packed, TargetOutcome, TraceOrigin};
+use super::metadata::instance::node_start;
 use super::metadata::lane::Priority;
-use super::metadata::pack::node_begin;
+use super::metadata::pack::Node;
 use super::metadata::sql::Row;
 use super::pack::{Codec, PackName, verify};
 use super::packer::{Packer, PackerSettings, Progress};
@@ -89,10 +90,11 @@ impl Provider {
     /// As the daemon does at start.
     async fn start(&self) -> (Bodies, Packer) {
         let write =
-            self.database.write(Priority::Interactive, |conn| Box::pin(node_begin(conn, "local", NOW)));
-        let node: Result<_> = write.await;
+            self.database.write(Priority::Interactive, |conn| Box::pin(node_start(conn, "local", NOW)));
+        let epoch: Result<i64> = write.await;
+        let node = Node { id: "local".to_owned(), epoch: epoch.unwrap() };
         let folder = self.folder.path().to_owned();
-        let bodies = Bodies::new(self.database.clone(), Codec::default(), folder, node.unwrap());
+        let bodies = Bodies::new(self.database.clone(), Codec::default(), folder, node);
         let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
         (bodies.clone(), Packer::new(bodies, settings))
     }

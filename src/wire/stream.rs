@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -18,6 +18,9 @@ use crate::service::context::Source;
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection is still read after its last reply.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a connection could not turn to TLS; it is closed.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +131,23 @@ impl Connection {
             return Err(UpgradeError::PlaintextAfterStartTls);
         }
         self.handshake(config).await
+    }
+
+    /// Ends the connection so that the last reply arrives: a socket that is closed while input is unread is reset,
+    /// and the reset may overtake what was sent. So our side ends first, and what still comes is read and dropped,
+    /// for a short time.
+    pub async fn close(&mut self) {
+        let linger = async {
+            self.shutdown().await?;
+            let mut reader = Reader::new();
+            loop {
+                match reader.chunk(self).await?.len() {
+                    0 => return io::Result::Ok(()),
+                    octets => reader.consume(octets),
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, linger).await;
     }
 
     /// Turns to TLS at once, for ports with implicit TLS.
@@ -264,7 +284,7 @@ mod tests {
     use rustls::RootCertStore;
     use rustls_pki_types::pem::PemObject;
     use rustls_pki_types::{CertificateDer, ServerName};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::base::tls::{CertificateFiles, Tls, self_signed_create};
@@ -335,6 +355,26 @@ mod tests {
             Err(crate::wire::line::LineError::Closed)
         ));
         assert!(connection.write_all(b"x").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn last_reply_arrives_although_input_was_not_read() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, peer) = listener.accept().await.unwrap();
+            let mut connection = Connection::new(Plain::Tcp(stream), Some(peer.ip()), false);
+            Reader::new().line(&mut connection, 100).await.unwrap_err();
+            connection.write_all(b"too long\r\n").await.unwrap();
+            connection.close().await;
+        });
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(&vec![b'x'; 20 << 20]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).await.unwrap();
+        assert_eq!(reply, "too long\r\n");
+        server.await.unwrap();
     }
 
     #[test]

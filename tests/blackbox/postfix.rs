@@ -112,7 +112,8 @@ fn main_cf(dir: &Path, daemon: &Daemon, transport: &str) -> String {
          local_recipient_maps =\nlocal_transport = error:no local mail\nmynetworks =\nrelay_domains =\n\
          virtual_mailbox_domains = {map}:domains\nvirtual_mailbox_maps = {map}:recipients\n\
          virtual_transport = {transport}\ndefault_transport = error:no mail leaves this host\n\
-         smtpd_recipient_restrictions = reject_unauth_destination\nsmtpd_relay_restrictions =\n\
+         smtpd_relay_restrictions =\n\
+         smtpd_recipient_restrictions = reject_unauth_destination, check_recipient_access {map}:access\n\
          smtpd_tls_cert_file = {files}/certificate.pem\nsmtpd_tls_key_file = {files}/key.pem\n\
          smtpd_tls_security_level = may\nminimal_backoff_time = 2s\nmaximal_backoff_time = 2s\nqueue_run_delay = 2s\n\
          smtpd_client_connection_count_limit = 0\n"
@@ -186,12 +187,19 @@ fn delivers(daemon: &Daemon, postfix: &Postfix) {
             session.deliver("far@example.test", &[alice, bob], &message(3_000, number)).expect("SMTP");
         assert!(replies.iter().all(|reply| reply.is_ok()), "{replies:?}");
     }
+    daemon.wait_for_messages("bob@acme.test", "INBOX", 10);
     // Unknown recipients and foreign domains are refused at the front, so nothing has to be bounced.
     let code = |session: &mut Smtp, recipient: &str| {
         session.deliver("far@example.test", &[recipient], b"x\r\n").expect("SMTP")[0].code
     };
     assert_eq!(code(&mut session, "nobody@acme.test"), 550);
     assert_eq!(code(&mut session, "somebody@elsewhere.test"), 454);
+    // Neither does mail queue up for a mailbox that takes none now.
+    daemon.posthouse(&["mailbox", "quota", "bob@acme.test", "1000"]).ok();
+    assert_eq!(code(&mut session, bob), 452);
+    daemon.posthouse(&["mailbox", "suspend", "bob@acme.test"]).ok();
+    assert_eq!(code(&mut session, bob), 450);
+    daemon.posthouse(&["mailbox", "resume", "bob@acme.test"]).ok();
     for user in ["alice@acme.test", "bob@acme.test"] {
         let mut reader = daemon.wait_for_messages(user, "INBOX", 10);
         for (_, body) in reader.bodies("1:*") {

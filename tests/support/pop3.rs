@@ -80,11 +80,12 @@ impl Pop3 {
 fn unstuff(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len());
     let mut at_start = true;
-    for (index, &octet) in content.iter().enumerate() {
+    for &octet in content {
         if !(at_start && octet == b'.') {
             out.push(octet);
         }
-        at_start = octet == b'\n' && index > 0 && content[index - 1] == b'\r';
+        // As most clients do: a line ends at LF, with or without CR.
+        at_start = octet == b'\n';
     }
     out
 }

@@ -49,6 +49,8 @@ pub struct Smtp {
     /// The connection, for tests that misbehave.
     pub connection: Connection,
     dialect: Dialect,
+    /// Whether the server said SIZE (RFC 1870).
+    announces_size: bool,
 }
 
 impl Smtp {
@@ -64,7 +66,7 @@ impl Smtp {
 
     /// Connects and reads the greeting only.
     pub fn greet(address: &str, dialect: Dialect) -> io::Result<Self> {
-        let mut session = Self { connection: Connection::open(address)?, dialect };
+        let mut session = Self { connection: Connection::open(address)?, dialect, announces_size: false };
         let greeting = session.reply()?;
         if greeting.code != 220 {
             return Err(io::Error::other(format!("greeted with {greeting:?}")));
@@ -74,10 +76,12 @@ impl Smtp {
 
     /// EHLO or LHLO.
     pub fn hello(&mut self) -> io::Result<Reply> {
-        match self.dialect {
+        let reply = match self.dialect {
             Dialect::Smtp => self.command("EHLO client.example.test"),
             Dialect::Lmtp => self.command("LHLO client.example.test"),
-        }
+        }?;
+        self.announces_size = reply.lines.iter().any(|line| line.starts_with("SIZE"));
+        Ok(reply)
     }
 
     /// Reads one reply.
@@ -153,7 +157,8 @@ impl Smtp {
         octets: usize,
         content: impl FnOnce(&mut Self) -> io::Result<Option<Reply>>,
     ) -> io::Result<Vec<Reply>> {
-        let mut envelope = format!("MAIL FROM:<{sender}> SIZE={octets}\r\n");
+        let size = if self.announces_size { format!(" SIZE={octets}") } else { String::new() };
+        let mut envelope = format!("MAIL FROM:<{sender}>{size}\r\n");
         for recipient in recipients {
             envelope.push_str(&format!("RCPT TO:<{recipient}>\r\n"));
         }

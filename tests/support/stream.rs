@@ -146,6 +146,31 @@ impl Connection {
         Ok(octets)
     }
 
+    /// Reads up to a line that begins with `tag` without looking at or keeping what comes before, for load
+    /// generators; gives the number of octets. Nothing may follow that line.
+    pub fn skip_to_tagged(&mut self, tag: &str) -> io::Result<usize> {
+        const TAIL: usize = 1_000;
+        let start = format!("\r\n{tag} ");
+        let mut octets = self.buffer.len() - self.start;
+        loop {
+            let tail = &self.buffer[self.buffer.len().saturating_sub(TAIL).max(self.start)..];
+            let is_complete = tail.ends_with(b"\r\n")
+                && tail.windows(start.len()).rposition(|window| window == start.as_bytes()).is_some();
+            if is_complete {
+                self.start = self.buffer.len();
+                return Ok(octets);
+            }
+            let keep_from = self.buffer.len().saturating_sub(TAIL).max(self.start);
+            self.buffer.drain(..keep_from);
+            self.start = 0;
+            let read = self.read_some()?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            octets += read;
+        }
+    }
+
     /// Reads until the server closes.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         loop {

@@ -204,6 +204,34 @@ impl Delivery {
         result
     }
 
+    /// What [`Self::recipient`] would answer for a message of unknown size now, for an MTA in front that asks ahead;
+    /// leaves no trace.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn recipient_state(&self, address: &str) -> Result<(), DeliveryRefusal> {
+        match self.inner.routes.resolve(address).await {
+            Ok(route) => self.admit(&route, 0).await,
+            Err(RouteError::Refused(_, refusal)) => Err(refusal),
+            Err(RouteError::Storage(error)) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The logins that may send with `address`: the mailbox that it names, with or without detail or through an
+    /// alias domain, or the mailboxes behind the alias that it is. A catch-all gives nobody this right.
+    ///
+    /// # Errors
+    /// [`DeliveryRefusal::Unavailable`] when the database cannot be asked.
+    pub async fn sender_logins(&self, address: &str) -> Result<Vec<Address>, DeliveryRefusal> {
+        match self.inner.routes.resolve(address).await {
+            Ok(route) if route.is_own => {
+                Ok(route.recipient.targets.iter().map(|target| target.address.clone()).collect())
+            }
+            Ok(_) | Err(RouteError::Refused(..)) => Ok(Vec::new()),
+            Err(RouteError::Storage(error)) => Err(unavailable(&error)),
+        }
+    }
+
     /// State and room, asked anew each time: they change while a route stays the same. An alias takes a message
     /// when one of its mailboxes does.
     async fn admit(&self, route: &Route, octets: u64) -> Result<(), DeliveryRefusal> {
@@ -286,8 +314,9 @@ impl Delivery {
             return Ok(plan.answers(recipients, &[]));
         }
         let at = self.inner.clock.now();
+        let mailboxes: Vec<_> = plan.targets.iter().map(|(target, _)| target.mailbox).collect();
         let prepared: Prepared =
-            self.inner.intake.prepare(message).await.map_err(|error| unavailable(&error))?;
+            self.inner.intake.prepare(message, &mailboxes, at).await.map_err(|error| unavailable(&error))?;
         let received =
             trace_lines::received(transmission, &self.inner.settings.host_name, at, plan.single_recipient());
         let targets = plan.targets.iter().map(|(target, recipient)| {
@@ -301,7 +330,7 @@ impl Delivery {
         let deliver = Deliver {
             at,
             octets,
-            body: prepared.body,
+            body: prepared.body.clone(),
             summary: prepared.summary,
             targets: targets.collect(),
             all_or_nothing: atomicity == Atomicity::AllOrNothing,
@@ -312,7 +341,9 @@ impl Delivery {
                 queue_id: transmission.id.clone(),
             },
         };
-        let outcomes = self.inner.database.deliver(deliver).await.map_err(|error| unavailable(&error))?;
+        let outcomes = self.inner.database.deliver(deliver).await;
+        self.inner.intake.settle(&prepared.body).await;
+        let outcomes = outcomes.map_err(|error| unavailable(&error))?;
         let outcomes: Vec<_> = outcomes.into_iter().map(|outcome| outcome.map_err(refusal_of)).collect();
         let answers = plan.answers(recipients, &outcomes);
         if atomicity == Atomicity::AllOrNothing && answers.iter().any(Result::is_err) {

@@ -37,6 +37,8 @@ pub(super) struct Route {
     pub(super) recipient: Recipient,
     pub(super) domain: Option<DomainId>,
     pub(super) is_postmaster: bool,
+    /// Whether the address itself is a mailbox or an alias, not one that a catch-all or the postmaster rule takes.
+    pub(super) is_own: bool,
 }
 
 pub(super) enum RouteError {
@@ -101,6 +103,7 @@ async fn look_up(conn: &mut Conn, text: &str) -> Result<Route, RouteError> {
     };
     let is_postmaster = address.local() == POSTMASTER;
     let mut found = find(conn, &domain, &address).await?;
+    let is_own = !found.is_empty();
     if found.is_empty() && is_postmaster {
         return postmaster(conn, Some((address, domain))).await;
     }
@@ -113,7 +116,7 @@ async fn look_up(conn: &mut Conn, text: &str) -> Result<Route, RouteError> {
         return Err(RouteError::Refused(Some(domain.id), DeliveryRefusal::UnknownMailbox));
     }
     let recipient = Recipient { address, targets: found };
-    Ok(Route { recipient, domain: Some(domain.id), is_postmaster })
+    Ok(Route { recipient, domain: Some(domain.id), is_postmaster, is_own })
 }
 
 /// An address no mailbox here can have: ours or not decides between unknown and relaying.
@@ -202,7 +205,8 @@ async fn postmaster(conn: &mut Conn, asked: Option<(Address, DomainRoute)>) -> R
         if !targets.is_empty() {
             let domain = asked.as_ref().map(|(_, domain)| domain.id);
             let address = asked.map_or(contact, |(address, _)| address);
-            return Ok(Route { recipient: Recipient { address, targets }, domain, is_postmaster: true });
+            let recipient = Recipient { address, targets };
+            return Ok(Route { recipient, domain, is_postmaster: true, is_own: false });
         }
     }
     tracing::warn!("mail to postmaster is deferred: give the root customer a contact that is a mailbox here");

@@ -1,3 +1,5 @@
+//! Logins and sessions against a database.
+
 use std::time::Duration;
 
 use super::*;

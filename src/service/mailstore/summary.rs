@@ -159,7 +159,7 @@ pub fn summarize(body: &[u8]) -> Summary {
 
 /// Envelope and time of sending that a header gives.
 pub(super) fn describe_header(header: &[u8]) -> (Envelope, Option<(i64, i32)>) {
-    let envelope = mime::structure::envelope(header);
+    let envelope = mime::envelope::envelope(header);
     let sent = envelope.date.as_deref().and_then(mime::date::parse);
     (envelope, sent)
 }

@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::mime::structure::{self, DEPTH_MAX, PARTS_MAX};
+use super::mime::content::describe_root;
+use super::mime::structure::{DEPTH_MAX, PARTS_MAX};
 use super::summary::{Envelope, Part, RawText, Summary, describe_header};
 
 /// Version of the form; the first octet.
@@ -121,7 +122,7 @@ impl Summary {
         if stored.parts.len() > PARTS_MAX + DEPTH_MAX {
             return Err(SummaryDecodeError::Damaged("number of parts"));
         }
-        let described = stored.has_header.then(|| structure::describe_root(header));
+        let described = stored.has_header.then(|| describe_root(header));
         let mut parts = stored.parts.into_iter();
         let mut end = 0;
         let mut root = unflatten(&mut parts, 0, &mut end)?;

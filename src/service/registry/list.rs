@@ -5,6 +5,8 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
 use crate::service::directory::identity;
+use crate::service::reports::QuotaReportRun;
+use crate::service::trace::TraceFind;
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -20,7 +22,12 @@ const fn declare<O: Operate>() -> Operation {
     }
 }
 
-static OPERATIONS: &[Operation] = &[declare::<identity::WhoAmI>(), declare::<AuditSearch>()];
+static OPERATIONS: &[Operation] = &[
+    declare::<identity::WhoAmI>(),
+    declare::<AuditSearch>(),
+    declare::<QuotaReportRun>(),
+    declare::<TraceFind>(),
+];
 
 /// All operations.
 pub fn operations() -> &'static [Operation] {

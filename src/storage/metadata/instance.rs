@@ -15,6 +15,8 @@ pub struct StoreSetup {
     pub path: String,
     /// zstd level.
     pub compression_level: i64,
+    /// Whether short bodies are compressed with the shipped dictionary.
+    pub compression_dictionary: bool,
 }
 
 /// Enters the configured stores and answers their keys in order. A store that is no longer configured stays known,
@@ -25,10 +27,14 @@ pub struct StoreSetup {
 pub async fn ensure_stores(conn: &mut Conn, stores: &[StoreSetup], now: Timestamp) -> Result<Vec<StoreId>> {
     let mut ids = Vec::with_capacity(stores.len());
     for store in stores {
-        let text = "INSERT INTO store (name, path, compression_level, created_at) VALUES ($1, $2, $3, $4)
-                    ON CONFLICT (name) DO UPDATE SET path = excluded.path, compression_level = excluded.compression_level
+        let text = "INSERT INTO store (name, path, compression_level, compression_dictionary, created_at)
+                    VALUES ($1, $2, $3, $4, $5)
+                    ON CONFLICT (name) DO UPDATE SET path = excluded.path,
+                        compression_level = excluded.compression_level,
+                        compression_dictionary = excluded.compression_dictionary
                     RETURNING id";
-        let row = conn.row(text, params![&store.name, &store.path, store.compression_level, now]).await?;
+        let (level, dictionary) = (store.compression_level, store.compression_dictionary);
+        let row = conn.row(text, params![&store.name, &store.path, level, dictionary, now]).await?;
         ids.push(StoreId(row.ok_or(StorageError::Gone("the store"))?.int(0)?));
     }
     Ok(ids)

@@ -29,6 +29,8 @@ pub mod pack;
 mod postgres;
 pub mod quota;
 pub mod recipient;
+pub mod report;
 mod schema;
 pub mod sql;
 mod sqlite;
+pub mod trace;

@@ -31,6 +31,8 @@ pub struct StoreVolume {
     pub path: String,
     /// Level at which its packs are compressed.
     pub compression_level: i32,
+    /// Whether short bodies are compressed with the shipped dictionary.
+    pub compression_dictionary: bool,
 }
 
 /// A body that waits to be packed, with what its place in a pack depends on: bodies that are read together shall be
@@ -86,30 +88,19 @@ pub struct Intended {
     pub store_path: String,
 }
 
-/// Begins a new epoch of a node.
-///
-/// # Errors
-/// What the database says.
-pub async fn node_begin(conn: &mut Conn, id: &str, now: Timestamp) -> Result<Node> {
-    let text = "INSERT INTO node (id, epoch, started_at, seen_at) VALUES ($1, 1, $2, $2)
-                ON CONFLICT (id) DO UPDATE SET epoch = node.epoch + 1, started_at = $2, seen_at = $2
-                RETURNING epoch";
-    let row = conn.row(text, params![id, now]).await?.ok_or(StorageError::Gone("node"))?;
-    Ok(Node { id: id.to_owned(), epoch: row.int(0)? })
-}
-
 /// The volumes of all mail stores that are not stopped.
 ///
 /// # Errors
 /// What the database says.
 pub async fn volumes(conn: &mut Conn) -> Result<Vec<StoreVolume>> {
-    let text =
-        "SELECT id, path, compression_level FROM store WHERE state <> 'stopped' ORDER BY id LIMIT 1000";
+    let text = "SELECT id, path, compression_level, compression_dictionary FROM store
+                WHERE state <> 'stopped' ORDER BY id LIMIT 1000";
     let volume = |row: &super::sql::Row| {
         Ok(StoreVolume {
             store: StoreId(row.int(0)?),
             path: row.text(1)?,
             compression_level: i32::try_from(row.int(2)?).unwrap_or(i32::MAX),
+            compression_dictionary: row.int(3)? != 0,
         })
     };
     conn.rows(text, Vec::new()).await?.iter().map(volume).collect()

@@ -131,14 +131,3 @@ pub async fn trace_refusals(conn: &mut Conn, refusals: &[RefusedDelivery]) -> Re
     let head = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source, queue_id, outcome, detail)";
     conn.insert_rows(head, 11, rows.collect()).await
 }
-
-/// Removes at most `rows_max` trace rows older than `before`; answers how many went.
-pub async fn trace_prune(
-    conn: &mut Conn,
-    before: crate::base::clock::Timestamp,
-    rows_max: i64,
-) -> Result<u64> {
-    let text = "DELETE FROM delivery_trace WHERE id IN
-                (SELECT id FROM delivery_trace WHERE at < $1 AND id <= (SELECT min(id) FROM delivery_trace) + $2 ORDER BY id)";
-    conn.execute(text, params![before, rows_max]).await
-}

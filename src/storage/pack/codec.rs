@@ -81,6 +81,7 @@ struct Pool {
 #[derive(Clone)]
 pub struct Codec {
     level: i32,
+    dictionary: bool,
     pool: Arc<Pool>,
 }
 
@@ -92,20 +93,29 @@ impl Default for Codec {
 
 impl std::fmt::Debug for Codec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Codec").field("level", &self.level).finish_non_exhaustive()
+        f.debug_struct("Codec")
+            .field("level", &self.level)
+            .field("dictionary", &self.dictionary)
+            .finish_non_exhaustive()
     }
 }
 
 impl Codec {
     /// A codec for `level`; what is outside 1 to [`LEVEL_MAX`] is taken as the nearest.
     pub fn new(level: i32) -> Self {
-        Self { level: level.clamp(1, LEVEL_MAX), pool: Arc::default() }
+        Self { level: level.clamp(1, LEVEL_MAX), dictionary: true, pool: Arc::default() }
+    }
+
+    /// The same, compressing with or without dictionary. Either decompresses what the other made.
+    #[must_use]
+    pub fn with_dictionary(self, dictionary: bool) -> Self {
+        Self { dictionary, ..self }
     }
 
     /// Compresses. Bytes that don't get smaller, and bytes for which there is no memory, are stored as they are.
     pub fn compress(&self, bytes: &[u8]) -> Compressed {
-        let dictionary_id =
-            if bytes.len() <= DICTIONARY_TEXT_OCTETS_MAX { DICTIONARY_SHIPPED } else { DICTIONARY_NONE };
+        let is_short = bytes.len() <= DICTIONARY_TEXT_OCTETS_MAX;
+        let dictionary_id = if is_short && self.dictionary { DICTIONARY_SHIPPED } else { DICTIONARY_NONE };
         match self.try_compress(bytes, dictionary_id) {
             Some(data) => Compressed { codec: CodecKind::Zstd, dictionary_id, data },
             None => {

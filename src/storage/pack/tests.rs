@@ -186,6 +186,8 @@ fn only_short_text_uses_the_dictionary() {
     assert_eq!(codec.compress(&[b'a'; 64 * 1024]).dictionary_id, DICTIONARY_SHIPPED);
     assert_eq!(codec.compress(&[b'a'; 64 * 1024 + 1]).dictionary_id, DICTIONARY_NONE);
     assert_eq!(codec.compress(b"").codec, CodecKind::Raw);
+    let without = codec.with_dictionary(false).compress(&[b'a'; 64 * 1024]);
+    assert_eq!((without.codec, without.dictionary_id), (CodecKind::Zstd, DICTIONARY_NONE));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use super::field::unfold;
 
 /// Largest HTML text that is converted to plain text, in octets.
 const HTML_OCTETS_MAX: usize = 1024 * 1024;
+/// Longest encoded word; RFC 2047 section 2 allows 75 octets, and real mail has whole subjects in one.
+const ENCODED_WORD_OCTETS_MAX: usize = 8 * 1024;
 
 /// The text of a text part, from its content as it stands in the message.
 pub fn part_text<'a>(part: &Part, content: &'a [u8]) -> Cow<'a, str> {
@@ -196,7 +198,7 @@ fn find(octets: &[u8], needle: &[u8; 2]) -> Option<usize> {
 
 /// The encoded word that `text` starts with: charset, octets, and its length.
 fn encoded_word(text: &[u8]) -> Option<(&[u8], Vec<u8>, usize)> {
-    let inner = text.strip_prefix(b"=?")?;
+    let inner = text.get(..text.len().min(ENCODED_WORD_OCTETS_MAX))?.strip_prefix(b"=?")?;
     let charset_octets = memchr::memchr(b'?', inner)?;
     let (charset, rest) = inner.split_at(charset_octets);
     let [b'?', encoding, b'?', content @ ..] = rest else { return None };

@@ -6,7 +6,9 @@
 
 pub mod address;
 pub mod charset;
+pub mod content;
 pub mod date;
+pub mod envelope;
 pub mod field;
 pub mod structure;
 pub mod token;

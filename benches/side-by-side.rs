@@ -1,0 +1,81 @@
+//! Posthouse and Dovecot side by side: same machine, same file system, fsync on in both, same users, same mail.
+//!
+//! `cargo bench` runs every workload several times on each server in turn and prints each server's median and spread
+//! and the ratio; with `-- --write` it puts the table into `docs/benchmarks.md`. `-- --rounds N` and
+//! `-- --only WORD` narrow a run. `POSTHOUSE_TEST_CORPUS` names the folder with real mail; without it the messages
+//! are made here. Nothing here passes or fails: the figures decide what is kept.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+#[path = "side_by_side/dovecot.rs"]
+mod dovecot;
+#[path = "side_by_side/host.rs"]
+mod host;
+#[path = "side_by_side/report.rs"]
+mod report;
+#[path = "side_by_side/workloads.rs"]
+mod workloads;
+
+use host::Host;
+use report::Table;
+
+struct Options {
+    rounds: usize,
+    only: Option<String>,
+    write: bool,
+}
+
+fn options() -> Options {
+    let mut options = Options { rounds: 5, only: None, write: false };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--rounds" => {
+                let rounds = arguments.next().and_then(|number| number.parse().ok());
+                options.rounds = rounds.expect("--rounds takes a number");
+            }
+            "--only" => options.only = arguments.next(),
+            "--write" => options.write = true,
+            // What cargo itself adds.
+            "--bench" => {}
+            other => panic!("unknown argument {other}"),
+        }
+    }
+    options
+}
+
+fn main() {
+    let options = options();
+    let mut hosts: Vec<Box<dyn Host>> = vec![Box::new(host::Posthouse::start())];
+    for format in [dovecot::Format::Maildir, dovecot::Format::Mdbox] {
+        hosts.extend(dovecot::Dovecot::start(format).map(|host| Box::new(host) as Box<dyn Host>));
+    }
+    let mut table = Table::new(hosts.iter().map(|host| host.name().to_owned()).collect());
+    for workload in workloads::all() {
+        if options.only.as_ref().is_some_and(|word| !workload.name.contains(word.as_str())) {
+            continue;
+        }
+        let rounds = if workload.once { 1 } else { options.rounds };
+        for round in 0..rounds {
+            for (index, host) in hosts.iter().enumerate() {
+                eprintln!("{}, round {} of {rounds}, {}", workload.name, round + 1, host.name());
+                for figure in (workload.run)(host.as_ref()) {
+                    table.add(index, figure);
+                }
+            }
+        }
+    }
+    let text = table.markdown();
+    println!("{text}");
+    if options.write {
+        report::write_document(&text, options.rounds);
+    }
+}

@@ -1,0 +1,360 @@
+//! FETCH (RFC 3501 section 6.4.5), selected state.
+//!
+//! Messages are taken in chunks: states from memory, summaries in one question, bodies a window at a time. Nothing
+//! is held in the database while the client reads, and what is held in memory is bounded by a window.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+
+use super::client::Client;
+use super::command::{Fetch, FetchItem, FetchSection, SectionText};
+use super::envelope::envelope;
+use super::folder::STATES_CHUNK;
+use super::outcome::{Done, Failure, Outcome};
+use super::respond;
+use super::section;
+use super::selected::Selected;
+use super::structure::structure;
+use crate::base::id::Uid;
+use crate::service::error::ServiceError;
+use crate::service::mailstore::types::{Access, FlagBits, FlagMode, FlagSet, MessageState};
+use crate::service::mailstore::view::MessageSummary;
+
+/// Messages whose summaries are held at a time: with headers some 5 KiB each.
+const SUMMARIES_CHUNK: usize = 256;
+/// Most messages whose bodies are held at a time.
+const WINDOW_MESSAGES_MAX: usize = 32;
+/// Most octets of bodies held at a time; a single larger message is held alone.
+const WINDOW_OCTETS_MAX: u64 = 1024 * 1024;
+
+/// What the items ask for.
+struct Plan<'a> {
+    items: &'a [FetchItem],
+    summaries: bool,
+    /// Whether fetching sets `\Seen`.
+    seen: bool,
+    tell_mod_seq: bool,
+}
+
+/// A message on its way to the client.
+struct Message {
+    sequence: u32,
+    state: MessageState,
+    summary: Option<MessageSummary>,
+    body: Option<Bytes>,
+    /// Whether its flags have just been changed by this command.
+    flags_changed: bool,
+}
+
+/// Tells what was asked of each message.
+pub async fn fetch(client: &mut Client, selected: &mut Selected, fetch: &Fetch) -> Outcome {
+    let uids = selected.view.uids();
+    let ranges =
+        if fetch.by_uid { fetch.set.indexes_by_uid(uids) } else { fetch.set.indexes_by_sequence(uids)? };
+    if fetch.changed_since.is_some() || fetch.items.contains(&FetchItem::ModSeq) {
+        selected.condstore_enable(&mut client.out);
+    }
+    selected.keywords_tell(&mut client.out);
+    let plan = Plan::new(fetch, selected);
+    let chunk_size = if plan.summaries { SUMMARIES_CHUNK } else { STATES_CHUNK };
+    let mut trouble = None;
+    let mut indexes = ranges.into_iter().flatten();
+    loop {
+        let chunk: Vec<usize> = indexes.by_ref().take(chunk_size).collect();
+        if chunk.is_empty() {
+            break;
+        }
+        if selected.account.session.ended().now_or_never().is_some() {
+            return Err(Failure::Bye("this session was ended by the administration"));
+        }
+        let mut messages = gather(selected, &plan, &chunk, fetch, &mut trouble).await?;
+        while !messages.is_empty() {
+            let rest = messages.split_off(window(&plan, &messages));
+            send(client, selected, &plan, messages, &mut trouble).await?;
+            messages = rest;
+        }
+    }
+    match trouble {
+        Some(failure) => Err(failure),
+        None => Ok(Done::new("FETCH completed")),
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn new(fetch: &'a Fetch, selected: &Selected) -> Self {
+        use FetchItem::{Body, BodyStructure, Envelope, InternalDate, Section};
+        let needs_summary =
+            |item: &FetchItem| matches!(item, InternalDate | Envelope | BodyStructure | Body | Section(_));
+        let sets_seen = |item: &FetchItem| matches!(item, Section(section) if !section.peek);
+        Self {
+            items: &fetch.items,
+            summaries: fetch.items.iter().any(needs_summary),
+            seen: selected.view.access() == Access::ReadWrite && fetch.items.iter().any(sets_seen),
+            tell_mod_seq: selected.account.condstore,
+        }
+    }
+
+    fn needs_body(&self, message: &Message) -> bool {
+        let Some(summary) = &message.summary else { return false };
+        self.items
+            .iter()
+            .any(|item| matches!(item, FetchItem::Section(wanted) if section::needs_body(&wanted.section, summary)))
+    }
+}
+
+/// States and summaries of the messages at `indexes` of the view.
+async fn gather(
+    selected: &Selected,
+    plan: &Plan<'_>,
+    indexes: &[usize],
+    fetch: &Fetch,
+    trouble: &mut Option<Failure>,
+) -> Result<Vec<Message>, Failure> {
+    let view = &selected.view;
+    let uids: Vec<Uid> = indexes.iter().filter_map(|&index| view.uids().get(index).copied()).collect();
+    let mut messages: Vec<Message> = indexes
+        .iter()
+        .zip(view.states(&uids))
+        .filter(|(_, state)| fetch.changed_since.is_none_or(|since| state.mod_seq > since))
+        .map(|(&index, state)| Message {
+            sequence: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            state,
+            summary: None,
+            body: None,
+            flags_changed: false,
+        })
+        .collect();
+    if plan.summaries && !messages.is_empty() {
+        let uids: Vec<Uid> = messages.iter().map(|message| message.state.uid).collect();
+        let summaries = Box::pin(view.summaries(&uids)).await?;
+        let mut summaries: HashMap<Uid, MessageSummary> =
+            summaries.into_iter().map(|summary| (summary.uid, summary)).collect();
+        messages.retain_mut(|message| {
+            message.summary = summaries.remove(&message.state.uid);
+            message.summary.is_some()
+        });
+        if messages.len() < uids.len() {
+            gone(trouble);
+        }
+    }
+    Ok(messages)
+}
+
+/// RFC 5530, EXPUNGEISSUED: a message that was expunged by others and cannot be told any more.
+fn gone(trouble: &mut Option<Failure>) {
+    trouble.get_or_insert_with(|| Failure::refused("EXPUNGEISSUED", "some of the messages are gone"));
+}
+
+/// How many of `messages` can be sent together.
+fn window(plan: &Plan<'_>, messages: &[Message]) -> usize {
+    let mut octets = 0_u64;
+    let mut bodies = 0;
+    for (index, message) in messages.iter().enumerate() {
+        if plan.needs_body(message) {
+            bodies += 1;
+            octets += u64::from(message.state.octets);
+            if bodies > 1 && (bodies > WINDOW_MESSAGES_MAX || octets > WINDOW_OCTETS_MAX) {
+                return index.max(1);
+            }
+        }
+    }
+    messages.len()
+}
+
+/// Reads the bodies of a window, sets `\Seen`, and writes the responses. A message whose body cannot be read is
+/// left out and the command answered with the reason: never an empty message instead.
+async fn send(
+    client: &mut Client,
+    selected: &mut Selected,
+    plan: &Plan<'_>,
+    mut messages: Vec<Message>,
+    trouble: &mut Option<Failure>,
+) -> Result<(), Failure> {
+    let view = &selected.view;
+    let bodies = messages.iter().map(|message| {
+        let wanted = plan.needs_body(message).then_some(message.state.uid);
+        async move {
+            match wanted {
+                Some(uid) => view.message(uid).await.map(Some),
+                None => Ok(None),
+            }
+        }
+    });
+    let mut bodies = Box::pin(join_all(bodies)).await.into_iter();
+    messages.retain_mut(|message| match bodies.next() {
+        Some(Ok(body)) => {
+            message.body = body;
+            true
+        }
+        Some(Err(ServiceError::NotFound { .. })) | None => {
+            gone(trouble);
+            false
+        }
+        Some(Err(error)) => {
+            trouble.get_or_insert_with(|| error.into());
+            false
+        }
+    });
+    if plan.seen {
+        set_seen(selected, &mut messages, trouble).await;
+    }
+    for message in &messages {
+        write(client, selected, plan, message).await?;
+    }
+    Ok(())
+}
+
+/// Sets `\Seen` where it is missing. What was read is told even if that fails.
+async fn set_seen(selected: &mut Selected, messages: &mut [Message], trouble: &mut Option<Failure>) {
+    let unseen: Vec<Uid> = messages
+        .iter()
+        .filter(|message| !message.state.flags.contains(FlagBits::SEEN))
+        .map(|message| message.state.uid)
+        .collect();
+    if unseen.is_empty() {
+        return;
+    }
+    let seen = FlagSet { system: FlagBits::SEEN, keywords: Vec::new() };
+    let stored = selected.view.flags_store(&unseen, FlagMode::Add, &seen, None, true);
+    if let Err(error) = Box::pin(stored).await {
+        trouble.get_or_insert_with(|| error.into());
+        return;
+    }
+    let mut states = selected.view.states(&unseen).into_iter().peekable();
+    for message in messages {
+        if let Some(state) = states.next_if(|state| state.uid == message.state.uid) {
+            message.flags_changed = state.flags != message.state.flags;
+            message.state = state;
+        }
+    }
+}
+
+/// Writes one FETCH response.
+async fn write(
+    client: &mut Client,
+    selected: &Selected,
+    plan: &Plan<'_>,
+    message: &Message,
+) -> Result<(), Failure> {
+    client.out.extend_from_slice(b"* ");
+    respond::number(&mut client.out, u64::from(message.sequence));
+    client.out.extend_from_slice(b" FETCH (");
+    for (index, item) in plan.items.iter().enumerate() {
+        if index > 0 {
+            client.out.push(b' ');
+        }
+        if let (FetchItem::Section(wanted), Some(summary)) = (item, &message.summary) {
+            write_section(client, wanted, summary, message.body.as_ref()).await?;
+        } else {
+            write_item(&mut client.out, selected, item, message);
+        }
+    }
+    if message.flags_changed {
+        if !plan.items.contains(&FetchItem::Flags) {
+            client.out.push(b' ');
+            write_item(&mut client.out, selected, &FetchItem::Flags, message);
+        }
+        if plan.tell_mod_seq && !plan.items.contains(&FetchItem::ModSeq) {
+            client.out.push(b' ');
+            write_item(&mut client.out, selected, &FetchItem::ModSeq, message);
+        }
+    }
+    client.out.extend_from_slice(b")\r\n");
+    client.flush_if_large().await?;
+    Ok(())
+}
+
+/// Writes an item that needs no body.
+fn write_item(out: &mut Vec<u8>, selected: &Selected, item: &FetchItem, message: &Message) {
+    let state = &message.state;
+    let summary = message.summary.as_ref();
+    match item {
+        FetchItem::Flags => {
+            out.extend_from_slice(b"FLAGS ");
+            let recent = selected.view.is_recent(state.uid);
+            respond::flags(out, state.flags, recent, &selected.view.keywords());
+        }
+        FetchItem::Uid => {
+            out.extend_from_slice(b"UID ");
+            respond::number(out, u64::from(state.uid.0));
+        }
+        FetchItem::Size => {
+            out.extend_from_slice(b"RFC822.SIZE ");
+            respond::number(out, u64::from(state.octets));
+        }
+        FetchItem::ModSeq => {
+            out.extend_from_slice(b"MODSEQ (");
+            respond::number(out, state.mod_seq.0);
+            out.push(b')');
+        }
+        FetchItem::InternalDate => {
+            out.extend_from_slice(b"INTERNALDATE ");
+            if let Some(summary) = summary {
+                respond::date_time(out, summary.internal_date);
+            }
+        }
+        FetchItem::Envelope => {
+            out.extend_from_slice(b"ENVELOPE ");
+            if let Some(summary) = summary {
+                envelope(out, &summary.summary.envelope);
+            }
+        }
+        FetchItem::BodyStructure | FetchItem::Body => {
+            let extended = *item == FetchItem::BodyStructure;
+            out.extend_from_slice(if extended { b"BODYSTRUCTURE " } else { b"BODY " });
+            if let Some(summary) = summary {
+                structure(out, &summary.summary.root, extended);
+            }
+        }
+        // Written by `write_section`: every message with sections has a summary.
+        FetchItem::Section(_) => {}
+    }
+}
+
+/// Writes a section as a literal, `NIL` if there is no such part.
+async fn write_section(
+    client: &mut Client,
+    wanted: &FetchSection,
+    summary: &MessageSummary,
+    body: Option<&Bytes>,
+) -> Result<(), Failure> {
+    client.out.extend_from_slice(&wanted.label);
+    client.out.push(b' ');
+    let header = summary.summary.header.as_deref().unwrap_or_default();
+    let own = body.is_none() || !section::needs_body(&wanted.section, summary);
+    let pieces: [&[u8]; 2] = if own {
+        [&summary.prefix, header]
+    } else {
+        let body = body.map(Bytes::as_ref).unwrap_or_default();
+        match section::range(&wanted.section, summary, body.len()) {
+            Some(range) => [body.get(range).unwrap_or_default(), &[]],
+            None => {
+                client.out.extend_from_slice(b"NIL");
+                return Ok(());
+            }
+        }
+    };
+    let mut fields = Vec::new();
+    let pieces = match &wanted.section.text {
+        SectionText::HeaderFields { names, not } => {
+            for piece in pieces {
+                section::header_fields(&mut fields, piece, names, *not);
+            }
+            [fields.as_slice(), &[]]
+        }
+        _ => pieces,
+    };
+    let [first, second] = pieces;
+    let range = section::partial(0..first.len() + second.len(), wanted.partial);
+    respond::literal_head(&mut client.out, range.len());
+    let cut = |piece: &'_ [u8], offset: usize| {
+        let start = range.start.saturating_sub(offset).min(piece.len());
+        start..range.end.saturating_sub(offset).min(piece.len()).max(start)
+    };
+    client.send(first.get(cut(first, 0)).unwrap_or_default()).await?;
+    client.send(second.get(cut(second, first.len())).unwrap_or_default()).await?;
+    Ok(())
+}

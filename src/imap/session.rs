@@ -1,0 +1,497 @@
+//! The session: receives a command, lets the state it is in execute it, answers. States own what belongs to them
+//! and are consumed by each command, so that a command in the wrong state has nothing to work on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::client::{Client, literal_units};
+use super::command::{Command, Tagged};
+use super::frame::{Collector, LiteralHead, skip_line, skip_literal};
+use super::outcome::{Done, Failure, Outcome, Verdict, answer};
+use super::parse::{AppendHead, Malformed, append_head, parse};
+use super::selected::Selected;
+use super::{ImapServices, append, auth, fetch, folder, idle, list, quota, search, store, transfer};
+use crate::base::id::random_text;
+use crate::service::login::MailSession;
+use crate::wire::line::LineError;
+use crate::wire::listen::Shutdown;
+use crate::wire::stream::Connection;
+
+/// Longest command without its literals, in octets (RFC 2683 section 3.2.1.5 asks for 8,000 at least; clients send
+/// long UID sets).
+const LINE_OCTETS_MAX: usize = 64 * 1024;
+/// The same before login.
+const LINE_LOGIN_OCTETS_MAX: usize = 8 * 1024;
+/// Most octets of literals that are no messages in one command.
+const ARGUMENTS_OCTETS_MAX: u64 = 64 * 1024;
+/// The same before login.
+const ARGUMENTS_LOGIN_OCTETS_MAX: u64 = 8 * 1024;
+/// How long a literal may wait for room.
+const LITERAL_ROOM_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Who is logged in.
+pub struct Account {
+    /// The proof of it, and the registration of this session.
+    pub session: MailSession,
+    /// Whether the client has asked for mod-sequences (RFC 7162 section 3.1).
+    pub condstore: bool,
+}
+
+/// The states of RFC 3501 section 3.
+pub enum State {
+    /// Before login.
+    NotAuthenticated,
+    /// Logged in.
+    Authenticated(Box<Account>),
+    /// A folder is open.
+    Selected(Box<Selected>),
+}
+
+impl State {
+    fn account(&self) -> Option<&Account> {
+        match self {
+            Self::NotAuthenticated => None,
+            Self::Authenticated(account) => Some(account),
+            Self::Selected(selected) => Some(&selected.account),
+        }
+    }
+}
+
+/// A session between two commands.
+pub struct Session {
+    /// The client.
+    pub client: Client,
+    /// What it works with.
+    pub services: Arc<ImapServices>,
+    /// Tells when the server ends.
+    pub shutdown: Shutdown,
+    /// Failed logins so far.
+    pub failed_logins: u32,
+    malformed: u32,
+    opened: Instant,
+}
+
+/// Why a session ends.
+enum End {
+    /// With these last words.
+    Bye(&'static str),
+    /// After LOGOUT: everything is said.
+    Logout,
+    /// The connection is gone.
+    Gone,
+}
+
+/// What came from the client.
+enum Received {
+    /// A command, and the room its large literals take.
+    Command(Bytes, Option<OwnedSemaphorePermit>),
+    /// One that was refused before it was complete.
+    Refused(Verdict),
+}
+
+/// Runs one session to its end.
+pub async fn run(connection: Connection, shutdown: Shutdown, services: Arc<ImapServices>) {
+    let client = Client::new(connection, services.limits.write_timeout);
+    let opened = Instant::now();
+    let mut session = Session { client, services, shutdown, failed_logins: 0, malformed: 0, opened };
+    let id = random_text(8);
+    let source = session.client.connection.source();
+    tracing::debug!(session = %id, ?source, "IMAP session opened");
+    let end = session.serve().await;
+    match end {
+        End::Bye(text) => {
+            tracing::debug!(session = %id, text, "IMAP session ended by the server");
+            session.client.untagged("BYE", None, text);
+            Box::pin(session.client.close()).await;
+        }
+        End::Logout => {
+            tracing::debug!(session = %id, "IMAP session ended by the client");
+            Box::pin(session.client.close()).await;
+        }
+        End::Gone => tracing::debug!(session = %id, "IMAP connection ended"),
+    }
+}
+
+impl Session {
+    async fn serve(&mut self) -> End {
+        let greeting = format!("CAPABILITY {}", auth::capabilities(self, false));
+        self.client.untagged("OK", Some(&greeting), "Posthouse is ready");
+        let mut state = State::NotAuthenticated;
+        loop {
+            if self.client.flush().await.is_err() {
+                return End::Gone;
+            }
+            let received = match self.receive(&state).await {
+                Ok(received) => received,
+                Err(end) => return end,
+            };
+            let step = match received {
+                Received::Refused(verdict) => self.judge(verdict).map(|()| state),
+                Received::Command(bytes, room) => {
+                    // Boxed, so that a waiting session does not carry the largest command's state.
+                    let step = Box::pin(self.step(state, bytes)).await;
+                    drop(room);
+                    step
+                }
+            };
+            state = match step {
+                Ok(state) => state,
+                Err(end) => return end,
+            };
+        }
+    }
+
+    /// Waits for the next command, within the time that the state allows.
+    async fn receive(&mut self, state: &State) -> Result<Received, End> {
+        let limits = &self.services.limits;
+        let (deadline, late) = match state {
+            State::NotAuthenticated => (self.opened + limits.login_timeout, "login took too long"),
+            _ => (Instant::now() + limits.inactivity_timeout, "autologout: no command for too long"),
+        };
+        let shutdown = self.shutdown.clone();
+        let ended = async {
+            match state.account() {
+                Some(account) => account.session.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => Err(End::Bye("the server is shutting down")),
+            () = ended => Err(End::Bye("this session was ended by the administration")),
+            received = timeout_at(deadline, self.collect(state)) => match received {
+                Ok(Ok(received)) => Ok(received),
+                Ok(Err(_)) => Err(End::Gone),
+                Err(_) => Err(End::Bye(late)),
+            },
+        }
+    }
+
+    /// Collects one command with its literals.
+    async fn collect(&mut self, state: &State) -> Result<Received, LineError> {
+        let line_octets_max = match state {
+            State::NotAuthenticated => LINE_LOGIN_OCTETS_MAX,
+            _ => LINE_OCTETS_MAX,
+        };
+        let mut collector = Collector::default();
+        let mut room = None;
+        loop {
+            let Client { connection, reader, .. } = &mut self.client;
+            let head = match collector.line(connection, reader, line_octets_max).await {
+                Ok(None) => return Ok(Received::Command(collector.finish(), room)),
+                Ok(Some(head)) => head,
+                Err(LineError::TooLong) => {
+                    let failure = Failure::Malformed("the line is too long".to_owned());
+                    let verdict = self.refuse(collector.so_far(), failure).await?;
+                    let Client { connection, reader, .. } = &mut self.client;
+                    return Ok(Received::Refused(match skip_line(connection, reader).await? {
+                        true => verdict,
+                        false => Verdict::Bye("the line is far too long"),
+                    }));
+                }
+                Err(error) => return Err(error),
+            };
+            match Box::pin(self.literal_check(state, &collector, head)).await {
+                Ok(more) => room = merge(room, more),
+                Err(failure) => {
+                    let verdict = self.refuse(collector.so_far(), failure).await?;
+                    let Client { connection, reader, .. } = &mut self.client;
+                    return Ok(Received::Refused(
+                        match skip_literal(connection, reader, head, LINE_OCTETS_MAX).await? {
+                            true => verdict,
+                            false => Verdict::Bye("the literal is far too large"),
+                        },
+                    ));
+                }
+            }
+            if head.synchronizing {
+                self.client.out.extend_from_slice(b"+ OK\r\n");
+                self.client.flush().await?;
+            }
+            let Client { connection, reader, .. } = &mut self.client;
+            collector.literal(connection, reader, head).await?;
+        }
+    }
+
+    /// Answers a command that is refused before it is complete.
+    async fn refuse(&mut self, so_far: &[u8], failure: Failure) -> Result<Verdict, LineError> {
+        let tag = so_far.split(|octet| *octet == b' ').next().unwrap_or_default();
+        let sound = !tag.is_empty()
+            && tag.len() < 100
+            && tag.iter().all(|&octet| super::lexer::is_astring_char(octet) && octet != b'+');
+        let verdict = answer(&mut self.client.out, if sound { tag } else { b"*" }, Err(failure));
+        self.client.flush().await?;
+        Ok(verdict)
+    }
+
+    /// Decides about an announced literal before any of it is read: size, quota, room.
+    async fn literal_check(
+        &self,
+        state: &State,
+        collector: &Collector,
+        head: LiteralHead,
+    ) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        let limits = &self.services.limits;
+        let total = collector.literal_octets().saturating_add(head.octets);
+        let (Some(account), AppendHead::Message(folder)) =
+            (state.account(), append_head(collector.so_far())?)
+        else {
+            let octets_max = match state {
+                State::NotAuthenticated => ARGUMENTS_LOGIN_OCTETS_MAX,
+                _ => ARGUMENTS_OCTETS_MAX,
+            };
+            return if total <= octets_max {
+                Ok(None)
+            } else {
+                Err(Failure::Malformed(format!("literals of at most {octets_max} octets are taken here")))
+            };
+        };
+        if head.octets > limits.message_octets_max || total > limits.message_octets_max.saturating_mul(2) {
+            let text = format!("messages of at most {} octets are taken", limits.message_octets_max);
+            return Err(Failure::refused("TOOBIG", text));
+        }
+        let name = folder::name(&folder)?;
+        self.services
+            .mail
+            .append_check(account.session.owner(), &name, total)
+            .await
+            .map_err(|error| Failure::from(error).try_create())?;
+        let units = literal_units(head.octets);
+        if units == 0 {
+            return Ok(None);
+        }
+        let room = Arc::clone(&self.services.literal_room).acquire_many_owned(units);
+        match tokio::time::timeout(LITERAL_ROOM_TIMEOUT, room).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            _ => {
+                Err(Failure::refused("UNAVAILABLE", "too many large messages are arriving, try again later"))
+            }
+        }
+    }
+
+    /// Executes one command and answers it.
+    async fn step(&mut self, state: State, bytes: Bytes) -> Result<State, End> {
+        let Tagged { tag, command } = match parse(bytes) {
+            Ok(tagged) => tagged,
+            Err(Malformed { tag, error }) => {
+                let tag = tag.unwrap_or_else(|| Bytes::from_static(b"*"));
+                let verdict = answer(&mut self.client.out, &tag, Err(error.into()));
+                self.judge(verdict)?;
+                return Ok(state);
+            }
+        };
+        if command == Command::Logout {
+            // RFC 3501 section 6.1.3, any state.
+            self.client.untagged("BYE", None, "logging out");
+            answer(&mut self.client.out, &tag, Ok(Done::new("LOGOUT completed")));
+            return Err(End::Logout);
+        }
+        let (state, outcome) = self.execute(state, &tag, command).await;
+        let verdict = answer(&mut self.client.out, &tag, outcome);
+        self.judge(verdict)?;
+        Ok(state)
+    }
+
+    fn judge(&mut self, verdict: Verdict) -> Result<(), End> {
+        match verdict {
+            Verdict::Fine => self.malformed = 0,
+            Verdict::Mistake => self.malformed += 1,
+            Verdict::Bye(text) => return Err(End::Bye(text)),
+            Verdict::Gone => return Err(End::Gone),
+        }
+        if self.malformed >= self.services.limits.malformed_max {
+            return Err(End::Bye("too many malformed commands"));
+        }
+        Ok(())
+    }
+
+    /// Lets the state execute the command.
+    async fn execute(&mut self, state: State, tag: &Bytes, command: Command) -> (State, Outcome) {
+        match (state, command) {
+            // RFC 3501 section 6.1, any state; NOOP also tells what is new in the folder.
+            (state, Command::Capability) => {
+                let capabilities = auth::capabilities(self, state.account().is_some());
+                self.client.out.extend_from_slice(b"* CAPABILITY ");
+                self.client.out.extend_from_slice(capabilities.as_bytes());
+                self.client.out.extend_from_slice(b"\r\n");
+                (state, Ok(Done::new("CAPABILITY completed")))
+            }
+            (state, Command::Id) => {
+                // RFC 2971, any state.
+                let id = concat!(
+                    "* ID (\"name\" \"Posthouse\" \"version\" \"",
+                    env!("CARGO_PKG_VERSION"),
+                    "\")\r\n"
+                );
+                self.client.out.extend_from_slice(id.as_bytes());
+                (state, Ok(Done::new("ID completed")))
+            }
+            (State::NotAuthenticated, Command::Noop) => {
+                (State::NotAuthenticated, Ok(Done::new("NOOP completed")))
+            }
+            (State::NotAuthenticated, command) => Box::pin(auth::execute(self, tag, command)).await,
+            (state, Command::StartTls | Command::Authenticate { .. } | Command::Login { .. }) => {
+                (state, Err(Failure::Malformed("already logged in".to_owned())))
+            }
+            (State::Authenticated(mut account), command) => match command {
+                Command::Select { .. } => Box::pin(folder::select(self, account, command)).await,
+                Command::Noop | Command::Idle => {
+                    let outcome = if command == Command::Idle {
+                        Box::pin(idle::idle(self, &account)).await
+                    } else {
+                        Ok(Done::new("NOOP completed"))
+                    };
+                    (State::Authenticated(account), outcome)
+                }
+                command => {
+                    let outcome = Box::pin(self.account_command(&mut account, command)).await;
+                    (State::Authenticated(account), outcome)
+                }
+            },
+            (State::Selected(selected), command) => self.selected(selected, tag, command).await,
+        }
+    }
+
+    /// Authenticated state (RFC 3501 section 6.3), also available with a folder open.
+    async fn account_command(&mut self, account: &mut Account, command: Command) -> Outcome {
+        let owner = account.session.owner();
+        let (client, mail) = (&mut self.client, &self.services.mail);
+        match command {
+            Command::Enable(names) => {
+                // RFC 5161 section 3.1: only what was not on yet is told.
+                let condstore = names.iter().any(|name| name == "CONDSTORE");
+                let fresh = condstore && !account.condstore;
+                account.condstore |= condstore;
+                client.out.extend_from_slice(if fresh {
+                    b"* ENABLED CONDSTORE\r\n"
+                } else {
+                    b"* ENABLED\r\n"
+                });
+                Ok(Done::new("ENABLE completed"))
+            }
+            Command::Namespace => {
+                // RFC 2342 section 5: personal folders only.
+                client.out.extend_from_slice(b"* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+                Ok(Done::new("NAMESPACE completed"))
+            }
+            Command::Create { folder, special_use } => {
+                folder::create(mail, owner, &folder, special_use).await
+            }
+            Command::Delete(folder) => folder::delete(mail, owner, &folder).await,
+            Command::Rename { from, to } => folder::rename(mail, owner, &from, &to).await,
+            Command::Subscribe { folder, subscribed } => {
+                folder::subscribe(mail, owner, &folder, subscribed).await
+            }
+            Command::List(list) => list::list(client, &self.services, owner, &list).await,
+            Command::Lsub { reference, pattern } => {
+                list::lsub(client, mail, owner, &reference, &pattern).await
+            }
+            Command::Status { folder, items } => {
+                account.condstore |= items.contains(&super::command::StatusItem::HighestModSeq);
+                folder::status(client, &self.services, account.session.owner(), &folder, &items).await
+            }
+            Command::Append { folder, messages } => append::append(mail, owner, &folder, messages).await,
+            Command::QuotaOfRoot(root) => quota::of_root(client, mail, owner, &root).await,
+            Command::QuotaRootsOf(folder) => quota::roots_of(client, mail, owner, &folder).await,
+            // RFC 9208 section 4.1.3: QUOTASET is not offered.
+            Command::QuotaSet => Err(Failure::refused("NOPERM", "quotas are set by the administration")),
+            _ => Err(Failure::Malformed("select a folder first".to_owned())),
+        }
+    }
+
+    /// Selected state (RFC 3501 section 6.4).
+    async fn selected(
+        &mut self,
+        mut selected: Box<Selected>,
+        tag: &Bytes,
+        command: Command,
+    ) -> (State, Outcome) {
+        let outcome = match command {
+            Command::Select { .. } => {
+                // RFC 3501 section 6.3.1: whatever comes of it, the present folder is closed. RFC 7162 section
+                // 3.2.11 marks where its responses end.
+                let account = selected.account;
+                drop(selected.view);
+                self.client.untagged("OK", Some("CLOSED"), "the previous folder is closed");
+                return Box::pin(folder::select(self, account, command)).await;
+            }
+            Command::Unselect => {
+                // RFC 3691: like CLOSE, but nothing is expunged.
+                return (State::Authenticated(selected.account), Ok(Done::new("UNSELECT completed")));
+            }
+            Command::Close => return Box::pin(folder::close(*selected)).await,
+            Command::Idle => Box::pin(idle::idle_selected(self, &mut selected)).await,
+            Command::Delete(name) => {
+                let own = folder::name(&name).is_ok_and(|name| name == selected.view.folder().name);
+                let outcome =
+                    folder::delete(&self.services.mail, selected.account.session.owner(), &name).await;
+                if own && outcome.is_ok() {
+                    self.client.untagged("OK", Some("CLOSED"), "the selected folder is deleted");
+                    return (State::Authenticated(selected.account), outcome);
+                }
+                outcome
+            }
+            Command::Enable(names) => {
+                if names.iter().any(|name| name == "CONDSTORE") && !selected.account.condstore {
+                    selected.condstore_enable(&mut self.client.out);
+                    self.client.out.extend_from_slice(b"* ENABLED CONDSTORE\r\n");
+                } else {
+                    self.client.out.extend_from_slice(b"* ENABLED\r\n");
+                }
+                Ok(Done::new("ENABLE completed"))
+            }
+            command => Box::pin(self.selected_command(&mut selected, tag, command)).await,
+        };
+        (State::Selected(selected), outcome)
+    }
+
+    /// A command that leaves the folder open; afterwards the client is told what is new there.
+    async fn selected_command(&mut self, selected: &mut Selected, tag: &Bytes, command: Command) -> Outcome {
+        let client = &mut self.client;
+        let expunges = match &command {
+            Command::Fetch(fetch) => fetch.by_uid,
+            Command::Store(store) => store.by_uid,
+            Command::Search { by_uid, .. } => *by_uid,
+            _ => true,
+        };
+        let outcome = match command {
+            // RFC 3501 sections 6.1.2 and 6.4.1: a checkpoint is at every answer here.
+            Command::Noop => Ok(Done::new("NOOP completed")),
+            Command::Check => Ok(Done::new("CHECK completed")),
+            Command::Expunge(set) => transfer::expunge(selected, set.as_ref()).await,
+            Command::Search { program, by_uid } => {
+                search::search(client, selected, tag, &program, by_uid).await
+            }
+            Command::Fetch(fetch) => fetch::fetch(client, selected, &fetch).await,
+            Command::Store(store) => store::store(client, selected, &store).await,
+            Command::Copy(transfer) => transfer::copy(selected, &transfer).await,
+            Command::Move(transfer) => transfer::move_to(client, selected, &transfer).await,
+            command => self.account_command(&mut selected.account, command).await,
+        };
+        if !matches!(outcome, Err(Failure::Malformed(_) | Failure::Disconnected | Failure::Bye(_))) {
+            match selected.sync(&mut self.client, expunges).await {
+                // What is new can wait; what was asked is done.
+                Ok(()) | Err(Failure::Service(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        outcome
+    }
+}
+
+fn merge(
+    room: Option<OwnedSemaphorePermit>,
+    more: Option<OwnedSemaphorePermit>,
+) -> Option<OwnedSemaphorePermit> {
+    match (room, more) {
+        (Some(mut room), Some(more)) => {
+            room.merge(more);
+            Some(room)
+        }
+        (room, more) => room.or(more),
+    }
+}

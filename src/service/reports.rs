@@ -1,0 +1,219 @@
+//! Reports: who uses how much of what.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, DomainId};
+use crate::service::authority::Permission;
+use crate::service::directory::page::{Cursors, limit};
+use crate::service::directory::scope::{Place, domain_name};
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::{Method, Operate, Targeted, Tx};
+use crate::storage::metadata::domain;
+use crate::storage::metadata::report::{self, Coverage, DomainUse, MailboxUse};
+
+/// Domains whose totals stand in one report.
+const DOMAINS_MAX: i64 = 10_000;
+
+/// A domain, or a customer with all below it.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct QuotaReportRequest {
+    /// Report on this domain.
+    domain: Option<String>,
+    /// Report on this customer and all below it.
+    customer: Option<String>,
+    /// Only mailboxes that use at least so many percent of a limit of their own.
+    over: Option<i64>,
+    /// Most mailboxes, at most 1,000; default 100.
+    limit: Option<i64>,
+    /// Cursor of the page.
+    cursor: Option<String>,
+}
+
+/// A mailbox in a quota report.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct MailboxLine {
+    address: String,
+    customer: String,
+    /// Octets.
+    used: i64,
+    /// Octets; absent means no own limit.
+    limit: Option<i64>,
+    /// Of the own limit on octets, rounded down.
+    percent: Option<i64>,
+    messages: i64,
+    messages_limit: Option<i64>,
+    #[schema(value_type = Option<String>)]
+    last_login_at: Option<Timestamp>,
+}
+
+/// A domain's totals.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct DomainLine {
+    domain: String,
+    customer: String,
+    mailboxes: i64,
+    /// Octets.
+    used: i64,
+    limit: Option<i64>,
+    percent: Option<i64>,
+    messages: i64,
+    messages_limit: Option<i64>,
+}
+
+/// Sums over everything the report covers.
+#[derive(Default, Serialize, ToSchema)]
+pub(in crate::service) struct TotalLine {
+    domains: i64,
+    mailboxes: i64,
+    /// Octets.
+    used: i64,
+    messages: i64,
+}
+
+/// The report. Totals stand on the first page only, and count all mailboxes whatever `over` leaves out.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct QuotaReport {
+    items: Vec<MailboxLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domains: Option<Vec<DomainLine>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<TotalLine>,
+    /// Cursor of the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// What a report is about.
+pub(in crate::service) enum Subject {
+    Place(Place),
+    Domain { id: DomainId, customer: CustomerId, name: String },
+}
+
+impl Targeted for Subject {
+    fn customer(&self) -> CustomerId {
+        match self {
+            Self::Place(place) => place.customer(),
+            Self::Domain { customer, .. } => *customer,
+        }
+    }
+
+    fn label(&self) -> String {
+        match self {
+            Self::Place(place) => place.label(),
+            Self::Domain { name, .. } => name.clone(),
+        }
+    }
+}
+
+/// `report.quota`.
+pub(in crate::service) struct QuotaReportRun;
+
+impl Operate for QuotaReportRun {
+    const NAME: &'static str = "report.quota";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/v1/reports/quota";
+    const PERMISSION: Permission = Permission::ReportRead;
+    const MUTATES: bool = false;
+    const SUMMARY: &'static str =
+        "Use and limits of the mailboxes of a domain, or of a customer and all below it";
+    type Request = QuotaReportRequest;
+    type Response = QuotaReport;
+    type Target = Subject;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a QuotaReportRequest) -> Result<Subject> {
+        match (&request.domain, &request.customer) {
+            (Some(_), Some(_)) => Err(ServiceError::Invalid {
+                field: "domain",
+                message: "give a domain or a customer, not both".to_owned(),
+            }),
+            (None, customer) => {
+                Ok(Subject::Place(Place::find(tx, customer.as_deref(), Permission::ReportRead)?))
+            }
+            (Some(text), None) => {
+                let name = domain_name("domain", text)?;
+                let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
+                let visible = rows.into_iter().find(|row| tx.caller.sees(row.customer));
+                let row = visible.ok_or_else(|| ServiceError::NotFound { what: format!("domain {text}") })?;
+                Ok(Subject::Domain { id: row.id, customer: row.customer, name: row.name })
+            }
+        }
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Subject, request: QuotaReportRequest) -> Result<QuotaReport> {
+        let limit = limit(request.limit)?;
+        let filter = QuotaReportRequest { cursor: None, limit: None, ..request.clone() };
+        let cursors = Cursors::new(tx.context, &filter);
+        let after: Option<(String, String)> = cursors.read(request.cursor.as_deref())?;
+        let coverage = match &target {
+            Subject::Place(place) => Coverage { customers: place.customer_ids(tx), domain: None },
+            Subject::Domain { id, customer, .. } => {
+                Coverage { customers: vec![customer.0], domain: Some(*id) }
+            }
+        };
+        let (domains, total) = match after {
+            Some(_) => (None, None),
+            None => {
+                let lines = report::domains(tx.conn, &coverage, DOMAINS_MAX).await?;
+                let total = total(&lines)?;
+                (Some(lines.into_iter().map(|line| domain_line(tx, line)).collect()), Some(total))
+            }
+        };
+        let mut rows = report::mailboxes(tx.conn, &coverage, request.over, after, limit + 1).await?;
+        let more = rows.len() as i64 > limit;
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let last = rows.last().filter(|_| more).map(|row| (row.domain.clone(), row.local.clone()));
+        let next = last.map(|position| cursors.make(&position)).transpose()?;
+        Ok(QuotaReport {
+            items: rows.into_iter().map(|row| mailbox_line(tx, row)).collect(),
+            domains,
+            total,
+            next,
+        })
+    }
+}
+
+fn percent(used: i64, limit: Option<i64>) -> Option<i64> {
+    let limit = limit.filter(|limit| *limit > 0)?;
+    i64::try_from(i128::from(used) * 100 / i128::from(limit)).ok()
+}
+
+fn mailbox_line(tx: &Tx<'_>, row: MailboxUse) -> MailboxLine {
+    MailboxLine {
+        address: format!("{}@{}", row.local, row.domain),
+        customer: tx.caller.path_of(row.customer).unwrap_or_default(),
+        used: row.bytes_used,
+        limit: row.bytes_max,
+        percent: percent(row.bytes_used, row.bytes_max),
+        messages: row.messages_used,
+        messages_limit: row.messages_max,
+        last_login_at: row.last_login_at,
+    }
+}
+
+fn domain_line(tx: &Tx<'_>, row: DomainUse) -> DomainLine {
+    DomainLine {
+        domain: row.name,
+        customer: tx.caller.path_of(row.customer).unwrap_or_default(),
+        mailboxes: row.mailboxes,
+        used: row.bytes_used,
+        limit: row.bytes_max,
+        percent: percent(row.bytes_used, row.bytes_max),
+        messages: row.messages_used,
+        messages_limit: row.messages_max,
+    }
+}
+
+fn total(lines: &[DomainUse]) -> Result<TotalLine> {
+    let overflow = || ServiceError::Internal("the sum of what mailboxes use overflows".to_owned());
+    lines.iter().try_fold(TotalLine::default(), |sum, line| {
+        Ok(TotalLine {
+            domains: sum.domains + 1,
+            mailboxes: sum.mailboxes.checked_add(line.mailboxes).ok_or_else(overflow)?,
+            used: sum.used.checked_add(line.bytes_used).ok_or_else(overflow)?,
+            messages: sum.messages.checked_add(line.messages_used).ok_or_else(overflow)?,
+        })
+    })
+}
