@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::base::clock::Clock;
-use crate::base::config::{self, Config};
+use crate::base::config::{self, Config, ConfigError};
 use crate::base::secret::SecretError;
 use crate::base::telemetry::{self, LogHandle, metrics::Metrics};
 use crate::base::tls::{Tls, TlsError, self_signed_create};
@@ -68,6 +68,9 @@ pub enum DaemonError {
     /// The database or a store.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The configuration has mistakes.
+    #[error(transparent)]
+    Config(ConfigError),
     /// The database's URL could not be read.
     #[error("database.url: {0}")]
     Secret(#[from] SecretError),
