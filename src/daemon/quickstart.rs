@@ -69,9 +69,10 @@ impl Instance {
     /// Adds what is missing and tells how to connect.
     async fn furnish(&self, rooms: &Arc<Rooms>) -> Result<(), DaemonError> {
         let uid = rustix::process::geteuid().as_raw();
-        let system = rooms.management.authenticate_peer(uid).await?.ok_or_else(|| {
-            ServiceError::Conflict { message: "this user is not the instance's system administrator".to_owned() }
-        })?;
+        let system =
+            rooms.management.authenticate_peer(uid).await?.ok_or_else(|| ServiceError::Conflict {
+                message: "this user is not the instance's system administrator".to_owned(),
+            })?;
         let operator = Operator { rooms, system };
         self.first_administrator(&operator).await?;
         let password = if self.demo { Some(self.demo(&operator).await?) } else { None };
@@ -132,7 +133,8 @@ impl Instance {
         let (imap, pop3, smtp, lmtp) =
             (first(&listen.imap), first(&listen.pop3), first(&listen.smtp), first(&listen.lmtp));
         let dir = self.dir.display();
-        let program = std::env::current_exe().map_or_else(|_| "posthouse".to_owned(), |path| path.display().to_string());
+        let program = std::env::current_exe()
+            .map_or_else(|_| "posthouse".to_owned(), |path| path.display().to_string());
         println!("Posthouse serves from {dir}\n");
         println!("  IMAP   {imap}   with TLS {}", first(&listen.imaps));
         println!("  POP3   {pop3}   with TLS {}", first(&listen.pop3s));
@@ -178,8 +180,8 @@ struct Operator<'a> {
 
 impl Operator<'_> {
     async fn run(&self, name: &str, request: Value) -> Result<Value, ServiceError> {
-        let operation = operation(name)
-            .ok_or_else(|| ServiceError::Internal(format!("there is no operation {name}")))?;
+        let operation =
+            operation(name).ok_or_else(|| ServiceError::Internal(format!("there is no operation {name}")))?;
         let context = self.system.context(None, public_id(), None);
         (operation.run)(&self.rooms.management, context, request, RunOptions::default()).await
     }
@@ -202,12 +204,16 @@ impl Operator<'_> {
             id: public_id(),
         };
         let refused = |refusal| ServiceError::Unavailable(format!("sample mail: {refusal}"));
-        let recipient = self.rooms.delivery.recipient(&transmission, "", address, 0).await.map_err(refused)?;
+        let recipient =
+            self.rooms.delivery.recipient(&transmission, "", address, 0).await.map_err(refused)?;
         for sample in SAMPLES.iter().filter(|sample| sample.to == address) {
             let message = Bytes::from(sample.text.replace('\n', "\r\n"));
             let recipients = std::slice::from_ref(&recipient);
-            let answers =
-                self.rooms.delivery.deliver(&transmission, "", recipients, message, Atomicity::PerRecipient).await;
+            let answers = self
+                .rooms
+                .delivery
+                .deliver(&transmission, "", recipients, message, Atomicity::PerRecipient)
+                .await;
             for answer in answers {
                 answer.map_err(refused)?;
             }
