@@ -6,99 +6,398 @@
 //! - A session owns only its view ([`view`]): which UIDs it has been told of, in sequence-number order.
 //! - Listing never reads bodies: whatever a folder sync asks for comes from the table and from summaries.
 
+mod content;
+mod find;
+mod flags;
+mod folders;
 pub mod intake;
 pub mod mime;
 pub mod search;
 pub mod summary;
 mod summary_encoding;
+mod table;
 pub mod types;
 pub mod view;
+mod work;
 
 use std::sync::Arc;
 
-use crate::base::id::{ModSeq, Uid, UidValidity};
+use crate::base::clock::Clock;
+use crate::base::id::{FolderId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::service::context::Owner;
-use crate::service::error::Result;
+use crate::service::error::{Result, ServiceError};
+use crate::storage::bodies::Bodies;
+use crate::storage::metadata::database::Database;
+use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::{folder, message, usage};
+use intake::Intake;
+use table::Tables;
 use types::{Access, Appended, Folder, FolderName, FolderStatus, NewMessage, QuotaUse, SpecialUse};
 use view::FolderView;
+
+/// Fixed bounds of the mail store.
+#[derive(Clone, Copy, Debug)]
+pub struct MailStoreLimits {
+    /// Largest message that can be appended, in octets; at most 1 GiB.
+    pub message_octets_max: u64,
+}
+
+impl Default for MailStoreLimits {
+    fn default() -> Self {
+        Self { message_octets_max: 100 * 1024 * 1024 }
+    }
+}
+
+/// Most messages in one append.
+pub const APPEND_MESSAGES_MAX: usize = 1000;
 
 /// Folders and messages of mailboxes. Cheap to clone.
 #[derive(Clone)]
 pub struct MailStore {
-    #[allow(dead_code)]
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-#[allow(unused_variables, reason = "bodies follow")]
+struct Inner {
+    database: Database,
+    clock: Clock,
+    intake: Intake,
+    bodies: Bodies,
+    limits: MailStoreLimits,
+    tables: Tables,
+}
+
 impl MailStore {
+    /// A mail store on `database`, with the bodies that `bodies` keeps.
+    pub fn new(database: Database, clock: Clock, bodies: Bodies, limits: MailStoreLimits) -> Self {
+        let (intake, tables) = (Intake::new(bodies.clone()), Tables::default());
+        Self { inner: Arc::new(Inner { database, clock, intake, bodies, limits, tables }) }
+    }
+
+    /// Largest message that can be appended, in octets (APPENDLIMIT, RFC 7889).
+    pub fn message_octets_max(&self) -> u64 {
+        self.inner.limits.message_octets_max
+    }
+
     /// All folders of the mailbox, ordered by name; `INBOX` always exists.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
     pub async fn folder_list(&self, owner: &Owner) -> Result<Vec<Folder>> {
-        todo!()
+        let mailbox = owner.mailbox;
+        self.inner.database.read(move |conn| Box::pin(folders::list(conn, mailbox))).await
     }
 
     /// Creates a folder and the missing ones above it. `Conflict` when it exists.
+    ///
+    /// # Errors
+    /// `Conflict`, or `Limit` for too many folders; nothing was changed.
     pub async fn folder_create(
         &self,
         owner: &Owner,
         name: &FolderName,
         special_use: Option<SpecialUse>,
     ) -> Result<()> {
-        todo!()
+        let (mailbox, name, at) = (owner.mailbox, name.clone(), self.inner.clock.now());
+        self.inner
+            .database
+            .write(Priority::Interactive, move |conn| {
+                let name = name.clone();
+                Box::pin(async move { folders::create(conn, mailbox, &name, special_use, at).await })
+            })
+            .await
     }
 
     /// Deletes a folder with its messages. `INBOX` cannot be deleted; one with children stays as a name that
     /// cannot be selected (RFC 3501 section 6.3.4).
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`; nothing was changed.
     pub async fn folder_delete(&self, owner: &Owner, name: &FolderName) -> Result<()> {
-        todo!()
+        let (mailbox, name, at) = (owner.mailbox, name.clone(), self.inner.clock.now());
+        self.inner
+            .database
+            .write(Priority::Interactive, move |conn| {
+                let name = name.clone();
+                Box::pin(async move { folders::delete(conn, mailbox, &name, at).await })
+            })
+            .await
     }
 
     /// Renames a folder and those below it; renaming `INBOX` moves its messages into a new folder (RFC 3501
     /// section 6.3.5).
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `Invalid` when a name below would become too long; nothing was changed. When the
+    /// database fails while the messages of `INBOX` move, those moved before stay in the new folder.
     pub async fn folder_rename(&self, owner: &Owner, from: &FolderName, to: &FolderName) -> Result<()> {
-        todo!()
+        let (mailbox, names, at) = (owner.mailbox, (from.clone(), to.clone()), self.inner.clock.now());
+        match self
+            .inner
+            .database
+            .write(Priority::Interactive, move |conn| {
+                let (from, to) = names.clone();
+                Box::pin(async move { folders::rename(conn, mailbox, &from, &to, at).await })
+            })
+            .await?
+        {
+            Some(inbox) => self.inbox_empty(mailbox, inbox, to).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Moves what is in `INBOX` now to another folder.
+    async fn inbox_empty(&self, mailbox: MailboxId, inbox: FolderId, to: &FolderName) -> Result<()> {
+        let database = &self.inner.database;
+        let row = database.read(move |conn| Box::pin(folder::by_id(conn, mailbox, inbox))).await?;
+        let end = row.map_or(0, |row| row.uid_next);
+        loop {
+            let page = database.read(move |conn| Box::pin(message::states(conn, mailbox, inbox, 0))).await?;
+            let uids: Vec<Uid> =
+                page.iter().filter(|row| i64::from(row.uid) < end).map(|row| Uid(row.uid)).collect();
+            if uids.is_empty() {
+                return Ok(());
+            }
+            work::move_all(database, mailbox, inbox, &uids, to).await?;
+        }
     }
 
     /// Subscribes or unsubscribes a name; the name need not exist (RFC 3501 section 6.3.6).
+    ///
+    /// # Errors
+    /// `Limit` for too many names.
     pub async fn folder_subscribe(&self, owner: &Owner, name: &FolderName, subscribed: bool) -> Result<()> {
-        todo!()
+        let (mailbox, name) = (owner.mailbox, name.clone());
+        self.inner
+            .database
+            .write(Priority::Interactive, move |conn| {
+                let name = name.clone();
+                Box::pin(async move { folders::subscribe(conn, mailbox, &name, subscribed).await })
+            })
+            .await
     }
 
     /// Names that are subscribed, existing or not, ordered.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
     pub async fn subscriptions(&self, owner: &Owner) -> Result<Vec<FolderName>> {
-        todo!()
+        let mailbox = owner.mailbox;
+        let names =
+            self.inner.database.read(move |conn| Box::pin(folder::subscriptions(conn, mailbox))).await?;
+        let mut names: Vec<FolderName> =
+            names.iter().filter_map(|name| FolderName::parse(name).ok()).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Counters of one folder.
+    ///
+    /// # Errors
+    /// `NotFound`, also for a name that only holds children.
     pub async fn folder_status(&self, owner: &Owner, name: &FolderName) -> Result<FolderStatus> {
-        todo!()
+        let mailbox = owner.mailbox;
+        let wanted = name.clone();
+        let read = self.inner.database.read(move |conn| {
+            Box::pin(async move {
+                let row = folder::find(conn, mailbox, wanted.as_str()).await?;
+                let row = row.filter(|row| row.selectable).ok_or_else(|| work::no_folder(&wanted))?;
+                let counts = folder::counts(conn, mailbox, row.id, row.recent_uid).await?;
+                Ok::<_, ServiceError>((row, counts))
+            })
+        });
+        let (row, (deleted, recent)) = read.await?;
+        let count = |value: i64| u32::try_from(value).unwrap_or(0);
+        Ok(FolderStatus {
+            messages: count(row.messages),
+            recent,
+            unseen: count(row.unseen),
+            deleted,
+            uid_next: Uid(u32::try_from(row.uid_next).unwrap_or(u32::MAX)),
+            uid_validity: UidValidity(row.uid_validity),
+            highest_mod_seq: ModSeq(row.mod_seq),
+            octets: u64::try_from(row.octets).unwrap_or(0),
+        })
     }
 
     /// Opens a folder. With [`Access::ReadWrite`] the messages that are new since the last such opening are recent
     /// in this view alone.
+    ///
+    /// # Errors
+    /// `NotFound`, also for a name that only holds children.
     pub async fn folder_open(&self, owner: &Owner, name: &FolderName, access: Access) -> Result<FolderView> {
-        todo!()
+        let mailbox = owner.mailbox;
+        let wanted = name.clone();
+        let found = self
+            .inner
+            .database
+            .read(move |conn| Box::pin(async move { folder::find(conn, mailbox, wanted.as_str()).await }));
+        let row = found.await?.filter(|row| row.selectable).ok_or_else(|| work::no_folder(name))?;
+        let table = self.inner.tables.table(&self.inner.database, mailbox, row.id);
+        FolderView::open(Arc::clone(&self.inner), table, name.clone(), access).await
     }
 
     /// Appends messages, all or none. The answer comes when they would survive power loss.
+    ///
+    /// # Errors
+    /// `NotFound`, `OverQuota`, `Limit` for a message, a number of messages or of keywords that is too large; nothing
+    /// was changed.
     pub async fn append(
         &self,
         owner: &Owner,
         name: &FolderName,
         messages: Vec<NewMessage>,
     ) -> Result<Appended> {
-        todo!()
+        if messages.len() > APPEND_MESSAGES_MAX {
+            let text = format!("at most {APPEND_MESSAGES_MAX} messages can be appended at once");
+            return Err(ServiceError::Limit(text));
+        }
+        for message in &messages {
+            self.size_check(message.bytes.len() as u64)?;
+        }
+        let intake = &self.inner.intake;
+        let mut ready = Vec::with_capacity(messages.len());
+        let mut outcome = Ok(());
+        for message in messages {
+            match self.prepare(owner.mailbox, message).await {
+                Ok(message) => ready.push(message),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        let ready = Arc::new(ready);
+        let appended = match outcome {
+            Ok(()) => self.append_ready(owner.mailbox, name, Arc::clone(&ready)).await,
+            Err(error) => Err(error),
+        };
+        for message in ready.iter() {
+            intake.settle(&message.prepared.body).await;
+        }
+        appended
+    }
+
+    /// Compresses and summarizes a message; a large body is on disk afterwards.
+    async fn prepare(&self, mailbox: MailboxId, message: NewMessage) -> Result<work::Ready> {
+        let at = self.inner.clock.now();
+        Ok(work::Ready {
+            octets: message.bytes.len() as u64,
+            prepared: self.inner.intake.prepare(message.bytes, &[mailbox], at).await?,
+            flags: message.flags,
+            internal_date: message.internal_date.unwrap_or(at),
+            at,
+        })
+    }
+
+    async fn append_ready(
+        &self,
+        mailbox: MailboxId,
+        name: &FolderName,
+        ready: Arc<Vec<work::Ready>>,
+    ) -> Result<Appended> {
+        let name = name.clone();
+        let write = self.inner.database.write(Priority::Interactive, move |conn| {
+            let (name, ready) = (name.clone(), Arc::clone(&ready));
+            Box::pin(async move { work::append(conn, mailbox, &name, &ready).await })
+        });
+        write.await
+    }
+
+    fn size_check(&self, octets: u64) -> Result<()> {
+        let octets_max = self.inner.limits.message_octets_max;
+        if octets > octets_max {
+            return Err(ServiceError::Limit(format!("a message has at most {octets_max} octets")));
+        }
+        Ok(())
     }
 
     /// Whether a message of `octets` would fit now; asked before a client sends its literal.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
     pub async fn append_check(&self, owner: &Owner, name: &FolderName, octets: u64) -> Result<()> {
-        todo!()
+        self.size_check(octets)?;
+        let mailbox = owner.mailbox;
+        let wanted = name.clone();
+        let check = self.inner.database.read(move |conn| {
+            Box::pin(async move {
+                let row = folder::find(conn, mailbox, wanted.as_str()).await?;
+                row.filter(|row| row.selectable).ok_or_else(|| work::no_folder(&wanted))?;
+                let octets = i64::try_from(octets).unwrap_or(i64::MAX);
+                usage::room(conn, mailbox, octets).await?.map_err(work::over_quota)
+            })
+        });
+        check.await
     }
 
     /// What the mailbox uses and may use.
+    ///
+    /// # Errors
+    /// `NotFound` when the mailbox was deleted.
     pub async fn quota(&self, owner: &Owner) -> Result<QuotaUse> {
-        todo!()
+        let mailbox = owner.mailbox;
+        let read = self.inner.database.read(move |conn| Box::pin(usage::mailbox_use(conn, mailbox)));
+        let found = read.await?.ok_or_else(|| ServiceError::NotFound { what: "the mailbox".to_owned() })?;
+        let count = |value: i64| u64::try_from(value).unwrap_or(0);
+        Ok(QuotaUse {
+            octets: count(found.bytes_used),
+            octets_max: found.bytes_max.map(count),
+            messages: count(found.messages_used),
+            messages_max: found.messages_max.map(count),
+        })
+    }
+
+    /// Purges a slice of what deleted folders have left; false when nothing is left.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn purge_slice(&self) -> Result<bool> {
+        self.inner.database.write(Priority::Background, |conn| Box::pin(work::purge_slice(conn))).await
+    }
+
+    /// Forgets the oldest expunged ranges of folders that keep very many; answers how many. Sessions that did not
+    /// know of them yet read their folder anew.
+    ///
+    /// # Errors
+    /// When the database cannot be written; what was forgotten before stays so.
+    pub async fn expunged_prune(&self) -> Result<u64> {
+        let mut after = FolderId(0);
+        let mut pruned = 0;
+        loop {
+            let read = self
+                .inner
+                .database
+                .read(move |conn| Box::pin(folder::expunged_excess(conn, after, EXPUNGED_RANGES_MAX)));
+            let excess = read.await?;
+            let Some(&(last, _)) = excess.last() else { return Ok(pruned) };
+            for (id, mod_seq) in excess {
+                pruned += self.expunged_prune_folder(id, mod_seq).await?;
+            }
+            after = last;
+        }
+    }
+
+    async fn expunged_prune_folder(&self, id: FolderId, mod_seq: i64) -> Result<u64> {
+        let mut pruned = 0;
+        loop {
+            let limit = i64::try_from(work::SLICE_ROWS).unwrap_or(i64::MAX);
+            match self
+                .inner
+                .database
+                .write(Priority::Background, move |conn| {
+                    Box::pin(folder::expunged_prune(conn, id, mod_seq, limit))
+                })
+                .await?
+            {
+                0 => return Ok(pruned),
+                rows => pruned += rows,
+            }
+        }
     }
 }
+
+/// Expunged ranges kept for each folder.
+const EXPUNGED_RANGES_MAX: i64 = 4096;
 
 /// Identity and numbers of an open folder at the time of opening.
 #[derive(Clone, Debug)]
@@ -112,3 +411,6 @@ pub struct OpenFolder {
     /// HIGHESTMODSEQ.
     pub highest_mod_seq: ModSeq,
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,19 +153,25 @@ impl DeliverJob {
 
 /// A counter with its limits.
 #[derive(Clone, Copy, Debug)]
-struct Meter {
-    bytes_max: Option<i64>,
-    messages_max: Option<i64>,
-    bytes_used: i64,
-    messages_used: i64,
+pub(super) struct Meter {
+    pub(super) bytes_max: Option<i64>,
+    pub(super) messages_max: Option<i64>,
+    pub(super) bytes_used: i64,
+    pub(super) messages_used: i64,
 }
 
 impl Meter {
     fn fits(&self, octets: i64) -> bool {
+        self.has_room(octets, 1)
+    }
+
+    /// Whether so much more stays within both limits.
+    pub(super) fn has_room(&self, octets: i64, messages: i64) -> bool {
         let within = |used: i64, more: i64, max: Option<i64>| {
             max.is_none_or(|max| used.checked_add(more).is_some_and(|sum| sum <= max))
         };
-        within(self.bytes_used, octets, self.bytes_max) && within(self.messages_used, 1, self.messages_max)
+        within(self.bytes_used, octets, self.bytes_max)
+            && within(self.messages_used, messages, self.messages_max)
     }
 
     fn charge(&mut self, octets: i64) {
@@ -350,7 +356,11 @@ async fn read_chains(conn: &mut Conn, ground: &mut Ground) -> Result<()> {
 }
 
 /// Locks and reads the counters of domains or customers that have a limit.
-async fn meters(conn: &mut Conn, owner: &'static str, wanted: Value) -> Result<BTreeMap<i64, Meter>> {
+pub(super) async fn meters(
+    conn: &mut Conn,
+    owner: &'static str,
+    wanted: Value,
+) -> Result<BTreeMap<i64, Meter>> {
     let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
     let text = format!(
         "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
@@ -519,7 +529,7 @@ fn push_body(
     Ok(BodyId(id))
 }
 
-fn packed_row(id: i64, packed: &Packed) -> Vec<Value> {
+pub(super) fn packed_row(id: i64, packed: &Packed) -> Vec<Value> {
     let octets = i64::try_from(packed.octets).unwrap_or(i64::MAX);
     params![id, packed.codec, packed.dictionary_id, octets, &packed.data[..]]
 }

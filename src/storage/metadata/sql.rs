@@ -122,6 +122,17 @@ impl Row {
         text_opt -> Option<String>;
         /// Bytes that are never NULL.
         blob -> Vec<u8>;
+        /// Bytes or NULL.
+        blob_opt -> Option<Vec<u8>>;
+    }
+
+    /// An integer of a narrower type.
+    ///
+    /// # Errors
+    /// As [`Self::int`], and `Corrupt` when the value does not fit.
+    pub fn number<T: TryFrom<i64>>(&self, column: usize) -> Result<T> {
+        let value = self.int(column)?;
+        T::try_from(value).map_err(|_| StorageError::Corrupt(format!("{value} in column {column}")))
     }
 }
 

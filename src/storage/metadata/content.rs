@@ -1,0 +1,154 @@
+//! The bytes of messages: inserted with the messages that refer to them, read with their trace lines.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::delivery::{BodyPlace, Packed, packed_row, update_from_values};
+use super::message::{Chosen, selection};
+use super::pack;
+use super::sql::Conn;
+use super::usage::LockedMailbox;
+use crate::base::clock::Timestamp;
+use crate::base::id::{BodyId, FolderId, MailboxId, PackId};
+use crate::params;
+use crate::storage::{Result, StorageError};
+
+/// A body to insert for one new message.
+pub struct NewBody<'a> {
+    /// When: the age of a pack that holds it alone.
+    pub at: Timestamp,
+    /// Length in octets.
+    pub octets: u64,
+    /// Its bytes.
+    pub place: &'a BodyPlace,
+    /// Its summary.
+    pub summary: &'a Packed,
+}
+
+/// Inserts bodies of new messages of one folder; answers their ids in order.
+///
+/// # Errors
+/// What the database says; `Gone` when the mailbox moved after the pack of a large body was written.
+pub async fn insert(
+    conn: &mut Conn,
+    mailbox: &LockedMailbox,
+    folder: FolderId,
+    bodies: &[NewBody<'_>],
+) -> Result<Vec<BodyId>> {
+    let fresh = bodies.iter().filter(|body| matches!(body.place, BodyPlace::Fresh(_))).count();
+    let mut ids = conn.object_ids(i64::try_from(fresh).unwrap_or(i64::MAX)).await?.into_iter();
+    let (mut rows, mut fresh, mut summaries) = (Vec::new(), Vec::new(), Vec::new());
+    let mut inserted = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        let octets = i64::try_from(body.octets).unwrap_or(i64::MAX);
+        let id = match body.place {
+            BodyPlace::Fresh(packed) => {
+                let id = ids.next().ok_or(StorageError::Gone("an object id"))?;
+                let stored = i64::try_from(packed.data.len()).unwrap_or(i64::MAX);
+                let (codec, dictionary) = (packed.codec, packed.dictionary_id);
+                fresh.push(params![id, mailbox.id, folder, codec, dictionary, &packed.data[..]]);
+                let no_pack = (None::<PackId>, None::<i64>);
+                let (scope, store) = (mailbox.customer, mailbox.store);
+                rows.push(params![id, scope, store, octets, stored, 1_i64, no_pack.0, no_pack.1]);
+                BodyId(id)
+            }
+            BodyPlace::Packs(packs) => {
+                let here =
+                    |pack: &&pack::SinglePack| (pack.scope, pack.store) == (mailbox.customer, mailbox.store);
+                let single =
+                    packs.iter().find(here).ok_or(StorageError::Gone("mail store of the mailbox"))?;
+                rows.push(pack::adopt(conn, single, body.at, octets, 1).await?);
+                single.frame.body
+            }
+        };
+        summaries.push(packed_row(id.0, body.summary));
+        inserted.push(id);
+    }
+    let head = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id, pack_offset)";
+    conn.insert_rows(head, 8, rows).await?;
+    let head = "INSERT INTO fresh_body (body_id, mailbox_id, folder_id, codec, dictionary_id, data)";
+    conn.insert_rows(head, 6, fresh).await?;
+    let head = "INSERT INTO summary (body_id, codec, dictionary_id, octets, data)";
+    conn.insert_rows(head, 5, summaries).await?;
+    Ok(inserted)
+}
+
+/// How often each body occurs.
+#[must_use]
+pub fn count(bodies: impl Iterator<Item = i64>) -> BTreeMap<BodyId, i64> {
+    let mut counts = BTreeMap::new();
+    for body in bodies {
+        *counts.entry(BodyId(body)).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// Adds references to bodies.
+///
+/// # Errors
+/// What the database says.
+pub async fn refer(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Result<()> {
+    let rows = references.iter().map(|(body, count)| vec![body.0, *count]).collect();
+    let text = "UPDATE body SET reference_count = reference_count + v.column2";
+    update_from_values(conn, text, "body.id", 2, rows).await
+}
+
+/// A message's bytes as they are stored.
+pub struct Stored {
+    /// UID.
+    pub uid: u32,
+    /// The body.
+    pub body: BodyId,
+    /// Trace lines, if any.
+    pub prefix: Option<Packed>,
+    /// Length of the body in octets.
+    pub octets: u64,
+    /// The body's bytes, while no pack has them.
+    pub fresh: Option<Packed>,
+}
+
+/// What is needed to read the messages `uids`, ascending; those that are gone are left out.
+///
+/// # Errors
+/// What the database says.
+pub async fn contents(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    folder: FolderId,
+    chosen: &Chosen,
+) -> Result<Vec<Stored>> {
+    let (condition, mut extra) = selection(chosen, 3);
+    let text = format!(
+        "SELECT m.uid, m.body_id, b.octets, p.codec, p.dictionary_id, p.octets, p.data, f.codec, f.dictionary_id, f.data
+         FROM message m JOIN body b ON b.id = m.body_id LEFT JOIN message_prefix p ON p.id = m.prefix_id
+              LEFT JOIN fresh_body f ON f.body_id = m.body_id
+         WHERE m.mailbox_id = $1 AND m.folder_id = $2 AND {condition} ORDER BY m.uid"
+    );
+    let mut params = params![mailbox, folder];
+    params.append(&mut extra);
+    let mut contents = Vec::new();
+    for row in conn.rows(text, params).await? {
+        let prefix = match row.blob_opt(6)? {
+            Some(data) => Some(Packed {
+                codec: row.number(3)?,
+                dictionary_id: row.number(4)?,
+                octets: row.number(5)?,
+                data: data.into(),
+            }),
+            None => None,
+        };
+        let octets = row.number(2)?;
+        let fresh = match row.blob_opt(9)? {
+            Some(data) => Some(Packed {
+                codec: row.number(7)?,
+                dictionary_id: row.number(8)?,
+                octets,
+                data: Bytes::from(data),
+            }),
+            None => None,
+        };
+        contents.push(Stored { uid: row.number(0)?, body: BodyId(row.int(1)?), prefix, octets, fresh });
+    }
+    Ok(contents)
+}
