@@ -179,8 +179,9 @@ fn by_keys(program: &str, package: &str) {
         "set imap_user=\"{READER}\"\nset imap_pass=\"{PASSWORD}\"\nset ssl_starttls=no\nset ssl_force_tls=no\n\
          set folder=\"imap://127.0.0.1:{port}/\"\nset spoolfile=\"+INBOX\"\nset imap_authenticators=\"login\"\n\
          set header_cache=\"{home}/cache\"\nset confirmappend=no\nset confirmcreate=no\nset delete=yes\n\
-         set quit=yes\nset move=no\nset record=\"\"\nset wait_key=no\nset timeout=5\nset mbox_type=Maildir\nset sort=mailbox-order\n\
-         push \"<first-entry><display-message><exit><copy-message>{saved}<enter>y<next-entry><save-message>=Archive<enter>y<sync-mailbox><quit>\"\n",
+         set quit=yes\nset move=no\nset record=\"\"\nset wait_key=no\nset timeout=5\nset mbox_type=Maildir\n\
+         set sort=mailbox-order\npush \"<first-entry><display-message><exit><copy-message>{saved}<enter>y\
+         <next-entry><save-message>=Archive<enter>y<sync-mailbox><quit>\"\n",
         port = daemon.port("imap"),
         home = home.display(),
         saved = saved.display()
