@@ -19,6 +19,8 @@ mod delivery;
 mod full_disk;
 #[path = "blackbox/imap_clients.rs"]
 mod imap_clients;
+#[path = "blackbox/imap_model.rs"]
+mod imap_model;
 #[path = "blackbox/metadata.rs"]
 mod metadata;
 #[path = "blackbox/operation.rs"]
