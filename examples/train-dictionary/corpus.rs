@@ -36,8 +36,8 @@ pub fn read(folder: &Path) -> io::Result<Vec<Mail>> {
     Ok(mails)
 }
 
-/// Takes an mboxrd apart: a line that starts with `From ` begins a message, `>From ` is a quoted such line, and
-/// one blank line ends each message.
+/// Takes an mboxrd apart: a line that starts with `From ` begins a message, `>From ` is a quoted such line,
+/// and one blank line ends each message.
 fn split(mbox: &[u8], mails: &mut Vec<Mail>) {
     let mut octets: Vec<u8> = Vec::new();
     let mut inside = false;

@@ -1,5 +1,5 @@
-//! Cuts out of a message what may stand in a dictionary: text that many senders wrote, without addresses, host
-//! names, people's names and numbers.
+//! Cuts out of a message what may stand in a dictionary: text that many senders wrote, without addresses,
+//! host names, people's names and numbers.
 
 use std::collections::{HashMap, HashSet};
 
@@ -87,7 +87,8 @@ fn lower(word: &[u8]) -> String {
 }
 
 impl Names {
-    /// Collects the display names of all address fields. A word of a name counts as identifying unless at least
+    /// Collects the display names of all address fields. A word of a name counts as identifying unless at
+    /// least
     /// `senders_min` senders also write it in lower case, outside of addresses.
     pub fn collect(mails: &[Mail], senders_min: usize) -> Self {
         let mut lower_case: HashMap<Vec<u8>, HashSet<&str>> = HashMap::new();
@@ -220,7 +221,8 @@ fn mask(octets: &[u8], names: &Names) -> Vec<bool> {
     mask
 }
 
-/// The text of a message that may stand in a dictionary, in its order, with a [`SEPARATOR`] after each stretch.
+/// The text of a message that may stand in a dictionary, in its order, with a [`SEPARATOR`] after each
+/// stretch.
 pub fn keep(octets: &[u8], names: &Names, long: &HashSet<u64>, short: &HashSet<u64>) -> Vec<u8> {
     let mask = mask(octets, names);
     let mut long_at = vec![false; octets.len()];

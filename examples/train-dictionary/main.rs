@@ -1,9 +1,10 @@
-//! Makes the dictionary that compresses bodies: `cargo run --release --example train-dictionary -- CORPUS OUTPUT`.
+//! Makes the dictionary that compresses bodies: `cargo run --release --example train-dictionary -- CORPUS
+//! OUTPUT`.
 //!
-//! A zstd dictionary holds verbatim pieces of the text it was trained on. So only text is used in which every
-//! window of 32 bytes occurs in the mail of at least 20 senders, without addresses, host names, people's names
-//! and long numbers. Without OUTPUT it only measures: it trains on three quarters of the corpus and compresses
-//! the rest.
+//! A zstd dictionary holds verbatim pieces of the text it was trained on. So only text is used in which
+//! every window of 32 bytes occurs in the mail of at least 20 senders, without addresses, host names,
+//! people's names and long numbers. Without OUTPUT it only measures: it trains on three quarters of the
+//! corpus and compresses the rest.
 
 mod corpus;
 mod filter;
@@ -121,8 +122,8 @@ fn content(dictionary: &[u8]) -> Result<&[u8]> {
     dictionary.get(tables..).ok_or_else(|| Error::other("no dictionary"))
 }
 
-/// Puts the tables in front: statistics of the literals and lengths that remain when real mail is compressed with
-/// this content. They are counts, not text.
+/// Puts the tables in front: statistics of the literals and lengths that remain when real mail is
+/// compressed with this content. They are counts, not text.
 #[allow(unsafe_code, reason = "zstd offers this only to C")]
 fn finalize(content: &[u8], mails: &[Mail]) -> Result<Vec<u8>> {
     use zstd::zstd_safe::zstd_sys::{ZDICT_finalizeDictionary, ZDICT_isError, ZDICT_params_t};

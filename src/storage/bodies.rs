@@ -1,13 +1,14 @@
 //! Bodies: compressed on the way in, checked on the way out, wherever they are.
 //!
 //! # Consistency
-//! The database says where a body is. Between the look-up and the read the packer may move it, or a pack may go; a
-//! reader that meets "not found" looks once more before it calls the body missing. A missing or damaged body is an
-//! error, never an empty message.
+//! The database says where a body is. Between the look-up and the read the packer may move it, or a pack
+//! may go; a reader that meets "not found" looks once more before it calls the body missing. A missing or
+//! damaged body is an error, never an empty message.
 //!
 //! # Crash Consistency
-//! A large body is on disk (file, name, folder) before the transaction that refers to it. Its intent was committed
-//! before the file, and is deleted by that transaction; where it remains, the file is removed again.
+//! A large body is on disk (file, name, folder) before the transaction that refers to it. Its intent was
+//! committed before the file, and is deleted by that transaction; where it remains, the file is removed
+//! again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,8 +27,8 @@ use super::{Result, StorageError};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
 
-/// Compressed bodies above this size get a pack of their own: in the database they would be written three times (log,
-/// table, pack).
+/// Compressed bodies above this size get a pack of their own: in the database they would be written three
+/// times (log, table, pack).
 pub const DATABASE_OCTETS_MAX: usize = 1 << 20;
 /// From this size on, work on a body is done on a thread where blocking is allowed.
 const INLINE_OCTETS_MAX: usize = 64 * 1024;
@@ -96,8 +97,8 @@ impl Bodies {
     /// The original bytes of a body.
     ///
     /// # Errors
-    /// `Gone` when there is no such body, `Corrupt` when its bytes are damaged or missing, `Io` or `Database` when they
-    /// cannot be read now.
+    /// `Gone` when there is no such body, `Corrupt` when its bytes are damaged or missing, `Io` or
+    /// `Database` when they cannot be read now.
     pub async fn read(&self, body: BodyId) -> Result<Bytes> {
         let mut missing = None;
         for _ in 0..LOOKUPS_MAX {
@@ -143,8 +144,9 @@ impl Bodies {
     }
 
     /// Decides where the body of a new message goes, and compresses it: into the database, or, above
-    /// [`DATABASE_OCTETS_MAX`], into a pack of its own for each customer and mail store of `mailboxes`, which is on
-    /// disk when this returns. After the transaction, whatever came of it, call [`Self::settle`].
+    /// [`DATABASE_OCTETS_MAX`], into a pack of its own for each customer and mail store of `mailboxes`,
+    /// which is on disk when this returns. After the transaction, whatever came of it, call
+    /// [`Self::settle`].
     ///
     /// # Errors
     /// `Full` or `Io` when a pack cannot be written; then nothing is left of it.
@@ -222,7 +224,8 @@ impl Bodies {
         Ok(SinglePack { octets: summary.octets, frame, ..single })
     }
 
-    /// Removes the packs of a body that no transaction referred to: the message was refused, or its transaction failed.
+    /// Removes the packs of a body that no transaction referred to: the message was refused, or its
+    /// transaction failed.
     ///
     /// # Errors
     /// `Io` or `Database` when that isn't possible now; it is done at the next start then.

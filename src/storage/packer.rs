@@ -1,16 +1,18 @@
-//! The packer: moves fresh bodies out of the database into packs, and removes packs that hold nothing any more.
+//! The packer: moves fresh bodies out of the database into packs, and removes packs that hold nothing any
+//! more.
 //!
 //! # Consistency
-//! A body is readable at every moment: it is re-pointed to its frame, and its fresh row deleted, in one transaction,
-//! after the pack is on disk. Bodies deleted meanwhile are dead in the pack from the beginning.
+//! A body is readable at every moment: it is re-pointed to its frame, and its fresh row deleted, in one
+//! transaction, after the pack is on disk. Bodies deleted meanwhile are dead in the pack from the
+//! beginning.
 //!
 //! # Crash Consistency
 //! The points where a crash can happen, and what the next start finds:
 //! 1. after the intent: no file, or part of one with a temporary name: removed by the intent;
 //! 2. while frames are written: the same;
 //! 3. after the file has its name: a complete pack that no row names: removed by the intent;
-//! 4. after the first slice was re-pointed: the intent is gone, the pack is known; the other bodies are still fresh and
-//!    are packed again, and their frames in this pack count as dead;
+//! 4. after the first slice was re-pointed: the intent is gone, the pack is known; the other bodies are still
+//!    fresh and are packed again, and their frames in this pack count as dead;
 //! 5. after a dropped pack's file was removed: the row names no file; removing it again does nothing.
 //!
 //! # Cancellation
@@ -431,13 +433,15 @@ fn cut(bodies: &[Waiting], octets: u64, rows: usize) -> Vec<&[Waiting]> {
     parts
 }
 
-/// The codec with which a store wants its packs compressed anew; nothing if what was made at delivery is good enough.
+/// The codec with which a store wants its packs compressed anew; nothing if what was made at delivery is
+/// good enough.
 fn recompression(volume: &StoreVolume) -> Option<Codec> {
     let (level, dictionary) = (volume.compression_level, volume.compression_dictionary);
     (level > LEVEL_DEFAULT || !dictionary).then(|| Codec::new(level).with_dictionary(dictionary))
 }
 
-/// Appends bodies, each read back from what the database has. One that is damaged stays there and is reported.
+/// Appends bodies, each read back from what the database has. One that is damaged stays there and is
+/// reported.
 fn append_all(
     writer: &mut PackWriter,
     codec: &Codec,

@@ -55,7 +55,8 @@ impl Provider {
         let own = Self { folder, database, expected: BTreeMap::new() };
         for text in [
             "INSERT INTO customer (id, public_id, parent_id, slug, name, code, created_at)
-             VALUES (1, 'c1', NULL, 'p', 'P', 'P', 0), (2, 'c2', 1, 'a', 'A', 'A', 0), (3, 'c3', 1, 'b', 'B', 'B', 0)",
+             VALUES (1, 'c1', NULL, 'p', 'P', 'P', 0), (2, 'c2', 1, 'a', 'A', 'A', 0),
+                    (3, 'c3', 1, 'b', 'B', 'B', 0)",
             "INSERT INTO store (id, name, path, created_at) VALUES (1, 'main', 'main', 0)",
             "INSERT INTO domain (id, public_id, customer_id, name, state, created_at)
              VALUES (1, 'd1', 2, 'a.example', 'verified', 0), (2, 'd2', 3, 'b.example', 'verified', 0)",

@@ -47,7 +47,8 @@ async fn set_up(database: &Database) -> i64 {
             };
             ensure_stores(conn, &[store], NOW).await?;
             for text in [
-                "INSERT INTO customer (id, public_id, slug, name, code, created_at) VALUES (1, 'c', 'p', 'P', 'P', 0)",
+                "INSERT INTO customer (id, public_id, slug, name, code, created_at)
+                 VALUES (1, 'c', 'p', 'P', 'P', 0)",
                 "INSERT INTO domain (id, public_id, customer_id, name, state, created_at)
                  VALUES (1, 'd', 1, 'a.example', 'verified', 0)",
                 "INSERT INTO mailbox (id, public_id, domain_id, local_part, password_hash, store_id,

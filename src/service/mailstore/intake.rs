@@ -1,4 +1,5 @@
-//! What happens to a message's bytes before any transaction: summary, compression, and the pack of a large body.
+//! What happens to a message's bytes before any transaction: summary, compression, and the pack of a large
+//! body.
 
 use bytes::Bytes;
 
@@ -54,7 +55,8 @@ impl Intake {
         Ok(Prepared { body, summary })
     }
 
-    /// Removes what [`Self::prepare`] wrote for a message that was not stored. When that fails, the next start does it.
+    /// Removes what [`Self::prepare`] wrote for a message that was not stored. When that fails, the next
+    /// start does it.
     pub async fn settle(&self, body: &BodyPlace) {
         if let Err(error) = self.bodies.settle(body).await {
             tracing::warn!(%error, "the pack of a message that was not stored is still there");

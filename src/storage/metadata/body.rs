@@ -59,8 +59,9 @@ pub async fn locate(conn: &mut Conn, body: BodyId) -> Result<Option<Location>> {
     Ok(Some(Location::Pack(InPack { pack: PackId(pack), name, store_path, frame })))
 }
 
-/// Takes `references` off each body. A body without any is deleted with its summary; if it was in a pack, it is dead
-/// there from now on. Runs in the transaction that removes the references; give at most 1,000 bodies at once.
+/// Takes `references` off each body. A body without any is deleted with its summary; if it was in a pack,
+/// it is dead there from now on. Runs in the transaction that removes the references; give at most 1,000
+/// bodies at once.
 ///
 /// # Errors
 /// What the database says; then the transaction must not be committed.
@@ -68,7 +69,8 @@ pub async fn release(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Res
     let rows = references.iter().map(|(body, count)| vec![body.0, *count]).collect();
     let text = "UPDATE body SET reference_count = reference_count - v.column2";
     update_from_values(conn, text, "body.id", 2, rows).await?;
-    let text = "SELECT id, pack_id, stored_octets FROM body WHERE id IN IDS($1) AND reference_count <= 0 ORDER BY id";
+    let text = "SELECT id, pack_id, stored_octets FROM body
+                WHERE id IN IDS($1) AND reference_count <= 0 ORDER BY id";
     let mut dead = Vec::new();
     let mut packs: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for row in conn.rows(text, vec![ids(references.keys().map(|body| body.0))]).await? {

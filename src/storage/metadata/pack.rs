@@ -1,9 +1,10 @@
 //! Packs in the database: what is about to be written, what was, which bodies it holds, and when it may go.
 //!
 //! # Crash consistency
-//! A file is named by an intent before it exists. The transaction that makes the pack known deletes the intent, so at
-//! every moment each file is named by exactly one of the two. A new pack counts all of its bodies as dead; each body
-//! that is re-pointed to it comes alive. So the counts are right even when re-pointing never ends.
+//! A file is named by an intent before it exists. The transaction that makes the pack known deletes the
+//! intent, so at every moment each file is named by exactly one of the two. A new pack counts all of its
+//! bodies as dead; each body that is re-pointed to it comes alive. So the counts are right even when
+//! re-pointing never ends.
 
 use super::delivery::Packed;
 use super::sql::{Conn, Value, ids, values_placeholders};
@@ -13,7 +14,8 @@ use crate::params;
 use crate::storage::pack::PackName;
 use crate::storage::{Result, StorageError};
 
-/// This daemon. Its epoch grows with each start; what an earlier epoch began and did not finish will never go on.
+/// This daemon. Its epoch grows with each start; what an earlier epoch began and did not finish will never
+/// go on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
     /// Name of the node.
@@ -35,8 +37,8 @@ pub struct StoreVolume {
     pub compression_dictionary: bool,
 }
 
-/// A body that waits to be packed, with what its place in a pack depends on: bodies that are read together shall be
-/// near each other.
+/// A body that waits to be packed, with what its place in a pack depends on: bodies that are read together
+/// shall be near each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Waiting {
     /// The customer within which it is shared.
@@ -164,7 +166,8 @@ pub async fn forget(conn: &mut Conn, name: PackName) -> Result<()> {
     conn.execute("DELETE FROM pack_intent WHERE public_id = $1", params![name.to_string()]).await.map(drop)
 }
 
-/// Makes a written pack known, in place of its intent; all its bodies count as dead until they are re-pointed.
+/// Makes a written pack known, in place of its intent; all its bodies count as dead until they are
+/// re-pointed.
 ///
 /// # Errors
 /// `Gone` when the intent is not there: then somebody may have removed the file.
@@ -207,8 +210,8 @@ pub(super) async fn adopt(
     Ok(params![frame.body, single.scope, single.store, octets, stored, references, Some(pack), Some(offset)])
 }
 
-/// Re-points bodies to their frames and deletes their fresh rows. Bodies that were deleted meanwhile stay dead in the
-/// pack. Give at most 256.
+/// Re-points bodies to their frames and deletes their fresh rows. Bodies that were deleted meanwhile stay
+/// dead in the pack. Give at most 256.
 ///
 /// # Errors
 /// `Gone` when the pack was dropped; what the database says. Then the transaction must not be committed.
@@ -223,7 +226,8 @@ pub async fn repoint(conn: &mut Conn, pack: PackId, frames: &[Framed]) -> Result
         let list = values_placeholders(chunk.len(), 3, true);
         let last = chunk.len() * 3 + 1;
         let text = format!(
-            "UPDATE body SET pack_id = CAST(${last} AS BIGINT), pack_offset = v.column2, stored_octets = v.column3
+            "UPDATE body SET pack_id = CAST(${last} AS BIGINT), pack_offset = v.column2,
+                             stored_octets = v.column3
              FROM (VALUES {list}) AS v WHERE body.id = v.column1 AND body.pack_id IS NULL
              RETURNING body.id, body.stored_octets"
         );
@@ -325,8 +329,8 @@ pub async fn delete_dropped(conn: &mut Conn, pack: PackId) -> Result<()> {
     conn.execute(text, params![pack]).await.map(drop)
 }
 
-/// Gives free pages of the SQLite file back to the system, at most 256 at once, while more than an eighth of the file
-/// is free: what is left is filled by new mail. Answers whether there is more to do.
+/// Gives free pages of the SQLite file back to the system, at most 256 at once, while more than an eighth
+/// of the file is free: what is left is filled by new mail. Answers whether there is more to do.
 ///
 /// # Errors
 /// What the database says.

@@ -1,7 +1,8 @@
 //! Compresses and decompresses bodies, summaries and everything else that is kept.
 //!
-//! Contexts are reused: making one costs more than compressing a small message. What comes from a disk is never
-//! trusted: lengths are checked before memory is taken, and the result has the promised length or is an error.
+//! Contexts are reused: making one costs more than compressing a small message. What comes from a disk is
+//! never trusted: lengths are checked before memory is taken, and the result has the promised length or is
+//! an error.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,7 +78,8 @@ struct Pool {
     decoders: Mutex<Vec<DCtx<'static>>>,
 }
 
-/// Compresses at one level, decompresses whatever any level made. Cheap to clone; clones share their contexts.
+/// Compresses at one level, decompresses whatever any level made. Cheap to clone; clones share their
+/// contexts.
 #[derive(Clone)]
 pub struct Codec {
     level: i32,
@@ -112,7 +114,8 @@ impl Codec {
         Self { dictionary, ..self }
     }
 
-    /// Compresses. Bytes that don't get smaller, and bytes for which there is no memory, are stored as they are.
+    /// Compresses. Bytes that don't get smaller, and bytes for which there is no memory, are stored as they
+    /// are.
     pub fn compress(&self, bytes: &[u8]) -> Compressed {
         let is_short = bytes.len() <= DICTIONARY_TEXT_OCTETS_MAX;
         let dictionary_id = if is_short && self.dictionary { DICTIONARY_SHIPPED } else { DICTIONARY_NONE };
@@ -155,8 +158,8 @@ impl Codec {
     /// Gives back the original bytes.
     ///
     /// # Errors
-    /// `Corrupt` when the codec or dictionary is unknown, `stored` is damaged, or the result is not `original_len`
-    /// bytes. `Busy` when memory ran out.
+    /// `Corrupt` when the codec or dictionary is unknown, `stored` is damaged, or the result is not
+    /// `original_len` bytes. `Busy` when memory ran out.
     pub fn decompress(
         &self,
         codec: CodecKind,

@@ -1,5 +1,5 @@
-//! The dictionaries that frames refer to by number. A number means the same bytes for ever: a changed dictionary
-//! gets a new number, and an old one stays as long as a frame may refer to it.
+//! The dictionaries that frames refer to by number. A number means the same bytes for ever: a changed
+//! dictionary gets a new number, and an old one stays as long as a frame may refer to it.
 
 use std::sync::OnceLock;
 
@@ -16,8 +16,8 @@ pub const DICTIONARY_SHIPPED: u32 = 1;
 /// Bytes of [`DICTIONARY_SHIPPED`], made by `examples/train-dictionary`.
 pub(super) const SHIPPED: &[u8] = include_bytes!("dictionary-1.zdict");
 
-/// The shipped dictionary prepared for compression, one for each level, made when first used. Preparing takes about
-/// a millisecond and half a megabyte.
+/// The shipped dictionary prepared for compression, one for each level, made when first used. Preparing
+/// takes about a millisecond and half a megabyte.
 static ENCODERS: [OnceLock<Option<EncoderDictionary<'static>>>; LEVEL_MAX as usize + 1] =
     [const { OnceLock::new() }; LEVEL_MAX as usize + 1];
 

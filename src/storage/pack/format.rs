@@ -49,8 +49,8 @@ impl PackName {
         canonical.then(|| Self(number.to_be_bytes()))
     }
 
-    /// First bytes of every frame of this pack. Senders don't know the name, so no message can be full of them and
-    /// slow down a search for frames.
+    /// First bytes of every frame of this pack. Senders don't know the name, so no message can be full of
+    /// them and slow down a search for frames.
     pub(super) const fn marker(self) -> [u8; 2] {
         [self.0[0], self.0[1]]
     }

@@ -1,5 +1,5 @@
-//! Reads single bodies out of a pack. Every read checks length, CRC-32C and BLAKE3; what is wrong with one frame is
-//! an error for that body alone.
+//! Reads single bodies out of a pack. Every read checks length, CRC-32C and BLAKE3; what is wrong with one
+//! frame is an error for that body alone.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

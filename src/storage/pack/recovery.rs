@@ -11,7 +11,8 @@ use super::reader::{PackReader, unpack};
 use crate::base::id::BodyId;
 use crate::storage::{Result, StorageError};
 
-/// Damaged places are listed up to this number; one that is found is enough to restore the pack from a backup.
+/// Damaged places are listed up to this number; one that is found is enough to restore the pack from a
+/// backup.
 const DAMAGES_MAX: usize = 1_000;
 /// A damaged stretch is searched for the next frame in pieces of this size.
 const SEARCH_OCTETS: usize = 1 << 20;
@@ -72,7 +73,8 @@ pub fn verify(codec: &Codec, path: &Path) -> Result<Verified> {
         Event::Frame(frame) => {
             found.push(IndexEntry { body: frame.header.body, offset: frame.location.offset });
         }
-        // Where the index itself can't be read it is part of the stretch without frames, and was told already.
+        // Where the index itself can't be read it is part of the stretch without frames, and was told
+        // already.
         Event::Damage(offset, what) if index.is_some() && verified.damages.len() < DAMAGES_MAX => {
             let entries = index.iter().flatten();
             let body =

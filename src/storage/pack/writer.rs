@@ -12,8 +12,8 @@ use super::format::{
 use crate::base::id::{BodyId, StoreId};
 use crate::storage::{Result, StorageError};
 
-/// A pack is closed when it has this many bytes: large enough that requests to object storage cost next to nothing,
-/// small enough to be rewritten in a second.
+/// A pack is closed when it has this many bytes: large enough that requests to object storage cost next to
+/// nothing, small enough to be rewritten in a second.
 pub const TARGET_OCTETS: u64 = 32 << 20;
 /// Most bodies of a pack, so that its index stays small however small they are.
 const FRAMES_MAX: usize = 1 << 18;
@@ -91,12 +91,12 @@ impl PackWriter {
         })
     }
 
-    /// Appends a body: `data` is what [`Codec::compress`](super::Codec::compress) made of it, `hash` the BLAKE3 of
-    /// the original.
+    /// Appends a body: `data` is what [`Codec::compress`](super::Codec::compress) made of it, `hash` the
+    /// BLAKE3 of the original.
     ///
     /// # Errors
-    /// `Corrupt` when the lengths can't belong together, `Full` or `Io` when it cannot be written. After an error the
-    /// pack can only be dropped.
+    /// `Corrupt` when the lengths can't belong together, `Full` or `Io` when it cannot be written. After an
+    /// error the pack can only be dropped.
     pub fn append(&mut self, header: &FrameHeader, data: &[u8]) -> Result<FrameLocation> {
         let original_len = usize::try_from(header.original_len).unwrap_or(usize::MAX);
         if usize::try_from(header.stored_len) != Ok(data.len()) {
@@ -134,8 +134,8 @@ impl PackWriter {
     /// Completes the pack. When this returns, file and name survive power loss.
     ///
     /// # Errors
-    /// `Corrupt` when a body was appended twice, `Full` or `Io` when it cannot be written: then the pack may have its
-    /// final name, but must not be relied on.
+    /// `Corrupt` when a body was appended twice, `Full` or `Io` when it cannot be written: then the pack
+    /// may have its final name, but must not be relied on.
     pub fn finish(mut self) -> Result<PackSummary> {
         self.index.sort_unstable();
         if !self.index.is_sorted_by(|a, b| a.body < b.body) {
