@@ -36,7 +36,7 @@ use crate::storage::metadata::instance::{self, StoreSetup};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::pack::Node;
 use crate::storage::pack::{Codec, LEVEL_DEFAULT};
-use crate::storage::packer::{Packer, PackerSettings};
+use crate::storage::packer::{Packer, PackerSettings, PackingRequest};
 use crate::wire::listen::Shutdown;
 use listeners::Listeners;
 use lock::DataLock;
@@ -89,6 +89,7 @@ struct Rooms {
     delivery: Delivery,
     login: Login,
     bodies: Bodies,
+    packing: PackingRequest,
     clock: Clock,
     metrics: Metrics,
     tls: Tls,
@@ -182,7 +183,17 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     };
     let login = Login::new(database.clone(), clock.clone());
     let delivery = Delivery::new(database.clone(), clock.clone(), intake, metrics.clone(), settings);
-    Ok(Rooms { database, management, delivery, login, bodies, clock, metrics, tls })
+    Ok(Rooms {
+        database,
+        management,
+        delivery,
+        login,
+        bodies,
+        packing: PackingRequest::default(),
+        clock,
+        metrics,
+        tls,
+    })
 }
 
 /// What runs beside the listeners until the daemon stops.
@@ -196,7 +207,7 @@ fn background(rooms: &Rooms, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
     let (login, tls) = (rooms.login.clone(), rooms.tls.clone());
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { login.run().await })));
     tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
-    let packer = Packer::new(rooms.bodies.clone(), PackerSettings::default());
+    let packer = Packer::new(rooms.bodies.clone(), PackerSettings::default(), rooms.packing.clone());
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
 }
 

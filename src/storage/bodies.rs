@@ -103,16 +103,31 @@ impl Bodies {
         let mut missing = None;
         for _ in 0..LOOKUPS_MAX {
             let location = self.inner.database.read(|conn| Box::pin(locate(conn, body))).await?;
-            match location.ok_or(StorageError::Gone("body"))? {
-                Location::Fresh(packed) => return self.unpack_fresh(packed).await,
-                Location::Pack(place) => match self.read_packed(body, place.clone()).await {
-                    Err(StorageError::Gone(_)) => missing = Some(place.name),
-                    read => return read,
-                },
+            match self.read_once(body, location.ok_or(StorageError::Gone("body"))?).await {
+                Err(StorageError::Gone(pack)) => missing = Some(pack),
+                read => return read,
             }
         }
-        let name = missing.map(|name| name.to_string()).unwrap_or_default();
-        Err(StorageError::Corrupt(format!("pack {name} with body {body} is missing")))
+        let what = missing.unwrap_or("pack");
+        Err(StorageError::Corrupt(format!("the {what} with body {body} is missing")))
+    }
+
+    /// The same for a body that was just looked up; it is looked up again if it is not there any more.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_located(&self, body: BodyId, location: Location) -> Result<Bytes> {
+        match self.read_once(body, location).await {
+            Err(StorageError::Gone(_)) => self.read(body).await,
+            read => read,
+        }
+    }
+
+    async fn read_once(&self, body: BodyId, location: Location) -> Result<Bytes> {
+        match location {
+            Location::Fresh(packed) => self.unpack_fresh(packed).await,
+            Location::Pack(place) => self.read_packed(body, place).await,
+        }
     }
 
     async fn unpack_fresh(&self, packed: Packed) -> Result<Bytes> {
@@ -169,7 +184,9 @@ impl Bodies {
             match result {
                 Ok(single) => written.push(single),
                 Err(error) => {
-                    self.settle(&BodyPlace::Packs(singles)).await?;
+                    if let Err(error) = self.settle(&BodyPlace::Packs(singles)).await {
+                        tracing::warn!(%error, "a pack that could not be written is removed by the next start");
+                    }
                     return Err(error);
                 }
             }

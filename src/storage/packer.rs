@@ -22,6 +22,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::bodies::{Bodies, blocking, unpack};
 use super::metadata::delivery::Packed;
 use super::metadata::lane::Priority;
@@ -93,10 +95,22 @@ struct Ripe {
     octets_min: u64,
 }
 
+/// Asks the packer to pack everything now, whatever its age. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct PackingRequest(Arc<Notify>);
+
+impl PackingRequest {
+    /// Asks; the packer begins as soon as it has time. Asking again meanwhile changes nothing.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
+}
+
 /// Packs bodies in the background.
 pub struct Packer {
     bodies: Bodies,
     settings: PackerSettings,
+    request: PackingRequest,
     /// Which body was the newest when: ids ascend, so this tells how old others are at least.
     marks: Mutex<VecDeque<(Timestamp, BodyId)>>,
     #[cfg(test)]
@@ -104,12 +118,13 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// A packer for all mail stores. At most one may run on a database.
-    pub fn new(bodies: Bodies, settings: PackerSettings) -> Self {
+    /// A packer for all mail stores, which also packs when `request` asks. At most one may run on a database.
+    pub fn new(bodies: Bodies, settings: PackerSettings, request: PackingRequest) -> Self {
         let marks = Mutex::default();
         Self {
             bodies,
             settings,
+            request,
             marks,
             #[cfg(test)]
             fault: None,
@@ -122,8 +137,11 @@ impl Packer {
             tracing::warn!(%error, "files that were begun before the last stop could not be removed");
         }
         loop {
-            tokio::time::sleep(self.settings.interval).await;
-            if let Err(error) = self.look(clock.now()).await {
+            let outcome = tokio::select! {
+                () = tokio::time::sleep(self.settings.interval) => self.look(clock.now()).await,
+                () = self.request.0.notified() => self.pack_everything(clock.now()).await,
+            };
+            if let Err(error) = outcome {
                 tracing::warn!(%error, "packing failed; it is tried again");
             }
         }
@@ -185,6 +203,7 @@ impl Packer {
         let Some(newest) = self.newest_waiting().await? else { return Ok(Progress::default()) };
         let ripe = Ripe { last: newest, old: newest, octets_min: 0 };
         let progress = self.pack_all_stores(ripe, now).await?;
+        self.remove_dead(now).await?;
         self.give_back_pages().await?;
         Ok(progress)
     }
