@@ -249,7 +249,10 @@ pub async fn serve<F, S>(
         let accepted = tokio::select! {
             biased;
             () = shutdown.requested() => break,
-            Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
+            Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
+                report(&ended);
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -278,9 +281,22 @@ pub async fn serve<F, S>(
         }
     }
     drop(listener);
-    let finished = async { while sessions.join_next().await.is_some() {} };
+    let finished = async {
+        while let Some(ended) = sessions.join_next().await {
+            report(&ended);
+        }
+    };
     if tokio::time::timeout(drain, finished).await.is_err() {
         sessions.shutdown().await;
+    }
+}
+
+/// A session that panicked is a defect; it took nobody else with it.
+fn report(ended: &Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a session broke off");
     }
 }
 

@@ -339,7 +339,7 @@ fn configuration(dir: &Path, database_url: &str, more: &str) -> String {
         "[data]\ndir = \"{dir}/data\"\n\n\
          [database]\nurl = \"{database_url}\"\n\n\
          [listen]\n\
-         lmtp = [\"127.0.0.1:0\", \"unix:{dir}/lmtp.sock\"]\n\
+         lmtp = [\"127.0.0.1:0\", \"unix:{dir}/lmtp.sock,mode=666\"]\n\
          smtp = [\"127.0.0.1:0\"]\nimap = [\"127.0.0.1:0\"]\nimaps = [\"127.0.0.1:0\"]\n\
          pop3 = [\"127.0.0.1:0\"]\npop3s = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
          socketmap = [\"127.0.0.1:0\"]\nsasl = [\"127.0.0.1:0\"]\n\n\
