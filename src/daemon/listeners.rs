@@ -13,7 +13,9 @@ use super::{DaemonError, Rooms};
 use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
 use crate::base::telemetry::metrics::{Metrics, Protocol as Label};
+use crate::base::tls::Tls;
 use crate::mta;
+use crate::pop3;
 use crate::service::delivery::Delivery;
 use crate::service::login::Login;
 use crate::smtp;
@@ -24,17 +26,21 @@ use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 enum Protocol {
     Lmtp,
     Smtp,
+    Pop3,
+    Pop3s,
     Socketmap,
     Sasl,
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [Self::Lmtp, Self::Smtp, Self::Socketmap, Self::Sasl];
+    const ALL: [Self; 6] = [Self::Lmtp, Self::Smtp, Self::Pop3, Self::Pop3s, Self::Socketmap, Self::Sasl];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Lmtp => "lmtp",
             Self::Smtp => "smtp",
+            Self::Pop3 => "pop3",
+            Self::Pop3s => "pop3s",
             Self::Socketmap => "socketmap",
             Self::Sasl => "sasl",
         }
@@ -44,6 +50,8 @@ impl Protocol {
         match self {
             Self::Lmtp => &config.listen.lmtp,
             Self::Smtp => &config.listen.smtp,
+            Self::Pop3 => &config.listen.pop3,
+            Self::Pop3s => &config.listen.pop3s,
             Self::Socketmap => &config.listen.socketmap,
             Self::Sasl => &config.listen.sasl,
         }
@@ -53,6 +61,7 @@ impl Protocol {
     const fn busy_reply(self) -> &'static [u8] {
         match self {
             Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
+            Self::Pop3 | Self::Pop3s => pop3::BUSY_REPLY,
             // These two have no words for it; their client sees the connection close and tries again.
             Self::Socketmap | Self::Sasl => b"",
         }
@@ -63,6 +72,7 @@ impl Protocol {
         match self {
             Self::Lmtp => Label::Lmtp,
             Self::Smtp => Label::Smtp,
+            Self::Pop3 | Self::Pop3s => Label::Pop3,
             Self::Socketmap => Label::Socketmap,
             Self::Sasl => Label::Sasl,
         }
@@ -154,8 +164,10 @@ impl Door {
 /// What the sessions of each protocol share.
 struct Servers {
     smtp: Arc<smtp::Server<Delivery>>,
+    pop3: Arc<pop3::Server<pop3::Mailboxes>>,
     delivery: Arc<Delivery>,
     login: Arc<Login>,
+    tls: Tls,
 }
 
 impl Servers {
@@ -169,7 +181,13 @@ impl Servers {
         let name = config.server.name.clone();
         let smtp = smtp::Server::new(rooms.delivery.clone(), name, Some(rooms.tls.clone()), limits);
         let (delivery, login) = (Arc::new(rooms.delivery.clone()), Arc::new(rooms.login.clone()));
-        Self { smtp, delivery, login }
+        let mailboxes = pop3::Mailboxes::new(rooms.login.clone(), rooms.mail_store.clone());
+        let limits = pop3::Limits {
+            idle_timeout: Duration::from_secs(u64::from(config.limits.pop3_timeout_secs)),
+            ..pop3::Limits::default()
+        };
+        let pop3 = pop3::Server::new(mailboxes, Some(rooms.tls.clone()), limits);
+        Self { smtp, pop3, delivery, login, tls: rooms.tls.clone() }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -180,6 +198,13 @@ impl Servers {
                 let server = Arc::clone(&self.smtp);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
                     smtp::session(Arc::clone(&server), dialect, connection, shutdown)
+                }));
+            }
+            Protocol::Pop3 | Protocol::Pop3s => {
+                let implicit_tls = (protocol == Protocol::Pop3s).then(|| self.tls.server_config());
+                let server = Arc::clone(&self.pop3);
+                tasks.spawn(door.serve(implicit_tls, move |connection, shutdown| {
+                    pop3::session(Arc::clone(&server), connection, shutdown)
                 }));
             }
             Protocol::Socketmap => {

@@ -28,6 +28,7 @@ use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
 use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
+use crate::service::mailstore::{MailStore, MailStoreLimits};
 use crate::service::registry::{Management, ManagementOptions};
 use crate::storage::StorageError;
 use crate::storage::bodies::Bodies;
@@ -88,6 +89,7 @@ struct Rooms {
     management: Management,
     delivery: Delivery,
     login: Login,
+    mail_store: MailStore,
     bodies: Bodies,
     packing: PackingRequest,
     clock: Clock,
@@ -135,9 +137,9 @@ where
     tracing::info!("stopping: running commands are finished first");
     end(&stop, &mut tasks, Duration::from_secs(u64::from(config.limits.drain_timeout_secs))).await;
     if let Ok(rooms) = Arc::try_unwrap(rooms).map_err(|_| tracing::debug!("a room outlived its sessions")) {
-        let Rooms { database, management, delivery, login, bodies, .. } = rooms;
+        let Rooms { database, management, delivery, login, mail_store, bodies, .. } = rooms;
         login.flush().await;
-        drop((management, delivery, login, bodies));
+        drop((management, delivery, login, mail_store, bodies));
         database.close().await;
     }
     drop(lock);
@@ -183,11 +185,14 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     };
     let login = Login::new(database.clone(), clock.clone());
     let delivery = Delivery::new(database.clone(), clock.clone(), intake, metrics.clone(), settings);
+    let limits = MailStoreLimits { message_octets_max: config.limits.message_octets_max };
+    let mail_store = MailStore::new(database.clone(), clock.clone(), bodies.clone(), limits);
     Ok(Rooms {
         database,
         management,
         delivery,
         login,
+        mail_store,
         bodies,
         packing: PackingRequest::default(),
         clock,
