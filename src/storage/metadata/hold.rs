@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::sql::{Conn, ids};
-use crate::base::id::{CustomerId, DomainId, MailboxId};
+use super::changes::Touched;
+use super::sql::{Conn, Row, ids};
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, DomainId, MailboxId, public_id};
 use crate::params;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// The switches that are off for a mailbox, by a hold on itself, its domain, or a customer on the path. Leave out
 /// what does not apply: `switches_off(conn, None, None, Some(customer))` asks for a customer.
@@ -35,4 +37,119 @@ pub async fn customers_with(
     let text = "SELECT DISTINCT customer_id FROM hold WHERE switch = $1 AND customer_id IN IDS($2)";
     let rows = conn.rows(text, vec![switch.into(), ids(customers)]).await?;
     rows.iter().map(|row| row.int(0).map(CustomerId)).collect()
+}
+
+/// What a hold is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HoldOn {
+    /// A customer and everything below.
+    Customer(CustomerId),
+    /// A domain.
+    Domain(DomainId),
+    /// A mailbox.
+    Mailbox(MailboxId),
+}
+
+impl HoldOn {
+    fn column(self) -> (&'static str, i64) {
+        match self {
+            Self::Customer(id) => ("customer_id", id.0),
+            Self::Domain(id) => ("domain_id", id.0),
+            Self::Mailbox(id) => ("mailbox_id", id.0),
+        }
+    }
+}
+
+/// A hold.
+#[derive(Clone, Debug)]
+pub struct HoldRow {
+    /// Key.
+    pub id: i64,
+    /// Random public id.
+    pub public_id: String,
+    /// What it is on.
+    pub on: HoldOn,
+    /// What it switches off.
+    pub switch: String,
+    /// Why.
+    pub reason: String,
+    /// Who set it.
+    pub actor: String,
+    /// The customer whose authority set it.
+    pub authority: CustomerId,
+    /// When it was set.
+    pub created_at: Timestamp,
+}
+
+/// The columns of [`HoldRow`].
+macro_rules! columns {
+    () => {
+        "SELECT id, public_id, customer_id, domain_id, mailbox_id, switch, reason, actor, authority_customer_id,
+                created_at FROM hold "
+    };
+}
+
+fn from_row(row: &Row) -> Result<HoldRow> {
+    let on = match (row.int_opt(2)?, row.int_opt(3)?, row.int_opt(4)?) {
+        (Some(id), ..) => HoldOn::Customer(CustomerId(id)),
+        (None, Some(id), _) => HoldOn::Domain(DomainId(id)),
+        (None, None, Some(id)) => HoldOn::Mailbox(MailboxId(id)),
+        (None, None, None) => return Err(StorageError::Corrupt("a hold on nothing".to_owned())),
+    };
+    Ok(HoldRow {
+        id: row.int(0)?,
+        public_id: row.text(1)?,
+        on,
+        switch: row.text(5)?,
+        reason: row.text(6)?,
+        actor: row.text(7)?,
+        authority: CustomerId(row.int(8)?),
+        created_at: Timestamp(row.int(9)?),
+    })
+}
+
+/// The holds on one object itself, oldest first.
+pub async fn on(conn: &mut Conn, on: HoldOn) -> Result<Vec<HoldRow>> {
+    let (column, id) = on.column();
+    let text = format!(concat!(columns!(), "WHERE {} = $1 ORDER BY id LIMIT 1000"), column);
+    conn.rows(text, params![id]).await?.iter().map(from_row).collect()
+}
+
+/// The hold with this public id.
+pub async fn by_public_id(conn: &mut Conn, public_id: &str) -> Result<Option<HoldRow>> {
+    let text = concat!(columns!(), "WHERE public_id = $1");
+    conn.row(text, params![public_id]).await?.as_ref().map(from_row).transpose()
+}
+
+/// Sets a hold and answers its public id.
+pub async fn insert(
+    conn: &mut Conn,
+    on: HoldOn,
+    (switch, reason): (&str, &str),
+    (actor, authority): (&str, CustomerId),
+    now: Timestamp,
+) -> Result<String> {
+    let (column, id) = on.column();
+    let public_id = public_id();
+    let text = format!(
+        "INSERT INTO hold (public_id, {column}, switch, reason, actor, authority_customer_id, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)"
+    );
+    conn.execute(text, params![&public_id, id, switch, reason, actor, authority, now]).await?;
+    touch(conn, on);
+    Ok(public_id)
+}
+
+/// Releases a hold.
+pub async fn delete(conn: &mut Conn, row: &HoldRow) -> Result<()> {
+    touch(conn, row.on);
+    let changed = conn.execute("DELETE FROM hold WHERE id = $1", params![row.id]).await?;
+    if changed == 0 { Err(StorageError::Gone("hold")) } else { Ok(()) }
+}
+
+fn touch(conn: &mut Conn, on: HoldOn) {
+    conn.touch(match on {
+        HoldOn::Mailbox(id) => Touched::Mailbox(id),
+        HoldOn::Customer(_) | HoldOn::Domain(_) => Touched::Directory,
+    });
 }

@@ -36,6 +36,8 @@ pub mod report;
 mod schema;
 pub mod sql;
 mod sqlite;
+pub mod store;
 pub mod summary;
+pub mod token;
 pub mod trace;
 pub mod usage;

@@ -5,7 +5,7 @@
 //! domain or customer exists exactly while it has a limit on octets or messages.
 
 use super::delivery::QuotaOwner;
-use super::sql::{Conn, Row};
+use super::sql::{Conn, Row, Value, ids};
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::params;
 use crate::storage::{Result, StorageError};
@@ -116,4 +116,111 @@ async fn lock_counters(conn: &mut Conn, mailbox: MailboxId) -> Result<Vec<Counte
         counters.push(Counter::read(&row, owner)?);
     }
     Ok(counters)
+}
+
+/// What some mailboxes use together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Used {
+    /// Octets.
+    pub bytes: i64,
+    /// Messages.
+    pub messages: i64,
+}
+
+/// Locks the mailboxes of a domain or of customers, deleted ones too since they keep their charge, and sums them up.
+/// Deliveries that come later wait and then see the counter that the caller makes.
+async fn lock_and_sum(conn: &mut Conn, condition: &str, wanted: Value) -> Result<Used> {
+    if conn.is_postgres() {
+        let text = format!(
+            "SELECT count(*) FROM (SELECT m.id FROM mailbox m JOIN domain d ON d.id = m.domain_id
+             WHERE {condition} ORDER BY m.id FOR UPDATE OF m) AS locked"
+        );
+        conn.execute(text, vec![wanted.clone()]).await?;
+    }
+    let text = format!(
+        "SELECT CAST(coalesce(sum(m.bytes_used), 0) AS BIGINT), CAST(coalesce(sum(m.messages_used), 0) AS BIGINT)
+         FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE {condition}"
+    );
+    let row = conn.row(text, vec![wanted]).await?.ok_or(StorageError::Gone("the sum"))?;
+    Ok(Used { bytes: row.int(0)?, messages: row.int(1)? })
+}
+
+/// Locks and sums the mailboxes of these customers.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_customers(conn: &mut Conn, subtree: &[i64]) -> Result<Used> {
+    lock_and_sum(conn, "d.customer_id IN IDS($1)", ids(subtree.iter().copied())).await
+}
+
+/// Makes the counter of a customer follow its limits: there while it has one on octets or messages. `subtree` are
+/// the keys of the customer and all below.
+///
+/// # Errors
+/// When the database fails.
+pub async fn follow_customer_limits(
+    conn: &mut Conn,
+    id: CustomerId,
+    subtree: &[i64],
+    limited: bool,
+) -> Result<()> {
+    let used = lock_customers(conn, subtree).await?;
+    conn.execute("DELETE FROM customer_usage WHERE customer_id = $1", params![id]).await?;
+    if limited {
+        let text = "INSERT INTO customer_usage (customer_id, bytes_used, messages_used) VALUES ($1, $2, $3)";
+        conn.execute(text, params![id, used.bytes, used.messages]).await?;
+    }
+    Ok(())
+}
+
+/// Makes the counter of a domain follow its limits.
+///
+/// # Errors
+/// When the database fails.
+pub async fn follow_domain_limits(conn: &mut Conn, id: DomainId, limited: bool) -> Result<()> {
+    let used = lock_and_sum(conn, "d.id IN IDS($1)", ids([id.0])).await?;
+    conn.execute("DELETE FROM domain_usage WHERE domain_id = $1", params![id]).await?;
+    if limited {
+        let text = "INSERT INTO domain_usage (domain_id, bytes_used, messages_used) VALUES ($1, $2, $3)";
+        conn.execute(text, params![id, used.bytes, used.messages]).await?;
+    }
+    Ok(())
+}
+
+/// Takes the use of a moved subtree from the counters of the customers it leaves and adds it to those of the
+/// customers it comes to; the refusing one comes back as the inner error, and then nothing was changed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn move_use(
+    conn: &mut Conn,
+    used: Used,
+    leaves: &[i64],
+    reaches: &[i64],
+) -> Result<std::result::Result<(), QuotaOwner>> {
+    let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
+    let text = format!(
+        "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
+         FROM customer_usage u JOIN customer o ON o.id = u.customer_id
+         WHERE u.customer_id IN IDS($1) ORDER BY u.customer_id{lock}"
+    );
+    let both = leaves.iter().chain(reaches).copied();
+    let mut updates = Vec::new();
+    for row in conn.rows(text, vec![ids(both)]).await? {
+        let id = row.int(0)?;
+        let owner = QuotaOwner::Customer(CustomerId(id));
+        let counter = Counter::read(&row, owner)?;
+        let sign = if reaches.contains(&id) { 1 } else { -1 };
+        let (bytes, messages) = (used.bytes * sign, used.messages * sign);
+        if !counter.admits(bytes, messages) {
+            return Ok(Err(owner));
+        }
+        let bytes_used = sum(counter.bytes_used, bytes, owner)?;
+        updates.push((id, bytes_used, sum(counter.messages_used, messages, owner)?));
+    }
+    for (id, bytes, messages) in updates {
+        let text = "UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1";
+        conn.execute(text, params![id, bytes, messages]).await?;
+    }
+    Ok(Ok(()))
 }
