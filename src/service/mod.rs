@@ -8,6 +8,7 @@ pub mod directory;
 pub mod error;
 pub mod login;
 pub mod mailstore;
+pub mod quota;
 pub mod registry;
 pub mod reports;
 pub mod trace;

@@ -15,8 +15,9 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 pub use list::{operation, operations};
+pub(in crate::service) use management::Inner;
 pub use management::{Management, ManagementOptions};
-pub(in crate::service) use operate::{Need, Operate, Targeted, Tx};
+pub(in crate::service) use operate::{Need, Operate, Targeted, Tx, declare};
 pub use schema::TypeSchema;
 
 use crate::service::authority::Permission;

@@ -89,7 +89,7 @@ impl Operate for AuditSearch {
         request: &'a AuditSearchRequest,
     ) -> Result<Vec<Need>> {
         let permission = if request.mine { Permission::Own } else { Permission::AuditRead };
-        Ok(vec![Need { at: Some(target.customer()), permission, delegable: false }])
+        Ok(vec![Need::at(target.customer(), permission)])
     }
 
     async fn run(tx: &mut Tx<'_>, target: Place, request: AuditSearchRequest) -> Result<Page<AuditEntry>> {

@@ -85,25 +85,6 @@ impl Caller {
         places.iter().filter(|place| is_top(place)).filter_map(|place| self.tree.node(*place)).collect()
     }
 
-    /// The nodes where the caller has `permission`, whole subtrees, deleted ones left out.
-    pub fn places_with(&self, permission: Permission) -> Vec<i64> {
-        let mut places = BTreeSet::new();
-        for grant in self.grants.iter().filter(|grant| grant.permissions.has(permission)) {
-            let live = self.tree.subtree(grant.customer).iter().filter(|node| !node.deleted);
-            places.extend(live.map(|node| node.id.0));
-        }
-        places.into_iter().collect()
-    }
-
-    /// The nodes that the caller sees.
-    pub fn visible_ids(&self) -> Vec<i64> {
-        let mut places = BTreeSet::new();
-        for grant in &self.grants {
-            places.extend(self.tree.subtree(grant.customer).iter().map(|node| node.id.0));
-        }
-        places.into_iter().collect()
-    }
-
     /// The path of a node from the topmost node that the caller may see; `/` for the root itself, and nothing for
     /// what the caller does not see. Below the root its own name is left out.
     pub fn path_of(&self, node: CustomerId) -> Option<String> {
@@ -144,6 +125,28 @@ impl Caller {
             node = self.tree.child(node.id, segment).ok_or_else(absent)?;
         }
         Ok(node)
+    }
+
+    /// Like [`Self::resolve`], but goes through deleted customers too; of several of one name the newest.
+    pub fn resolve_with_deleted(&self, path: &str) -> Option<CustomerId> {
+        if let Ok(node) = self.resolve(path) {
+            return Some(node.id);
+        }
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        let newest = |parent: CustomerId, slug: &str| {
+            let named = self.tree.children(parent).filter(|node| node.slug == slug);
+            named.map(|node| node.id).max()
+        };
+        let first = segments.next()?;
+        let tops = self.tops();
+        let mut id = match tops.iter().find(|top| top.parent.is_none()) {
+            Some(root) => newest(root.id, first)?,
+            None => tops.iter().find(|top| top.slug == first).map(|top| top.id)?,
+        };
+        for segment in segments {
+            id = newest(id, segment)?;
+        }
+        Some(id)
     }
 
     /// The visible customer with this short code that is not deleted.

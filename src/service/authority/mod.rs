@@ -10,7 +10,7 @@ mod permission;
 mod role;
 mod tree;
 
-pub(in crate::service) use caller::{ActiveGrant, Caller};
+pub(in crate::service) use caller::{Caller, active_grants};
 pub use permission::{Permission, PermissionSet};
 pub use role::Role;
-pub(in crate::service) use tree::{Authority, CustomerNode, Tree};
+pub(in crate::service) use tree::Authority;

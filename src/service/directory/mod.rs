@@ -1,6 +1,15 @@
 //! The directory: customers, domains, mailboxes, aliases, administrators, grants, tokens and holds, each operation
 //! a type that the registry lists.
 
+pub(in crate::service) mod administrators;
+pub(in crate::service) mod aliases;
+pub(in crate::service) mod customer_life;
+pub(in crate::service) mod customers;
+pub(in crate::service) mod domains;
+pub(in crate::service) mod holds;
 pub(in crate::service) mod identity;
+pub(in crate::service) mod mailboxes;
 pub(in crate::service) mod page;
 pub(in crate::service) mod scope;
+pub(in crate::service) mod targets;
+pub(in crate::service) mod tokens;

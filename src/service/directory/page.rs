@@ -73,7 +73,7 @@ pub(in crate::service) struct Page<T> {
     pub items: Vec<T>,
     /// Cursor of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
+    pub cursor: Option<String>,
 }
 
 impl<T> Page<T> {
@@ -89,7 +89,18 @@ impl<T> Page<T> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let last = rows.last().filter(|_| more).map(position);
-        let next = last.map(|position| cursors.make(&position)).transpose()?;
-        Ok(Self { items: rows.into_iter().map(show).collect(), next })
+        let cursor = last.map(|position| cursors.make(&position)).transpose()?;
+        Ok(Self { items: rows.into_iter().map(show).collect(), cursor })
     }
+}
+
+/// The entity tag of an answer: it changes when what is shown does. `volatile` members, which change without anybody
+/// changing the object, are left out.
+pub(in crate::service) fn etag(answer: &impl Serialize, volatile: &[&str]) -> Result<String> {
+    let mut value = serde_json::to_value(answer).map_err(|error| ServiceError::Internal(error.to_string()))?;
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|name, _| !volatile.contains(&name.as_str()));
+    }
+    let hash = blake3::hash(value.to_string().as_bytes());
+    Ok(URL_SAFE_NO_PAD.encode(hash.as_bytes().iter().copied().take(MARK_OCTETS).collect::<Vec<u8>>()))
 }

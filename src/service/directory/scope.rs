@@ -115,3 +115,21 @@ pub(in crate::service) fn plain_text(field: &'static str, text: &str) -> Result<
     }
     Ok(trimmed.to_owned())
 }
+
+/// When something ends: RFC 3339, or from now (`30d`). It must lie ahead.
+pub(in crate::service) fn until(
+    field: &'static str,
+    text: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>> {
+    let Some(text) = text else { return Ok(None) };
+    let parsed = match duration(text) {
+        Some(duration) => Some(now.plus(duration)),
+        None => Timestamp::parse_rfc3339(text).ok(),
+    };
+    let wrong = || ServiceError::Invalid {
+        field,
+        message: format!("expected a time to come such as 2026-11-22T10:00:00Z, or 30d, got {text}"),
+    };
+    parsed.filter(|&at| at > now).map(Some).ok_or_else(wrong)
+}

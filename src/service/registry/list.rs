@@ -4,9 +4,11 @@ use super::operate::Operate;
 use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
-use crate::service::directory::identity;
 use crate::service::reports::QuotaReportRun;
 use crate::service::trace::TraceFind;
+use crate::service::directory::{
+    administrators, aliases, customer_life, customers, domains, holds, identity, mailboxes, tokens,
+};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -27,6 +29,52 @@ static OPERATIONS: &[Operation] = &[
     declare::<AuditSearch>(),
     declare::<QuotaReportRun>(),
     declare::<TraceFind>(),
+    declare::<customers::CustomerCreate>(),
+    declare::<customers::CustomerList>(),
+    declare::<customers::CustomerShow>(),
+    declare::<customers::CustomerRename>(),
+    declare::<customers::CustomerLimit>(),
+    declare::<customer_life::CustomerMove>(),
+    declare::<customer_life::CustomerDelete>(),
+    declare::<customer_life::CustomerUndelete>(),
+    declare::<holds::CustomerSuspend>(),
+    declare::<holds::CustomerResume>(),
+    declare::<holds::HoldAdd>(),
+    declare::<holds::HoldList>(),
+    declare::<holds::HoldRelease>(),
+    declare::<domains::DomainCreate>(),
+    declare::<domains::DomainList>(),
+    declare::<domains::DomainShow>(),
+    declare::<domains::DomainUpdate>(),
+    declare::<domains::DomainLimit>(),
+    declare::<domains::DomainConfirm>(),
+    declare::<domains::DomainDelete>(),
+    declare::<domains::DomainUndelete>(),
+    declare::<mailboxes::MailboxCreate>(),
+    declare::<mailboxes::MailboxList>(),
+    declare::<mailboxes::MailboxShow>(),
+    declare::<mailboxes::MailboxRename>(),
+    declare::<mailboxes::MailboxPassword>(),
+    declare::<mailboxes::MailboxQuota>(),
+    declare::<holds::MailboxSuspend>(),
+    declare::<holds::MailboxResume>(),
+    declare::<mailboxes::MailboxDelete>(),
+    declare::<mailboxes::MailboxUndelete>(),
+    declare::<aliases::AliasCreate>(),
+    declare::<aliases::AliasList>(),
+    declare::<aliases::AliasDelete>(),
+    declare::<administrators::AdministratorCreate>(),
+    declare::<administrators::AdministratorList>(),
+    declare::<administrators::AdministratorShow>(),
+    declare::<administrators::AdministratorGrant>(),
+    declare::<administrators::AdministratorRevoke>(),
+    declare::<administrators::AdministratorEffective>(),
+    declare::<administrators::AdministratorEnable>(),
+    declare::<administrators::AdministratorDisable>(),
+    declare::<administrators::AdministratorDelete>(),
+    declare::<tokens::TokenCreate>(),
+    declare::<tokens::TokenList>(),
+    declare::<tokens::TokenRevoke>(),
 ];
 
 /// All operations.

@@ -1,6 +1,7 @@
 //! The handle through which the admin room and the tests run operations.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -9,9 +10,13 @@ use crate::service::audit::ReadTrail;
 use crate::service::authority::Authority;
 use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::error::ServiceError;
-use crate::storage::metadata::customer;
+use crate::service::directory::tokens;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::{administrator, customer, hold, token};
+
+/// How exactly the last use of a token is known: not every request writes.
+const LAST_USED_INTERVAL: Duration = Duration::from_secs(300);
 
 /// What management needs to know of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +90,17 @@ impl Management {
             let authenticated = Authenticated::Peer { uid };
             return Ok(Some(Authentication { identity: Identity::System, authenticated }));
         }
-        Ok(None)
+        let Some((_, login)) = self.inner.options.administrator_uids.iter().find(|(one, _)| *one == uid) else {
+            return Ok(None);
+        };
+        let Some((name, code)) = login.split_once('@') else { return Ok(None) };
+        let (name, code) = (name.to_lowercase(), code.to_lowercase());
+        let work = self.inner.database.read(move |conn| {
+            Box::pin(async move { administrator::by_login(conn, &name, &code).await.map_err(ServiceError::from) })
+        });
+        let Some(row) = work.await? else { return Ok(None) };
+        let identity = Identity::Administrator { id: row.id, home: row.customer, name: row.name };
+        self.admitted(Authentication { identity, authenticated: Authenticated::Peer { uid } }).await
     }
 
     /// Whose token this is; nothing for one that is unknown, expired, revoked, or whose owner is gone or disabled:
@@ -94,7 +109,37 @@ impl Management {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn authenticate_token(&self, secret: &str) -> Result<Option<Authentication>, ServiceError> {
-        let _ = secret;
-        Ok(None)
+        let hash = tokens::secret_hash(secret);
+        let now = self.inner.clock.now();
+        let work = self.inner.database.read(move |conn| {
+            Box::pin(async move { token::holder(conn, &hash, now).await.map_err(ServiceError::from) })
+        });
+        let Some(holder) = work.await? else { return Ok(None) };
+        if holder.last_used_at.is_none_or(|at| at.plus(LAST_USED_INTERVAL) <= now) {
+            let id = holder.token;
+            self.inner
+                .database
+                .write(Priority::Background, move |conn| {
+                    Box::pin(async move { token::used(conn, id, now).await.map_err(ServiceError::from) })
+                })
+                .await?;
+        }
+        let identity =
+            Identity::Administrator { id: holder.administrator, home: holder.home, name: holder.name };
+        self.admitted(Authentication { identity, authenticated: Authenticated::Token { id: holder.token } }).await
+    }
+
+    /// Lets the administrator in unless administration is held at its home or above.
+    async fn admitted(&self, authentication: Authentication) -> Result<Option<Authentication>, ServiceError> {
+        let Identity::Administrator { home, .. } = authentication.identity else {
+            return Ok(Some(authentication));
+        };
+        let work = self.inner.database.read(move |conn| {
+            Box::pin(async move {
+                hold::switches_off(conn, None, None, Some(home)).await.map_err(ServiceError::from)
+            })
+        });
+        let off = work.await?;
+        Ok((!off.contains("admin")).then_some(authentication))
     }
 }

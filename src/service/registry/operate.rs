@@ -46,6 +46,21 @@ pub(in crate::service) struct Need {
     pub permission: Permission,
     /// Whether it must be held so that it can be passed on.
     pub delegable: bool,
+    /// Until when it must be held for that; nothing means for good.
+    pub until: Option<Timestamp>,
+}
+
+impl Need {
+    /// The permission at a customer.
+    pub fn at(customer: CustomerId, permission: Permission) -> Self {
+        Self { at: Some(customer), permission, delegable: false, until: None }
+    }
+
+    /// The permission above a customer: at its parent, for the root a system administrator's.
+    pub fn above(tx: &Tx<'_>, customer: CustomerId, permission: Permission) -> Self {
+        let at = tx.caller.tree.node(customer).and_then(|node| node.parent);
+        Self { at, permission, delegable: false, until: None }
+    }
 }
 
 /// What an operation acts on.
@@ -77,6 +92,15 @@ pub(in crate::service) trait Operate: 'static {
     /// What it acts on.
     type Target: Targeted + Send + Sync;
 
+    /// Work on the request that must not be done inside a transaction, such as hashing a password.
+    fn prepare(
+        inner: &Inner,
+        request: Self::Request,
+    ) -> impl Future<Output = Result<Self::Request>> + Send {
+        let _ = inner;
+        std::future::ready(Ok(request))
+    }
+
     /// Finds what it acts on, within what the caller may see. The only refusals are "does not exist", the same for
     /// what is not there and what the caller may not see, and values that can name nothing.
     fn target<'a>(
@@ -91,7 +115,7 @@ pub(in crate::service) trait Operate: 'static {
         request: &'a Self::Request,
     ) -> impl Future<Output = Result<Vec<Need>>> + Send + 'a {
         let _ = (tx, request);
-        let need = Need { at: Some(target.customer()), permission: Self::PERMISSION, delegable: false };
+        let need = Need { at: Some(target.customer()), permission: Self::PERMISSION, delegable: false, until: None };
         std::future::ready(Ok(vec![need]))
     }
 
@@ -111,3 +135,20 @@ pub(in crate::service) trait Operate: 'static {
         request: Self::Request,
     ) -> impl Future<Output = Result<Self::Response>> + Send + 'a;
 }
+
+/// Declares an operation's constants: `declare! { "mailbox.create", Post, "/v1/mailboxes", MailboxCreate, changes,
+/// "Create a mailbox" }`; the fifth word is `changes` or `reads`.
+macro_rules! declare {
+    (@ changes) => { true };
+    (@ reads) => { false };
+    ($name:literal, $method:ident, $path:literal, $permission:ident, $kind:ident, $summary:literal $(,)?) => {
+        const NAME: &'static str = $name;
+        const METHOD: $crate::service::registry::Method = $crate::service::registry::Method::$method;
+        const PATH: &'static str = $path;
+        const PERMISSION: $crate::service::authority::Permission =
+            $crate::service::authority::Permission::$permission;
+        const MUTATES: bool = $crate::service::registry::declare!(@ $kind);
+        const SUMMARY: &'static str = $summary;
+    };
+}
+pub(in crate::service) use declare;

@@ -85,7 +85,7 @@ pub(super) fn run<O: Operate>(
     let inner = Arc::clone(&management.inner);
     Box::pin(async move {
         let hash = blake3::hash(request.to_string().as_bytes()).as_bytes().to_vec();
-        let request = parse::<O::Request>(request)?;
+        let request = O::prepare(&inner, parse::<O::Request>(request)?).await?;
         let asked = Asked { inner, context, request, hash, options, reached: Mutex::new(None) };
         let asked = Arc::new(asked);
         let outcome = if O::MUTATES {
@@ -201,7 +201,7 @@ fn event<'a, O: Operate>(
 
 fn allowed(caller: &Caller, need: Need) -> Result<()> {
     let held = match need.at {
-        Some(node) if need.delegable => caller.delegable(node, None).has(need.permission),
+        Some(node) if need.delegable => caller.delegable(node, need.until).has(need.permission),
         at => caller.may(at, need.permission),
     };
     if held { Ok(()) } else { Err(ServiceError::Forbidden { permission: need.permission.name() }) }

@@ -250,3 +250,16 @@ pub async fn delete(conn: &mut Conn, id: AdministratorId, now: Timestamp, operat
     let changed = conn.execute(text, params![id, now, operation]).await?;
     if changed == 0 { Err(StorageError::Gone("administrator")) } else { Ok(()) }
 }
+
+/// The enabled administrator of this name at the customer with this short code (both in lower case).
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_login(conn: &mut Conn, name: &str, code: &str) -> Result<Option<AdministratorRow>> {
+    let text = concat!(
+        columns!(),
+        "JOIN customer c ON c.id = a.customer_id
+         WHERE a.name = $1 AND lower(c.code) = $2 AND a.enabled = 1 AND a.deleted_at IS NULL AND c.deleted_at IS NULL"
+    );
+    conn.row(text, params![name, code]).await?.as_ref().map(from_row).transpose()
+}

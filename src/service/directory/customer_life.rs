@@ -1,0 +1,264 @@
+//! Moving, deleting and undeleting customers.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::customers::{Customer, CustomerRequest, depth_max, row, show};
+use super::targets::OneCustomer;
+use crate::base::id::CustomerId;
+use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::quota;
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
+use crate::storage::metadata::{administrator, customer, quota as counters};
+
+/// Where to move.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct CustomerMoveRequest {
+    /// Which.
+    customer: String,
+    /// Below which customer.
+    to: String,
+}
+
+/// A customer on its way below another.
+pub(in crate::service) struct Moving {
+    customer: OneCustomer,
+    to: OneCustomer,
+}
+
+impl Targeted for Moving {
+    fn customer(&self) -> CustomerId {
+        self.customer.id
+    }
+
+    fn label(&self) -> String {
+        format!("{} below {}", self.customer.label(), self.to.label())
+    }
+}
+
+/// What a move does, or would do.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Moved {
+    /// Path before.
+    from: String,
+    /// Path after.
+    to: String,
+    /// Customers that move, the one itself included.
+    customers: usize,
+    /// Octets of their mail.
+    bytes: i64,
+    /// Messages.
+    messages: i64,
+    /// Grants that end, since their holders are at home neither on the new path nor in what moves.
+    grants_ended: Vec<String>,
+}
+
+/// `customer.move`.
+pub(in crate::service) struct CustomerMove;
+
+impl Operate for CustomerMove {
+    declare! { "customer.move", Post, "/v1/customers/{customer}/move", CustomerMove, changes,
+        "Move a customer below another; a dry run lists the effects" }
+    type Request = CustomerMoveRequest;
+    type Response = Moved;
+    type Target = Moving;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerMoveRequest) -> Result<Moving> {
+        Ok(Moving {
+            customer: OneCustomer::find(tx, &request.customer)?,
+            to: OneCustomer::find(tx, &request.to)?,
+        })
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a Moving,
+        _: &'a CustomerMoveRequest,
+    ) -> Result<Vec<Need>> {
+        let Some(parent) = target.customer.parent else {
+            return Ok(vec![Need::above(tx, target.customer.id, Self::PERMISSION)]);
+        };
+        let at = tx.caller.tree.common_ancestor(parent, target.to.id);
+        Ok(vec![Need { at, permission: Self::PERMISSION, delegable: false, until: None }])
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Moving, _: CustomerMoveRequest) -> Result<Moved> {
+        let Moving { customer: moving, to } = target;
+        let tree = std::sync::Arc::clone(&tx.caller.tree);
+        let conflict = |message: String| Err(ServiceError::Conflict { message });
+        let Some(parent) = moving.parent else {
+            return conflict("the root cannot be moved".to_owned());
+        };
+        if tree.covers(moving.id, to.id) {
+            return conflict(format!("{} is {} or below it", to.path, moving.path));
+        }
+        let slug = tree.node(moving.id).map(|node| node.slug.clone()).unwrap_or_default();
+        if parent != to.id && tree.child(to.id, &slug).is_some() {
+            return conflict(format!("{slug} exists already below {}", to.path));
+        }
+        let depth = tree.node(to.id).map_or(0, |node| node.depth + 1);
+        if depth + tree.height(moving.id) > depth_max(tx) {
+            return Err(ServiceError::Limit(format!("the hierarchy is at most {} levels deep", depth_max(tx))));
+        }
+        let subtree = tree.subtree_ids(moving.id);
+        admit_counts(tx, &moving, parent, to.id).await?;
+        let used = counters::lock_customers(tx.conn, &subtree).await?;
+        let path_ids = |id: CustomerId| tree.path(id).iter().map(|node| node.id.0).collect::<Vec<_>>();
+        let (old, new) = (path_ids(parent), path_ids(to.id));
+        let leaves: Vec<i64> = old.iter().copied().filter(|id| !new.contains(id)).collect();
+        let reaches: Vec<i64> = new.iter().copied().filter(|id| !old.contains(id)).collect();
+        if let Err(owner) = counters::move_use(tx.conn, used, &leaves, &reaches).await? {
+            let limit = quota::whose(tx.caller, owner);
+            return Err(ServiceError::OverQuota { resource: Resource::Bytes, limit });
+        }
+        let grants_ended = end_grants(tx, moving.id, to.id).await?;
+        customer::set_parent(tx.conn, moving.id, to.id).await?;
+        tx.also.extend([parent, to.id]);
+        let moved = Moved {
+            to: if to.path == "/" { slug } else { format!("{}/{slug}", to.path) },
+            from: moving.path,
+            customers: subtree.len(),
+            bytes: used.bytes,
+            messages: used.messages,
+            grants_ended,
+        };
+        tx.after = serde_json::to_value(&moved).ok();
+        Ok(moved)
+    }
+}
+
+/// Whether the limits on numbers of objects above the new place admit what comes.
+async fn admit_counts(tx: &mut Tx<'_>, moving: &OneCustomer, from: CustomerId, to: CustomerId) -> Result<()> {
+    let live = tx.caller.tree.subtree(moving.id).iter().filter(|node| !node.deleted);
+    let live: Vec<i64> = live.map(|node| node.id.0).collect();
+    let counts = customer::counts(tx.conn, &live).await?;
+    let customers = i64::try_from(live.len()).unwrap_or(i64::MAX);
+    for (resource, count) in [
+        (Resource::Customers, customers),
+        (Resource::Mailboxes, counts.mailboxes),
+        (Resource::Aliases, counts.aliases),
+        (Resource::Domains, counts.domains),
+        (Resource::Administrators, counts.administrators),
+    ] {
+        quota::admit_along(tx, to, Some(from), resource, count).await?;
+    }
+    Ok(())
+}
+
+/// Ends the grants at or below `moving` of administrators who are at home neither on the new path nor inside.
+async fn end_grants(tx: &mut Tx<'_>, moving: CustomerId, to: CustomerId) -> Result<Vec<String>> {
+    let subtree = tx.caller.tree.subtree_ids(moving);
+    let mut ended = Vec::new();
+    for grant in administrator::grants_at(tx.conn, &subtree).await? {
+        let Some(holder) = administrator::by_id(tx.conn, grant.administrator).await? else { continue };
+        let stays = tx.caller.tree.covers(moving, holder.customer) || tx.caller.tree.covers(holder.customer, to);
+        if !stays {
+            administrator::delete_grant(tx.conn, grant.id).await?;
+            let name = if tx.caller.sees(holder.customer) { holder.name } else { "provider".to_owned() };
+            ended.push(format!("{} of {name}", grant.role));
+        }
+    }
+    Ok(ended)
+}
+
+/// `customer.delete`: soft, with everything below; the right for it is held above.
+pub(in crate::service) struct CustomerDelete;
+
+impl Operate for CustomerDelete {
+    declare! { "customer.delete", Delete, "/v1/customers/{customer}", CustomerDelete, changes,
+        "Delete a customer and everything below; customer undelete brings it back" }
+    type Request = CustomerRequest;
+    type Response = Deleted;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerRequest) -> Result<OneCustomer> {
+        OneCustomer::find(tx, &request.customer)
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneCustomer,
+        _: &'a CustomerRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(vec![Need::above(tx, target.id, Self::PERMISSION)])
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneCustomer, _: CustomerRequest) -> Result<Deleted> {
+        if target.parent.is_none() {
+            return Err(ServiceError::Conflict { message: "the root cannot be deleted".to_owned() });
+        }
+        let live = tx.caller.tree.subtree(target.id).iter().filter(|node| !node.deleted);
+        let live: Vec<i64> = live.map(|node| node.id.0).collect();
+        let counts = customer::counts(tx.conn, &live).await?;
+        let subtree = tx.caller.tree.subtree_ids(target.id);
+        customer::delete(tx.conn, &subtree, tx.now, &tx.operation_id).await?;
+        let row = row(tx, target.id).await?;
+        let deleted = Deleted {
+            customer: show(tx, row),
+            customers: live.len(),
+            domains: counts.domains,
+            mailboxes: counts.mailboxes,
+            administrators: counts.administrators,
+        };
+        tx.before = serde_json::to_value(&deleted).ok();
+        Ok(deleted)
+    }
+}
+
+/// What was deleted, or would be.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Deleted {
+    customer: Customer,
+    /// Customers, the one itself included.
+    customers: usize,
+    domains: i64,
+    mailboxes: i64,
+    administrators: i64,
+}
+
+/// `customer.undelete`: exactly what the deleting operation took.
+pub(in crate::service) struct CustomerUndelete;
+
+impl Operate for CustomerUndelete {
+    declare! { "customer.undelete", Post, "/v1/customers/{customer}/undelete", CustomerDelete, changes,
+        "Bring a deleted customer back with what was deleted with it" }
+    type Request = CustomerRequest;
+    type Response = Customer;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerRequest) -> Result<OneCustomer> {
+        OneCustomer::find_deleted(tx, &request.customer)
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneCustomer,
+        _: &'a CustomerRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(vec![Need::above(tx, target.id, Self::PERMISSION)])
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneCustomer, _: CustomerRequest) -> Result<Customer> {
+        let tree = std::sync::Arc::clone(&tx.caller.tree);
+        let deleted = row(tx, target.id).await?;
+        let conflict = |message: String| Err(ServiceError::Conflict { message });
+        let parent = target.parent.and_then(|parent| tree.node(parent));
+        if let Some(parent) = parent.filter(|parent| parent.deleted) {
+            let above = tx.caller.path_of(parent.id).unwrap_or_default();
+            return conflict(format!("customer {above} above it is deleted; undelete that one first"));
+        }
+        if parent.is_some_and(|parent| tree.child(parent.id, &deleted.slug).is_some()) {
+            return conflict(format!("customer {} exists already", target.path));
+        }
+        let operation = deleted.deleted_by.clone().unwrap_or_default();
+        if let Some(name) = customer::taken_domain(tx.conn, &operation).await? {
+            return conflict(format!("domain {name} exists already"));
+        }
+        customer::undelete(tx.conn, &tree.subtree_ids(target.id), &operation).await?;
+        let row = row(tx, target.id).await?;
+        let restored = show(tx, row);
+        tx.after = serde_json::to_value(&restored).ok();
+        Ok(restored)
+    }
+}

@@ -1,0 +1,551 @@
+//! Customers: bringing aboard, list, show, rename, limits. Moving and deleting stand in `customer_life.rs`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::page::{Cursors, Page, etag, limit};
+use super::scope::{Place, plain_text};
+use super::targets::OneCustomer;
+use super::{administrators, domains};
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, random_text};
+use crate::service::authority::{Permission, Role};
+use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::quota;
+use crate::service::registry::{Need, Operate, Tx, declare};
+use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow, NewCustomer};
+use crate::storage::metadata::hold;
+use crate::storage::metadata::quota as counters;
+
+/// Deepest hierarchy unless configured otherwise, and the most that can be configured.
+const DEPTH_MAX_DEFAULT: usize = 64;
+const DEPTH_MAX: usize = 1_000;
+/// Longest slug in octets.
+const SLUG_OCTETS_MAX: usize = 63;
+/// How often a short code is drawn before giving up; 30 bits make a second draw rare.
+const CODE_DRAWS_MAX: usize = 8;
+
+/// A customer.
+#[derive(Clone, Serialize, ToSchema)]
+pub(in crate::service) struct Customer {
+    /// Random id.
+    id: String,
+    /// Path from the topmost customer that the caller may see.
+    path: String,
+    /// Short code.
+    code: String,
+    name: String,
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contact: Option<String>,
+    /// Path of the customer above, if visible.
+    parent: Option<String>,
+    /// Levels below the topmost visible customer.
+    depth: usize,
+    #[schema(value_type = String)]
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    deleted_at: Option<Timestamp>,
+    /// Own limits; absent ones do not exist.
+    limits: Limits,
+}
+
+/// Limits of a customer.
+#[derive(Clone, Serialize, ToSchema)]
+pub(in crate::service) struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailboxes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aliases: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domains: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customers: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    administrators: Option<i64>,
+}
+
+impl From<CustomerLimits> for Limits {
+    fn from(limits: CustomerLimits) -> Self {
+        let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators } = limits;
+        Self { bytes, messages, mailboxes, aliases, domains, customers, administrators }
+    }
+}
+
+/// What the caller may see of a customer.
+pub(super) fn show(tx: &Tx<'_>, row: CustomerRow) -> Customer {
+    let path = tx.caller.path_of(row.id).unwrap_or_default();
+    let depth = path.split('/').filter(|segment| !segment.is_empty()).count();
+    Customer {
+        id: row.public_id,
+        parent: row.parent.and_then(|parent| tx.caller.path_of(parent)),
+        path,
+        depth,
+        code: row.code,
+        name: row.name,
+        kind: row.kind,
+        contact: row.contact,
+        created_at: row.created_at,
+        deleted_at: row.deleted_at,
+        limits: row.limits.into(),
+    }
+}
+
+/// Reads the row of a customer that was found a moment ago in the same transaction.
+pub(super) async fn row(tx: &mut Tx<'_>, id: CustomerId) -> Result<CustomerRow> {
+    let gone = || ServiceError::Internal("a customer vanished inside a transaction".to_owned());
+    customer::by_id(tx.conn, id).await?.ok_or_else(gone)
+}
+
+/// Deepest hierarchy in levels.
+pub(super) fn depth_max(tx: &Tx<'_>) -> usize {
+    match tx.inner.options.hierarchy_depth_max {
+        0 => DEPTH_MAX_DEFAULT,
+        configured => configured.min(DEPTH_MAX),
+    }
+}
+
+/// A path segment: letters, digits and hyphens.
+pub(super) fn slug(text: &str) -> Result<String> {
+    let slug = text.to_ascii_lowercase();
+    let fits = !slug.is_empty() && slug.len() <= SLUG_OCTETS_MAX;
+    let clean = slug.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if fits && clean && !slug.starts_with('-') {
+        return Ok(slug);
+    }
+    let message = format!("{text}: a name in a path has 1 to {SLUG_OCTETS_MAX} letters, digits, - and _");
+    Err(ServiceError::Invalid { field: "path", message })
+}
+
+/// A customer to bring aboard.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct CustomerCreateRequest {
+    /// Where: the path of the customer above, a slash, and the new name.
+    path: String,
+    /// Display name; default: the last part of the path.
+    name: Option<String>,
+    /// Free label such as `department`.
+    kind: Option<String>,
+    /// Address for people.
+    contact: Option<String>,
+    /// Short code; only a system administrator chooses one.
+    code: Option<String>,
+    /// Its first domain.
+    domain: Option<String>,
+    /// Name of its first administrator, who gets the role `admin` and a token.
+    admin: Option<String>,
+}
+
+/// What was made.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct CustomerCreated {
+    customer: Customer,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<domains::Domain>,
+    /// Name by which the administrator is known: `name@CODE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    administrator: Option<String>,
+    /// The administrator's token; shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+/// `customer.create`; acts on the customer above.
+pub(in crate::service) struct CustomerCreate;
+
+impl Operate for CustomerCreate {
+    declare! { "customer.create", Post, "/v1/customers", CustomerCreate, changes,
+        "Bring a customer aboard, with its first domain and administrator" }
+    type Request = CustomerCreateRequest;
+    type Response = CustomerCreated;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerCreateRequest) -> Result<OneCustomer> {
+        let (upper, last) = split(&request.path);
+        slug(last)?;
+        OneCustomer::find(tx, upper)
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneCustomer,
+        request: &'a CustomerCreateRequest,
+    ) -> Result<Vec<Need>> {
+        let mut needs = vec![Need::at(target.id, Permission::CustomerCreate)];
+        if request.domain.is_some() {
+            needs.push(Need::at(target.id, Permission::DomainCreate));
+        }
+        if request.admin.is_some() {
+            needs.push(Need::at(target.id, Permission::AdministratorCreate));
+            needs.extend(administrators::needs_to_grant(target.id, Role::Admin, None));
+        }
+        if request.code.is_some() {
+            needs.push(Need::above(tx, root(tx)?, Permission::SystemRoot));
+        }
+        Ok(needs)
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        target: OneCustomer,
+        request: CustomerCreateRequest,
+    ) -> Result<CustomerCreated> {
+        let slug = slug(split(&request.path).1)?;
+        let row = create(tx, &target, slug, &request).await?;
+        let domain = match &request.domain {
+            Some(name) => Some(domains::create(tx, row.id, name, None).await?),
+            None => None,
+        };
+        let (administrator, token) = match &request.admin {
+            Some(name) => {
+                let (login, token) = administrators::first(tx, &row, name).await?;
+                (Some(login), Some(token))
+            }
+            None => (None, None),
+        };
+        let path = if target.path == "/" { row.slug.clone() } else { format!("{}/{}", target.path, row.slug) };
+        tx.also.push(row.id);
+        let mut customer = show(tx, row);
+        customer.depth = path.split('/').count();
+        customer.parent = Some(target.path);
+        customer.path = path;
+        tx.after = serde_json::to_value(&customer).ok();
+        Ok(CustomerCreated { customer, domain, administrator, token })
+    }
+}
+
+fn root(tx: &Tx<'_>) -> Result<CustomerId> {
+    let root = tx.caller.tree.root().map(|root| root.id);
+    root.ok_or_else(|| ServiceError::Internal("the hierarchy has no root".to_owned()))
+}
+
+/// Path of the customer above, and the last segment.
+fn split(path: &str) -> (&str, &str) {
+    let path = path.trim_matches('/');
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+async fn create(
+    tx: &mut Tx<'_>,
+    above: &OneCustomer,
+    slug: String,
+    request: &CustomerCreateRequest,
+) -> Result<CustomerRow> {
+    let depth = tx.caller.tree.node(above.id).map_or(0, |node| node.depth);
+    if depth + 2 > depth_max(tx) {
+        let message = format!("the hierarchy is at most {} levels deep", depth_max(tx));
+        return Err(ServiceError::Limit(message));
+    }
+    let taken = || ServiceError::Conflict { message: format!("customer {} exists already", request.path) };
+    if tx.caller.tree.child(above.id, &slug).is_some() {
+        return Err(taken());
+    }
+    quota::admit(tx, above.id, Resource::Customers, 1).await?;
+    let name = request.name.as_deref().map(|name| plain_text("name", name)).transpose()?;
+    let kind = request.kind.as_deref().map(|kind| plain_text("kind", kind)).transpose()?;
+    let contact = request.contact.as_deref().map(|text| super::scope::address("contact", text)).transpose()?;
+    let mut new = NewCustomer {
+        parent: above.id,
+        name: name.unwrap_or_else(|| slug.clone()),
+        kind: kind.unwrap_or_else(|| "customer".to_owned()),
+        slug,
+        code: String::new(),
+        contact: contact.map(|address| address.to_string()),
+    };
+    for _ in 0..CODE_DRAWS_MAX {
+        new.code = request.code.clone().unwrap_or_else(|| random_text(6));
+        if !new.code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') || new.code.len() > 16 {
+            let message = "a short code has at most 16 letters, digits and -".to_owned();
+            return Err(ServiceError::Invalid { field: "code", message });
+        }
+        if tx.caller.tree.by_code(&new.code).is_none()
+            && let Some(id) = customer::insert(tx.conn, &new, tx.now).await?
+        {
+            return row(tx, id).await;
+        }
+        if request.code.is_some() {
+            return Err(ServiceError::Conflict { message: format!("short code {} is taken", new.code) });
+        }
+    }
+    Err(ServiceError::Unavailable("no free short code was drawn".to_owned()))
+}
+
+/// Which customers to list.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct CustomerListRequest {
+    /// This one and everything below; default: everything visible.
+    customer: Option<String>,
+    /// Most customers, at most 1,000; default 100.
+    limit: Option<i64>,
+    /// Cursor of the page.
+    cursor: Option<String>,
+}
+
+/// `customer.list`: depth first, siblings by name, so that the order is that of the tree.
+pub(in crate::service) struct CustomerList;
+
+impl Operate for CustomerList {
+    declare! { "customer.list", Get, "/v1/customers", CustomerRead, reads,
+        "List customers, each after the one above it" }
+    type Request = CustomerListRequest;
+    type Response = Page<Customer>;
+    type Target = Place;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerListRequest) -> Result<Place> {
+        Place::find(tx, request.customer.as_deref(), Self::PERMISSION)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Place, request: CustomerListRequest) -> Result<Page<Customer>> {
+        let limit = limit(request.limit)?;
+        let filter = CustomerListRequest { limit: None, cursor: None, ..request.clone() };
+        let cursors = Cursors::new(tx.context, &filter);
+        let after: Option<String> = cursors.read(request.cursor.as_deref())?;
+        let after = after.and_then(|code| tx.caller.tree.by_code(&code));
+        let mut keys = target.customer_ids(tx);
+        if let Some(after) = after {
+            let seen = keys.iter().position(|&key| key == after.0).map_or(0, |index| index + 1);
+            keys.drain(..seen);
+        }
+        keys.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
+        let mut rows = customer::by_ids(tx.conn, keys.iter().copied()).await?;
+        rows.sort_by_key(|row| keys.iter().position(|&key| key == row.id.0));
+        Page::cut(rows, limit, &cursors, |row| row.code.clone(), |row| show(tx, row))
+    }
+}
+
+/// Which customer.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct CustomerRequest {
+    /// Its path or short code.
+    pub customer: String,
+}
+
+/// A customer with what it has.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct CustomerDetail {
+    #[serde(flatten)]
+    customer: Customer,
+    /// Switches that are off here, by holds here or above.
+    switches_off: Vec<String>,
+    /// Its own mailboxes, customers below not counted.
+    mailboxes: i64,
+    aliases: i64,
+    domains: i64,
+    administrators: i64,
+    etag: String,
+}
+
+/// `customer.show`.
+pub(in crate::service) struct CustomerShow;
+
+impl Operate for CustomerShow {
+    declare! { "customer.show", Get, "/v1/customers/{customer}", CustomerRead, reads, "Show a customer" }
+    type Request = CustomerRequest;
+    type Response = CustomerDetail;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerRequest) -> Result<OneCustomer> {
+        OneCustomer::find(tx, &request.customer)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneCustomer, _: CustomerRequest) -> Result<CustomerDetail> {
+        let row = row(tx, target.id).await?;
+        let counts = customer::counts(tx.conn, &[target.id.0]).await?;
+        let switches_off = hold::switches_off(tx.conn, None, None, Some(target.id)).await?;
+        let customer = show(tx, row);
+        Ok(CustomerDetail {
+            etag: etag(&customer, &[])?,
+            customer,
+            switches_off: switches_off.into_iter().collect(),
+            mailboxes: counts.mailboxes,
+            aliases: counts.aliases,
+            domains: counts.domains,
+            administrators: counts.administrators,
+        })
+    }
+}
+
+/// What to change; absent fields stay.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct CustomerUpdateRequest {
+    /// Its path or short code.
+    customer: String,
+    /// New last part of its path.
+    slug: Option<String>,
+    /// New display name.
+    name: Option<String>,
+    /// New label.
+    kind: Option<String>,
+    /// New address for people; empty for none.
+    contact: Option<String>,
+}
+
+/// `customer.rename`.
+pub(in crate::service) struct CustomerRename;
+
+impl Operate for CustomerRename {
+    declare! { "customer.rename", Patch, "/v1/customers/{customer}", CustomerUpdate, changes,
+        "Change a customer's name, kind, contact or the last part of its path" }
+    type Request = CustomerUpdateRequest;
+    type Response = Customer;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerUpdateRequest) -> Result<OneCustomer> {
+        OneCustomer::find(tx, &request.customer)
+    }
+
+    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneCustomer) -> Result<Option<String>> {
+        let row = row(tx, target.id).await?;
+        etag(&show(tx, row), &[]).map(Some)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: CustomerUpdateRequest) -> Result<Customer> {
+        let mut row = row(tx, target.id).await?;
+        let before = show(tx, row.clone());
+        tx.before = serde_json::to_value(&before).ok();
+        if let Some(text) = &request.slug {
+            let wanted = slug(text)?;
+            let taken = target.parent.and_then(|parent| tx.caller.tree.child(parent, &wanted));
+            if taken.is_some_and(|node| node.id != target.id) {
+                return Err(ServiceError::Conflict { message: format!("{wanted} exists already there") });
+            }
+            row.slug = wanted;
+        }
+        if let Some(name) = &request.name {
+            row.name = plain_text("name", name)?;
+        }
+        if let Some(kind) = &request.kind {
+            row.kind = plain_text("kind", kind)?;
+        }
+        match request.contact.as_deref() {
+            Some("") => row.contact = None,
+            Some(text) => row.contact = Some(super::scope::address("contact", text)?.to_string()),
+            None => {}
+        }
+        customer::update(tx.conn, &row).await?;
+        let slug = row.slug.clone();
+        let mut after = show(tx, row);
+        if let Some((upper, _)) = after.path.rsplit_once('/') {
+            after.path = if upper.is_empty() { "/".to_owned() } else { format!("{upper}/{slug}") };
+        } else {
+            after.path = slug;
+        }
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
+    }
+}
+
+/// Tells an absent member (unchanged) from null (no limit).
+pub(super) fn given<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Option<i64>>, D::Error> {
+    Option::<i64>::deserialize(deserializer).map(Some)
+}
+
+/// The limits to set: absent ones stay, null is no own limit, 0 is nothing at all.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct CustomerLimitRequest {
+    /// Its path or short code.
+    customer: String,
+    /// Octets.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    bytes: Option<Option<i64>>,
+    /// Messages.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    messages: Option<Option<i64>>,
+    /// Mailboxes.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    mailboxes: Option<Option<i64>>,
+    /// Aliases.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    aliases: Option<Option<i64>>,
+    /// Domains.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    domains: Option<Option<i64>>,
+    /// Customers below.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    customers: Option<Option<i64>>,
+    /// Administrators.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    administrators: Option<Option<i64>>,
+}
+
+/// Takes over a limit if one is given.
+pub(super) fn set_limit(field: &'static str, slot: &mut Option<i64>, given: Option<Option<i64>>) -> Result<()> {
+    match given {
+        Some(Some(limit)) if limit < 0 => {
+            Err(ServiceError::Invalid { field, message: "a limit is not negative".to_owned() })
+        }
+        Some(limit) => {
+            *slot = limit;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// `customer.limit`.
+pub(in crate::service) struct CustomerLimit;
+
+impl Operate for CustomerLimit {
+    declare! { "customer.limit", Patch, "/v1/customers/{customer}/limits", CustomerLimit, changes,
+        "Set a customer's limits; the right for it is held above the customer" }
+    type Request = CustomerLimitRequest;
+    type Response = Customer;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerLimitRequest) -> Result<OneCustomer> {
+        OneCustomer::find(tx, &request.customer)
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneCustomer,
+        _: &'a CustomerLimitRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(vec![Need::above(tx, target.id, Self::PERMISSION)])
+    }
+
+    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneCustomer) -> Result<Option<String>> {
+        let row = row(tx, target.id).await?;
+        etag(&show(tx, row), &[]).map(Some)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: CustomerLimitRequest) -> Result<Customer> {
+        let mut row = row(tx, target.id).await?;
+        tx.before = serde_json::to_value(Limits::from(row.limits)).ok();
+        let limits = &mut row.limits;
+        set_limit("bytes", &mut limits.bytes, request.bytes)?;
+        set_limit("messages", &mut limits.messages, request.messages)?;
+        set_limit("mailboxes", &mut limits.mailboxes, request.mailboxes)?;
+        set_limit("aliases", &mut limits.aliases, request.aliases)?;
+        set_limit("domains", &mut limits.domains, request.domains)?;
+        set_limit("customers", &mut limits.customers, request.customers)?;
+        set_limit("administrators", &mut limits.administrators, request.administrators)?;
+        tx.after = serde_json::to_value(Limits::from(row.limits)).ok();
+        customer::set_limits(tx.conn, row.id, row.limits).await?;
+        if request.bytes.is_some() || request.messages.is_some() {
+            let subtree = tx.caller.tree.subtree_ids(row.id);
+            let limited = row.limits.bytes.is_some() || row.limits.messages.is_some();
+            counters::follow_customer_limits(tx.conn, row.id, &subtree, limited).await?;
+        }
+        Ok(show(tx, row))
+    }
+}

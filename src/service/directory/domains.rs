@@ -1,0 +1,468 @@
+//! Domains, alias domains, catch-all.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::customers::{given, set_limit};
+use super::page::{Cursors, Page, etag, limit};
+use super::scope::{Place, address, domain_name};
+use super::targets::{OneCustomer, OneDomain, absent};
+use crate::base::address::Address;
+use crate::base::clock::Timestamp;
+use crate::base::id::{CustomerId, DomainId};
+use crate::service::authority::Permission;
+use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::quota;
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
+use crate::storage::metadata::domain::{self, DomainRow, NewDomain};
+use crate::storage::metadata::{alias, hold, mailbox, quota as counters};
+
+/// A domain.
+#[derive(Clone, Serialize, ToSchema)]
+pub(in crate::service) struct Domain {
+    /// Random id.
+    id: String,
+    /// Name, in A-labels.
+    name: String,
+    /// Path of its customer.
+    customer: String,
+    /// `verified`, or `pending`: then it receives, sends and authenticates nothing.
+    state: String,
+    /// The domain whose mailboxes are meant, for an alias domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias_of: Option<String>,
+    /// Address that takes what nobody else takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catch_all: Option<String>,
+    /// Limit on octets of all its mailboxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_limit: Option<i64>,
+    /// Limit on messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages_limit: Option<i64>,
+    /// Limit on octets that new mailboxes get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailbox_bytes_limit_default: Option<i64>,
+    #[schema(value_type = String)]
+    created_at: Timestamp,
+}
+
+pub(super) fn show(tx: &Tx<'_>, row: DomainRow) -> Domain {
+    Domain {
+        id: row.public_id,
+        name: row.name,
+        customer: tx.caller.path_of(row.customer).unwrap_or_default(),
+        state: if row.pending { "pending" } else { "verified" }.to_owned(),
+        alias_of: row.alias_of_name,
+        catch_all: row.catch_all,
+        bytes_limit: row.bytes_max,
+        messages_limit: row.messages_max,
+        mailbox_bytes_limit_default: row.mailbox_bytes_max_default,
+        created_at: row.created_at,
+    }
+}
+
+async fn row(tx: &mut Tx<'_>, id: DomainId) -> Result<DomainRow> {
+    let gone = || ServiceError::Internal("a domain vanished inside a transaction".to_owned());
+    domain::by_id(tx.conn, id).await?.ok_or_else(gone)
+}
+
+/// Makes a domain; a system administrator's counts as verified at once.
+///
+/// # Errors
+/// When the customer has it already, when another has it verified and the caller is a system administrator, or when
+/// a limit refuses.
+pub(super) async fn create(
+    tx: &mut Tx<'_>,
+    customer: CustomerId,
+    name: &str,
+    alias_of: Option<DomainId>,
+) -> Result<Domain> {
+    let name = domain_name("domain", name)?;
+    let root = tx.caller.tree.root().map(|root| root.id);
+    let verified = tx.caller.may(root, Permission::SystemDomainConfirm);
+    quota::admit(tx, customer, Resource::Domains, 1).await?;
+    let new = NewDomain { customer, name: name.as_str().to_owned(), verified, alias_of };
+    let taken = || ServiceError::Conflict { message: format!("domain {name} exists already") };
+    let id = domain::insert(tx.conn, &new, tx.now).await?.ok_or_else(taken)?;
+    let row = row(tx, id).await?;
+    Ok(show(tx, row))
+}
+
+/// A domain to make.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct DomainCreateRequest {
+    /// Its name.
+    domain: String,
+    /// Its customer.
+    customer: String,
+    /// Makes it an alias: addresses in it mean those in this domain of the same customer.
+    alias_of: Option<String>,
+}
+
+/// `domain.create`.
+pub(in crate::service) struct DomainCreate;
+
+impl Operate for DomainCreate {
+    declare! { "domain.create", Post, "/v1/domains", DomainCreate, changes,
+        "Create a domain, or an alias of another; it is pending until confirmed" }
+    type Request = DomainCreateRequest;
+    type Response = Domain;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainCreateRequest) -> Result<OneCustomer> {
+        domain_name("domain", &request.domain)?;
+        OneCustomer::find(tx, &request.customer)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: DomainCreateRequest) -> Result<Domain> {
+        let alias_of = match &request.alias_of {
+            Some(name) => {
+                let meant = OneDomain::find(tx, name).await?.0;
+                if meant.customer != target.id {
+                    return Err(absent("domain", &meant.name));
+                }
+                if meant.alias_of.is_some() {
+                    let message = format!("{} is itself an alias", meant.name);
+                    return Err(ServiceError::Conflict { message });
+                }
+                Some(meant.id)
+            }
+            None => None,
+        };
+        let made = create(tx, target.id, &request.domain, alias_of).await?;
+        tx.after = serde_json::to_value(&made).ok();
+        Ok(made)
+    }
+}
+
+/// Which domains to list.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct DomainListRequest {
+    /// Only of this customer and those below; default: everywhere the caller may.
+    customer: Option<String>,
+    /// Most domains, at most 1,000; default 100.
+    limit: Option<i64>,
+    /// Cursor of the page.
+    cursor: Option<String>,
+}
+
+/// `domain.list`.
+pub(in crate::service) struct DomainList;
+
+impl Operate for DomainList {
+    declare! { "domain.list", Get, "/v1/domains", DomainRead, reads, "List domains by name" }
+    type Request = DomainListRequest;
+    type Response = Page<Domain>;
+    type Target = Place;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainListRequest) -> Result<Place> {
+        Place::find(tx, request.customer.as_deref(), Self::PERMISSION)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Place, request: DomainListRequest) -> Result<Page<Domain>> {
+        let limit = limit(request.limit)?;
+        let filter = DomainListRequest { limit: None, cursor: None, ..request.clone() };
+        let cursors = Cursors::new(tx.context, &filter);
+        let after = cursors.read(request.cursor.as_deref())?;
+        let rows = domain::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
+        Page::cut(rows, limit, &cursors, |row| (row.name.clone(), row.id.0), |row| show(tx, row))
+    }
+}
+
+/// Which domain.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct DomainRequest {
+    /// Its name.
+    domain: String,
+}
+
+/// A domain with what is known of it.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct DomainDetail {
+    #[serde(flatten)]
+    domain: Domain,
+    /// Its alias domains.
+    aliases: Vec<String>,
+    /// Switches that are off here, by holds here or above.
+    switches_off: Vec<String>,
+    etag: String,
+}
+
+/// `domain.show`.
+pub(in crate::service) struct DomainShow;
+
+impl Operate for DomainShow {
+    declare! { "domain.show", Get, "/v1/domains/{domain}", DomainRead, reads, "Show a domain" }
+    type Request = DomainRequest;
+    type Response = DomainDetail;
+    type Target = OneDomain;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainRequest) -> Result<OneDomain> {
+        OneDomain::find(tx, &request.domain).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<DomainDetail> {
+        let aliases = domain::aliases_of(tx.conn, row.id).await?;
+        let off = hold::switches_off(tx.conn, None, Some(row.id), Some(row.customer)).await?;
+        let domain = show(tx, row);
+        Ok(DomainDetail { etag: etag(&domain, &[])?, domain, aliases, switches_off: off.into_iter().collect() })
+    }
+}
+
+/// What to change; absent fields stay.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct DomainUpdateRequest {
+    /// Its name.
+    domain: String,
+    /// Address, of the same customer, that takes what nobody else takes; empty for none.
+    catch_all: Option<String>,
+}
+
+/// `domain.update`.
+pub(in crate::service) struct DomainUpdate;
+
+impl Operate for DomainUpdate {
+    declare! { "domain.update", Patch, "/v1/domains/{domain}", DomainUpdate, changes, "Set the catch-all address" }
+    type Request = DomainUpdateRequest;
+    type Response = Domain;
+    type Target = OneDomain;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainUpdateRequest) -> Result<OneDomain> {
+        OneDomain::find(tx, &request.domain).await
+    }
+
+    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneDomain) -> Result<Option<String>> {
+        etag(&show(tx, target.0.clone()), &[]).map(Some)
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneDomain(mut row): OneDomain,
+        request: DomainUpdateRequest,
+    ) -> Result<Domain> {
+        tx.before = serde_json::to_value(show(tx, row.clone())).ok();
+        match request.catch_all.as_deref() {
+            Some("") => row.catch_all = None,
+            Some(text) => {
+                let wanted = address("catch_all", text)?;
+                local_target(tx, "catch_all", row.customer, &wanted).await?;
+                row.catch_all = Some(wanted.to_string());
+            }
+            None => {}
+        }
+        domain::update(tx.conn, &row).await?;
+        let after = show(tx, row);
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
+    }
+}
+
+/// Whether mail may be led to this address: a mailbox or alias of the same customer. What belongs to others is
+/// refused whether it exists or not.
+pub(super) async fn local_target(
+    tx: &mut Tx<'_>,
+    field: &'static str,
+    customer: CustomerId,
+    target: &Address,
+) -> Result<()> {
+    let domains = domain::all_by_name(tx.conn, target.domain().as_str()).await?;
+    let Some(meant) = domains.into_iter().find(|row| row.customer == customer) else {
+        let message = format!("{target}: only addresses of the same customer can be targets");
+        return Err(ServiceError::Invalid { field, message });
+    };
+    let name = meant.alias_of_name.unwrap_or(meant.name);
+    let local = target.user_and_detail().0;
+    let mailboxes = mailbox::all_by_address(tx.conn, local, &name).await?;
+    let aliases = alias::all_by_address(tx.conn, target.local(), &name).await?;
+    let exists = mailboxes.iter().any(|row| row.customer == customer)
+        || aliases.iter().any(|row| row.customer == customer);
+    if exists {
+        return Ok(());
+    }
+    Err(ServiceError::Invalid { field, message: format!("{target}: there is no such mailbox or alias") })
+}
+
+/// The limits to set: absent ones stay, null is no own limit, 0 is nothing at all.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct DomainLimitRequest {
+    /// Its name.
+    domain: String,
+    /// Octets of all its mailboxes.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    bytes: Option<Option<i64>>,
+    /// Messages of all its mailboxes.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    messages: Option<Option<i64>>,
+    /// Octets that new mailboxes get as their limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    mailbox_bytes_default: Option<Option<i64>>,
+}
+
+/// `domain.limit`.
+pub(in crate::service) struct DomainLimit;
+
+impl Operate for DomainLimit {
+    declare! { "domain.limit", Patch, "/v1/domains/{domain}/limits", MailboxQuota, changes, "Set a domain's limits" }
+    type Request = DomainLimitRequest;
+    type Response = Domain;
+    type Target = OneDomain;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainLimitRequest) -> Result<OneDomain> {
+        OneDomain::find(tx, &request.domain).await
+    }
+
+    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneDomain) -> Result<Option<String>> {
+        etag(&show(tx, target.0.clone()), &[]).map(Some)
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneDomain(mut row): OneDomain,
+        request: DomainLimitRequest,
+    ) -> Result<Domain> {
+        tx.before = serde_json::to_value(show(tx, row.clone())).ok();
+        set_limit("bytes", &mut row.bytes_max, request.bytes)?;
+        set_limit("messages", &mut row.messages_max, request.messages)?;
+        set_limit("mailbox_bytes_default", &mut row.mailbox_bytes_max_default, request.mailbox_bytes_default)?;
+        domain::update(tx.conn, &row).await?;
+        if request.bytes.is_some() || request.messages.is_some() {
+            let limited = row.bytes_max.is_some() || row.messages_max.is_some();
+            counters::follow_domain_limits(tx.conn, row.id, limited).await?;
+        }
+        let after = show(tx, row);
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
+    }
+}
+
+/// Which pending domain to confirm.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct DomainConfirmRequest {
+    /// Its name.
+    domain: String,
+    /// Its customer, where several have a pending domain of this name.
+    customer: Option<String>,
+}
+
+/// `domain.confirm`: a system administrator says that the domain is the customer's.
+pub(in crate::service) struct DomainConfirm;
+
+impl Operate for DomainConfirm {
+    declare! { "domain.confirm", Post, "/v1/domains/{domain}/confirm", SystemDomainConfirm, changes,
+        "Confirm without proof that a pending domain is its customer's" }
+    type Request = DomainConfirmRequest;
+    type Response = Domain;
+    type Target = OneDomain;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainConfirmRequest) -> Result<OneDomain> {
+        let customer = match &request.customer {
+            Some(path) => Some(OneCustomer::find(tx, path)?.id),
+            None => None,
+        };
+        let name = domain_name("domain", &request.domain)?;
+        let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
+        let mut visible: Vec<DomainRow> = rows
+            .into_iter()
+            .filter(|row| tx.caller.sees(row.customer) && customer.is_none_or(|id| id == row.customer))
+            .collect();
+        if visible.iter().any(|row| row.pending) {
+            visible.retain(|row| row.pending);
+        }
+        if visible.len() > 1 {
+            let message = format!("several customers have a pending domain {name}; say which");
+            return Err(ServiceError::Conflict { message });
+        }
+        visible.pop().map(OneDomain).ok_or_else(|| absent("domain", name.as_str()))
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneDomain,
+        _: &'a DomainConfirmRequest,
+    ) -> Result<Vec<Need>> {
+        let root = tx.caller.tree.root().map_or(target.customer(), |root| root.id);
+        Ok(vec![Need::at(root, Self::PERMISSION)])
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainConfirmRequest) -> Result<Domain> {
+        if row.pending && !domain::confirm(tx.conn, &row).await? {
+            let message = format!("another customer has {} verified; delete it there first", row.name);
+            return Err(ServiceError::Conflict { message });
+        }
+        let row = self::row(tx, row.id).await?;
+        let after = show(tx, row);
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
+    }
+}
+
+/// `domain.delete`: soft, with its mailboxes.
+pub(in crate::service) struct DomainDelete;
+
+impl Operate for DomainDelete {
+    declare! { "domain.delete", Delete, "/v1/domains/{domain}", DomainDelete, changes,
+        "Delete a domain and its mailboxes; domain undelete brings them back" }
+    type Request = DomainRequest;
+    type Response = Domain;
+    type Target = OneDomain;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainRequest) -> Result<OneDomain> {
+        OneDomain::find(tx, &request.domain).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<Domain> {
+        let aliases = domain::aliases_of(tx.conn, row.id).await?;
+        if !aliases.is_empty() {
+            let message = format!("alias domains lead here; delete them first: {}", aliases.join(", "));
+            return Err(ServiceError::Conflict { message });
+        }
+        domain::delete(tx.conn, row.id, tx.now, &tx.operation_id).await?;
+        let before = show(tx, row);
+        tx.before = serde_json::to_value(&before).ok();
+        Ok(before)
+    }
+}
+
+/// `domain.undelete`.
+pub(in crate::service) struct DomainUndelete;
+
+impl Operate for DomainUndelete {
+    declare! { "domain.undelete", Post, "/v1/domains/{domain}/undelete", DomainDelete, changes,
+        "Bring a deleted domain back with the mailboxes that were deleted with it" }
+    type Request = DomainRequest;
+    type Response = Domain;
+    type Target = OneDomain;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainRequest) -> Result<OneDomain> {
+        OneDomain::find_deleted(tx, &request.domain).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<Domain> {
+        if tx.caller.tree.node(row.customer).is_none_or(|node| node.deleted) {
+            let message = "its customer is deleted; undelete the customer first".to_owned();
+            return Err(ServiceError::Conflict { message });
+        }
+        let living = domain::all_by_name(tx.conn, &row.name).await?;
+        if living.iter().any(|other| other.customer == row.customer || (!other.pending && !row.pending)) {
+            return Err(ServiceError::Conflict { message: format!("domain {} exists already", row.name) });
+        }
+        quota::admit(tx, row.customer, Resource::Domains, 1).await?;
+        let operation = row.deleted_by.clone().unwrap_or_default();
+        domain::undelete(tx.conn, row.id, &operation).await?;
+        quota::admit(tx, row.customer, Resource::Mailboxes, 0).await?;
+        let row = self::row(tx, row.id).await?;
+        let after = show(tx, row);
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
+    }
+}

@@ -1,0 +1,502 @@
+//! Mailboxes: create, list, show, password, quota, display name, delete, undelete.
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::customers::{given, set_limit};
+use super::page::{Cursors, Page, etag, limit};
+use super::scope::{Place, address, plain_text};
+use super::targets::{OneDomain, OneMailbox, absent};
+use crate::base::address::DETAIL_SEPARATOR;
+use crate::base::clock::Timestamp;
+use crate::base::id::{MailboxId, StoreId};
+use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::login::password::PasswordHash;
+use crate::service::quota;
+use crate::service::registry::{Inner, Operate, Targeted, Tx, declare};
+use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
+use crate::storage::metadata::{alias, domain, hold, store};
+
+/// Shortest password that is taken.
+const PASSWORD_CHARACTERS_MIN: usize = 8;
+/// Longest, in octets: hashing must not be made work by sending much.
+const PASSWORD_OCTETS_MAX: usize = 1_024;
+
+/// A mailbox.
+#[derive(Clone, Serialize, ToSchema)]
+pub(in crate::service) struct Mailbox {
+    /// Random id.
+    id: String,
+    address: String,
+    name: String,
+    /// Path of its customer.
+    customer: String,
+    /// `active`, or `pending` while its domain is.
+    state: String,
+    /// Limit on octets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_limit: Option<i64>,
+    /// Limit on messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages_limit: Option<i64>,
+    /// Octets of its messages.
+    bytes_used: i64,
+    /// Number of its messages.
+    messages_used: i64,
+    #[schema(value_type = Option<String>)]
+    last_login_at: Option<Timestamp>,
+    #[schema(value_type = String)]
+    created_at: Timestamp,
+}
+
+/// What changes in a mailbox without anybody changing it.
+const VOLATILE: [&str; 3] = ["bytes_used", "messages_used", "last_login_at"];
+
+pub(super) fn show(tx: &Tx<'_>, row: MailboxRow) -> Mailbox {
+    Mailbox {
+        address: row.address(),
+        id: row.public_id,
+        name: row.name,
+        customer: tx.caller.path_of(row.customer).unwrap_or_default(),
+        state: if row.domain_pending { "pending" } else { "active" }.to_owned(),
+        bytes_limit: row.bytes_max,
+        messages_limit: row.messages_max,
+        bytes_used: row.bytes_used,
+        messages_used: row.messages_used,
+        last_login_at: row.last_login_at,
+        created_at: row.created_at,
+    }
+}
+
+async fn row(tx: &mut Tx<'_>, id: MailboxId) -> Result<MailboxRow> {
+    let gone = || ServiceError::Internal("a mailbox vanished inside a transaction".to_owned());
+    mailbox::by_id(tx.conn, id).await?.ok_or_else(gone)
+}
+
+/// Hashes a new password, or checks an imported hash; exactly one must be given.
+async fn hash(password: Option<String>, imported: Option<String>) -> Result<String> {
+    let wrong = |field, message: String| ServiceError::Invalid { field, message };
+    match (password, imported) {
+        (Some(password), None) => {
+            if password.chars().count() < PASSWORD_CHARACTERS_MIN || password.len() > PASSWORD_OCTETS_MAX {
+                let message =
+                    format!("expected {PASSWORD_CHARACTERS_MIN} characters to {PASSWORD_OCTETS_MAX} octets");
+                return Err(wrong("password", message));
+            }
+            let password = SecretString::from(password);
+            let hashing = tokio::task::spawn_blocking(move || PasswordHash::new(&password)).await;
+            let hash = hashing.map_err(|error| ServiceError::Internal(error.to_string()))?;
+            let hash = hash.map_err(|error| ServiceError::Internal(error.to_string()))?;
+            Ok(hash.as_str().to_owned())
+        }
+        (None, Some(imported)) => {
+            let hash = PasswordHash::parse(&imported).map_err(|error| wrong("password_hash", error.to_string()))?;
+            Ok(hash.as_str().to_owned())
+        }
+        _ => Err(wrong("password", "give either a password or an imported hash".to_owned())),
+    }
+}
+
+/// A mailbox to make.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct MailboxCreateRequest {
+    /// `localpart@domain`.
+    address: String,
+    /// Its password.
+    password: Option<String>,
+    /// Instead of a password: a hash taken over from elsewhere (argon2, bcrypt, SHA-512-crypt, SSHA).
+    password_hash: Option<String>,
+    /// Display name.
+    name: Option<String>,
+    /// Limit on octets; default: the domain's default.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    bytes: Option<Option<i64>>,
+    /// Limit on messages.
+    messages: Option<i64>,
+    /// Mail store; default: the first one that is online.
+    store: Option<String>,
+}
+
+/// `mailbox.create`; acts on the domain.
+pub(in crate::service) struct MailboxCreate;
+
+impl Operate for MailboxCreate {
+    declare! { "mailbox.create", Post, "/v1/mailboxes", MailboxCreate, changes, "Create a mailbox" }
+    type Request = MailboxCreateRequest;
+    type Response = Mailbox;
+    type Target = OneDomain;
+
+    async fn prepare(_: &Inner, mut request: MailboxCreateRequest) -> Result<MailboxCreateRequest> {
+        let imported = request.password_hash.take();
+        request.password_hash = Some(hash(request.password.take(), imported).await?);
+        Ok(request)
+    }
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxCreateRequest) -> Result<OneDomain> {
+        let wanted = address("address", &request.address)?;
+        OneDomain::find(tx, wanted.domain().as_str()).await
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneDomain(home): OneDomain,
+        request: MailboxCreateRequest,
+    ) -> Result<Mailbox> {
+        let wanted = address("address", &request.address)?;
+        if wanted.local().contains(DETAIL_SEPARATOR) {
+            let message = format!("{DETAIL_SEPARATOR} separates the detail of a subaddress; leave it out");
+            return Err(ServiceError::Invalid { field: "address", message });
+        }
+        if let Some(meant) = &home.alias_of_name {
+            let message = format!("{} is an alias of {meant}; create the mailbox there", home.name);
+            return Err(ServiceError::Conflict { message });
+        }
+        let taken = || ServiceError::Conflict { message: format!("{wanted} exists already") };
+        if !alias::targets(tx.conn, home.id, wanted.local()).await?.is_empty() {
+            return Err(taken());
+        }
+        quota::admit(tx, home.customer, Resource::Mailboxes, 1).await?;
+        let mut bytes_max = home.mailbox_bytes_max_default;
+        set_limit("bytes", &mut bytes_max, request.bytes)?;
+        let mut messages_max = None;
+        set_limit("messages", &mut messages_max, request.messages.map(Some))?;
+        let new = NewMailbox {
+            domain: home.id,
+            local_part: wanted.local().to_owned(),
+            name: plain_text("name", request.name.as_deref().unwrap_or_default())?,
+            password_hash: request.password_hash.unwrap_or_default(),
+            store: place_on(tx, request.store.as_deref()).await?,
+            bytes_max,
+            messages_max,
+        };
+        let id = mailbox::insert(tx.conn, &new, tx.now).await?.ok_or_else(taken)?;
+        let row = row(tx, id).await?;
+        let made = show(tx, row);
+        tx.after = serde_json::to_value(&made).ok();
+        Ok(made)
+    }
+}
+
+/// The mail store a new mailbox goes to.
+async fn place_on(tx: &mut Tx<'_>, name: Option<&str>) -> Result<StoreId> {
+    let stores = store::list(tx.conn).await?;
+    let found = match name {
+        Some(name) => stores.iter().find(|store| store.name == name).ok_or_else(|| absent("store", name))?,
+        None => stores
+            .iter()
+            .find(|store| store.state == "online")
+            .ok_or_else(|| ServiceError::Unavailable("no mail store is online".to_owned()))?,
+    };
+    if found.state != "online" {
+        return Err(ServiceError::Conflict { message: format!("store {} is {}", found.name, found.state) });
+    }
+    Ok(found.id)
+}
+
+/// Which mailboxes to list.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct MailboxListRequest {
+    /// Only in this domain.
+    domain: Option<String>,
+    /// Only of this customer and those below; default: everywhere the caller may.
+    customer: Option<String>,
+    /// Most mailboxes, at most 1,000; default 100.
+    limit: Option<i64>,
+    /// Cursor of the page.
+    cursor: Option<String>,
+}
+
+/// What a list is of: customers, and possibly one domain only.
+pub(in crate::service) struct Listed {
+    pub place: Place,
+    pub domain: Option<super::targets::OneDomain>,
+}
+
+impl Listed {
+    /// Finds the domain, or the customer, or everything where the caller may.
+    pub async fn find(
+        tx: &mut Tx<'_>,
+        domain: Option<&str>,
+        customer: Option<&str>,
+        permission: crate::service::authority::Permission,
+    ) -> Result<Self> {
+        let domain = match domain {
+            Some(name) => Some(OneDomain::find(tx, name).await?),
+            None => None,
+        };
+        Ok(Self { place: Place::find(tx, customer, permission)?, domain })
+    }
+
+    /// Keys of the customers meant.
+    pub fn customer_ids(&self, tx: &Tx<'_>) -> Vec<i64> {
+        match &self.domain {
+            Some(domain) => vec![domain.0.customer.0],
+            None => self.place.customer_ids(tx),
+        }
+    }
+}
+
+impl Targeted for Listed {
+    fn customer(&self) -> crate::base::id::CustomerId {
+        self.domain.as_ref().map_or_else(|| self.place.customer(), Targeted::customer)
+    }
+
+    fn label(&self) -> String {
+        self.domain.as_ref().map_or_else(|| self.place.label(), Targeted::label)
+    }
+}
+
+/// `mailbox.list`.
+pub(in crate::service) struct MailboxList;
+
+impl Operate for MailboxList {
+    declare! { "mailbox.list", Get, "/v1/mailboxes", MailboxRead, reads, "List mailboxes by address" }
+    type Request = MailboxListRequest;
+    type Response = Page<Mailbox>;
+    type Target = Listed;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxListRequest) -> Result<Listed> {
+        Listed::find(tx, request.domain.as_deref(), request.customer.as_deref(), Self::PERMISSION).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Listed, request: MailboxListRequest) -> Result<Page<Mailbox>> {
+        let limit = limit(request.limit)?;
+        let filter = MailboxListRequest { limit: None, cursor: None, ..request.clone() };
+        let cursors = Cursors::new(tx.context, &filter);
+        let after = cursors.read(request.cursor.as_deref())?;
+        let domain = target.domain.as_ref().map(|domain| domain.0.id);
+        let rows = mailbox::page(tx.conn, &target.customer_ids(tx), domain, after, limit + 1).await?;
+        let position = |row: &MailboxRow| (row.domain_name.clone(), row.local_part.clone(), row.id.0);
+        Page::cut(rows, limit, &cursors, position, |row| show(tx, row))
+    }
+}
+
+/// Which mailbox.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct MailboxRequest {
+    /// Its address.
+    address: String,
+}
+
+/// A mailbox with what is known of it.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct MailboxDetail {
+    #[serde(flatten)]
+    mailbox: Mailbox,
+    /// Switches that are off here, by holds here or above.
+    switches_off: Vec<String>,
+    etag: String,
+}
+
+/// `mailbox.show`.
+pub(in crate::service) struct MailboxShow;
+
+impl Operate for MailboxShow {
+    declare! { "mailbox.show", Get, "/v1/mailboxes/{address}", MailboxRead, reads, "Show a mailbox" }
+    type Request = MailboxRequest;
+    type Response = MailboxDetail;
+    type Target = OneMailbox;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxRequest) -> Result<OneMailbox> {
+        OneMailbox::find(tx, &request.address).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<MailboxDetail> {
+        let off = hold::switches_off(tx.conn, Some(row.id), Some(row.domain), Some(row.customer)).await?;
+        let mailbox = show(tx, row);
+        let etag = etag(&mailbox, &VOLATILE)?;
+        Ok(MailboxDetail { mailbox, switches_off: off.into_iter().collect(), etag })
+    }
+}
+
+/// The new display name.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct MailboxRenameRequest {
+    /// Its address.
+    address: String,
+    /// Display name.
+    name: String,
+}
+
+/// `mailbox.rename`.
+pub(in crate::service) struct MailboxRename;
+
+impl Operate for MailboxRename {
+    declare! { "mailbox.rename", Patch, "/v1/mailboxes/{address}", MailboxUpdate, changes,
+        "Set a mailbox's display name" }
+    type Request = MailboxRenameRequest;
+    type Response = Mailbox;
+    type Target = OneMailbox;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxRenameRequest) -> Result<OneMailbox> {
+        OneMailbox::find(tx, &request.address).await
+    }
+
+    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneMailbox) -> Result<Option<String>> {
+        etag(&show(tx, target.0.clone()), &VOLATILE).map(Some)
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneMailbox(mut row): OneMailbox,
+        request: MailboxRenameRequest,
+    ) -> Result<Mailbox> {
+        tx.before = Some(row.name.as_str().into());
+        row.name = plain_text("name", &request.name)?;
+        mailbox::set_name(tx.conn, row.id, &row.name).await?;
+        tx.after = Some(row.name.as_str().into());
+        Ok(show(tx, row))
+    }
+}
+
+/// The new password.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct MailboxPasswordRequest {
+    /// Its address.
+    address: String,
+    /// Its new password.
+    password: Option<String>,
+    /// Instead of a password: a hash taken over from elsewhere.
+    password_hash: Option<String>,
+}
+
+/// `mailbox.password`: closes the mailbox's sessions.
+pub(in crate::service) struct MailboxPassword;
+
+impl Operate for MailboxPassword {
+    declare! { "mailbox.password", Put, "/v1/mailboxes/{address}/password", MailboxPassword, changes,
+        "Set a mailbox's password; running sessions end" }
+    type Request = MailboxPasswordRequest;
+    type Response = Mailbox;
+    type Target = OneMailbox;
+
+    async fn prepare(_: &Inner, mut request: MailboxPasswordRequest) -> Result<MailboxPasswordRequest> {
+        let imported = request.password_hash.take();
+        request.password_hash = Some(hash(request.password.take(), imported).await?);
+        Ok(request)
+    }
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxPasswordRequest) -> Result<OneMailbox> {
+        OneMailbox::find(tx, &request.address).await
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneMailbox(row): OneMailbox,
+        request: MailboxPasswordRequest,
+    ) -> Result<Mailbox> {
+        mailbox::set_password(tx.conn, row.id, &request.password_hash.unwrap_or_default()).await?;
+        Ok(show(tx, row))
+    }
+}
+
+/// The limits to set: absent ones stay, null is no own limit, 0 is nothing at all.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct MailboxQuotaRequest {
+    /// Its address.
+    address: String,
+    /// Octets.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    bytes: Option<Option<i64>>,
+    /// Messages.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    messages: Option<Option<i64>>,
+}
+
+/// `mailbox.quota`.
+pub(in crate::service) struct MailboxQuota;
+
+impl Operate for MailboxQuota {
+    declare! { "mailbox.quota", Patch, "/v1/mailboxes/{address}/quota", MailboxQuota, changes,
+        "Set a mailbox's limits; they count for the next message" }
+    type Request = MailboxQuotaRequest;
+    type Response = Mailbox;
+    type Target = OneMailbox;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxQuotaRequest) -> Result<OneMailbox> {
+        OneMailbox::find(tx, &request.address).await
+    }
+
+    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneMailbox) -> Result<Option<String>> {
+        etag(&show(tx, target.0.clone()), &VOLATILE).map(Some)
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneMailbox(mut row): OneMailbox,
+        request: MailboxQuotaRequest,
+    ) -> Result<Mailbox> {
+        tx.before = serde_json::to_value((row.bytes_max, row.messages_max)).ok();
+        set_limit("bytes", &mut row.bytes_max, request.bytes)?;
+        set_limit("messages", &mut row.messages_max, request.messages)?;
+        mailbox::set_limits(tx.conn, row.id, row.bytes_max, row.messages_max).await?;
+        tx.after = serde_json::to_value((row.bytes_max, row.messages_max)).ok();
+        Ok(show(tx, row))
+    }
+}
+
+/// `mailbox.delete`: soft.
+pub(in crate::service) struct MailboxDelete;
+
+impl Operate for MailboxDelete {
+    declare! { "mailbox.delete", Delete, "/v1/mailboxes/{address}", MailboxDelete, changes,
+        "Delete a mailbox; mailbox undelete brings it back" }
+    type Request = MailboxRequest;
+    type Response = Mailbox;
+    type Target = OneMailbox;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxRequest) -> Result<OneMailbox> {
+        OneMailbox::find(tx, &request.address).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<Mailbox> {
+        mailbox::delete(tx.conn, row.id, tx.now, &tx.operation_id).await?;
+        let before = show(tx, row);
+        tx.before = serde_json::to_value(&before).ok();
+        Ok(before)
+    }
+}
+
+/// `mailbox.undelete`.
+pub(in crate::service) struct MailboxUndelete;
+
+impl Operate for MailboxUndelete {
+    declare! { "mailbox.undelete", Post, "/v1/mailboxes/{address}/undelete", MailboxDelete, changes,
+        "Bring a deleted mailbox back" }
+    type Request = MailboxRequest;
+    type Response = Mailbox;
+    type Target = OneMailbox;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxRequest) -> Result<OneMailbox> {
+        OneMailbox::find_deleted(tx, &request.address).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<Mailbox> {
+        let home = domain::by_id(tx.conn, row.domain).await?;
+        if let Some(home) = home.filter(|home| home.deleted_at.is_some()) {
+            let message = format!("domain {} is deleted; undelete the domain first", home.name);
+            return Err(ServiceError::Conflict { message });
+        }
+        let address = row.address();
+        let living = mailbox::all_by_address(tx.conn, &row.local_part, &row.domain_name).await?;
+        let targets = alias::targets(tx.conn, row.domain, &row.local_part).await?;
+        if living.iter().any(|other| other.domain == row.domain) || !targets.is_empty() {
+            return Err(ServiceError::Conflict { message: format!("{address} exists already") });
+        }
+        quota::admit(tx, row.customer, Resource::Mailboxes, 1).await?;
+        mailbox::undelete(tx.conn, row.id).await?;
+        let after = show(tx, row);
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
+    }
+}

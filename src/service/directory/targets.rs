@@ -1,0 +1,197 @@
+//! What operations act on: one customer, domain, mailbox, alias or administrator that the caller sees.
+
+use super::scope::{address, domain_name};
+use crate::base::id::CustomerId;
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::{Targeted, Tx};
+use crate::storage::metadata::administrator::{self, AdministratorRow};
+use crate::storage::metadata::alias::{self, AliasRow};
+use crate::storage::metadata::domain::{self, DomainRow};
+use crate::storage::metadata::mailbox::{self, MailboxRow};
+
+/// Says that something does not exist, in the caller's own words.
+pub(in crate::service) fn absent(kind: &str, name: &str) -> ServiceError {
+    ServiceError::NotFound { what: format!("{kind} {name}") }
+}
+
+/// The first of `rows` that stands where the caller sees.
+fn first_visible<R>(
+    tx: &Tx<'_>,
+    rows: Vec<R>,
+    customer: impl Fn(&R) -> CustomerId,
+    absent: ServiceError,
+) -> Result<R> {
+    rows.into_iter().find(|row| tx.caller.sees(customer(row))).ok_or(absent)
+}
+
+/// A customer.
+#[derive(Clone)]
+pub(in crate::service) struct OneCustomer {
+    pub id: CustomerId,
+    pub parent: Option<CustomerId>,
+    pub path: String,
+}
+
+impl OneCustomer {
+    /// The visible customer at `path` that is not deleted.
+    pub fn find(tx: &Tx<'_>, path: &str) -> Result<Self> {
+        let node = tx.caller.resolve(path)?;
+        if node.deleted {
+            return Err(absent("customer", path));
+        }
+        Ok(Self { id: node.id, parent: node.parent, path: tx.caller.path_of(node.id).unwrap_or_default() })
+    }
+
+    /// The visible deleted customer that `path` named when it was deleted, or its short code.
+    pub fn find_deleted(tx: &Tx<'_>, path: &str) -> Result<Self> {
+        let tree = &tx.caller.tree;
+        let visible_deleted = |id: &CustomerId| tx.caller.sees(*id) && tree.node(*id).is_some_and(|n| n.deleted);
+        let by_code = tree.by_code(path).filter(visible_deleted);
+        let by_path = || {
+            let (upper, slug) = path.trim_matches('/').rsplit_once('/').unwrap_or(("", path));
+            let parent = tx.caller.resolve_with_deleted(upper)?;
+            let found = tree.children(parent).filter(|node| node.deleted && node.slug == slug);
+            found.map(|node| node.id).max().filter(visible_deleted)
+        };
+        let id = by_code.or_else(by_path).ok_or_else(|| absent("customer", path))?;
+        let parent = tree.node(id).and_then(|node| node.parent);
+        Ok(Self { id, parent, path: tx.caller.path_of(id).unwrap_or_default() })
+    }
+}
+
+impl Targeted for OneCustomer {
+    fn customer(&self) -> CustomerId {
+        self.id
+    }
+
+    fn label(&self) -> String {
+        format!("customer {}", self.path)
+    }
+}
+
+/// A domain.
+pub(in crate::service) struct OneDomain(pub DomainRow);
+
+impl OneDomain {
+    /// The visible domain of this name that is not deleted.
+    pub async fn find(tx: &mut Tx<'_>, name: &str) -> Result<Self> {
+        let name = domain_name("domain", name)?;
+        let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
+        first_visible(tx, rows, |row| row.customer, absent("domain", name.as_str())).map(Self)
+    }
+
+    /// The visible domain of this name that was deleted last.
+    pub async fn find_deleted(tx: &mut Tx<'_>, name: &str) -> Result<Self> {
+        let name = domain_name("domain", name)?;
+        let rows = domain::deleted_by_name(tx.conn, name.as_str()).await?;
+        first_visible(tx, rows, |row| row.customer, absent("domain", name.as_str())).map(Self)
+    }
+}
+
+impl Targeted for OneDomain {
+    fn customer(&self) -> CustomerId {
+        self.0.customer
+    }
+
+    fn label(&self) -> String {
+        format!("domain {}", self.0.name)
+    }
+}
+
+/// A mailbox.
+pub(in crate::service) struct OneMailbox(pub MailboxRow);
+
+impl OneMailbox {
+    /// The visible mailbox with this address that is not deleted.
+    pub async fn find(tx: &mut Tx<'_>, text: &str) -> Result<Self> {
+        let wanted = address("address", text)?;
+        let rows = mailbox::all_by_address(tx.conn, wanted.local(), wanted.domain().as_str()).await?;
+        first_visible(tx, rows, |row| row.customer, absent("mailbox", &wanted.to_string())).map(Self)
+    }
+
+    /// The visible mailbox with this address that was deleted last.
+    pub async fn find_deleted(tx: &mut Tx<'_>, text: &str) -> Result<Self> {
+        let wanted = address("address", text)?;
+        let rows = mailbox::deleted_by_address(tx.conn, wanted.local(), wanted.domain().as_str()).await?;
+        first_visible(tx, rows, |row| row.customer, absent("mailbox", &wanted.to_string())).map(Self)
+    }
+}
+
+impl Targeted for OneMailbox {
+    fn customer(&self) -> CustomerId {
+        self.0.customer
+    }
+
+    fn label(&self) -> String {
+        format!("mailbox {}", self.0.address())
+    }
+}
+
+/// An alias.
+pub(in crate::service) struct OneAlias(pub AliasRow);
+
+impl OneAlias {
+    /// The visible alias with this address.
+    pub async fn find(tx: &mut Tx<'_>, text: &str) -> Result<Self> {
+        let wanted = address("address", text)?;
+        let rows = alias::all_by_address(tx.conn, wanted.local(), wanted.domain().as_str()).await?;
+        first_visible(tx, rows, |row| row.customer, absent("alias", &wanted.to_string())).map(Self)
+    }
+}
+
+impl Targeted for OneAlias {
+    fn customer(&self) -> CustomerId {
+        self.0.customer
+    }
+
+    fn label(&self) -> String {
+        format!("alias {}", self.0.address())
+    }
+}
+
+/// An administrator.
+#[derive(Clone)]
+pub(in crate::service) struct OneAdministrator {
+    pub row: AdministratorRow,
+    pub login: String,
+}
+
+impl OneAdministrator {
+    /// The visible administrator `name@CODE`, or `name` when only one such is visible. Everybody sees themselves.
+    pub async fn find(tx: &mut Tx<'_>, login: &str) -> Result<Self> {
+        let (name, code) = match login.split_once('@') {
+            Some((name, code)) => (name, Some(code)),
+            None => (login, None),
+        };
+        let rows = administrator::all_by_name(tx.conn, &name.to_lowercase()).await?;
+        let home = code.map(|code| tx.caller.tree.by_code(code));
+        let me = tx.caller.administrator();
+        let mut found = rows.into_iter().filter(|row| {
+            let visible = tx.caller.sees(row.customer) || me == Some(row.id);
+            visible && home.is_none_or(|home| home == Some(row.customer))
+        });
+        let row = found.next().ok_or_else(|| absent("administrator", login))?;
+        if found.next().is_some() {
+            let message = format!("several administrators are called {name}; say name@CODE");
+            return Err(ServiceError::Conflict { message });
+        }
+        Ok(Self::new(tx, row))
+    }
+
+    /// With the name to log in by.
+    pub fn new(tx: &Tx<'_>, row: AdministratorRow) -> Self {
+        let code = tx.caller.tree.node(row.customer).map(|node| node.code.as_str()).unwrap_or_default();
+        let login = format!("{}@{code}", row.name);
+        Self { row, login }
+    }
+}
+
+impl Targeted for OneAdministrator {
+    fn customer(&self) -> CustomerId {
+        self.row.customer
+    }
+
+    fn label(&self) -> String {
+        format!("administrator {}", self.login)
+    }
+}

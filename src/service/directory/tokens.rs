@@ -1,0 +1,261 @@
+//! Bearer tokens of administrators.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::administrators::{label, needs_over};
+use super::scope::until;
+use super::targets::{OneAdministrator, absent};
+use crate::base::clock::Timestamp;
+use crate::base::id::{AdministratorId, CustomerId, random_text};
+use crate::service::authority::Permission;
+use crate::service::context::Authenticated;
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
+use crate::storage::metadata::administrator;
+use crate::storage::metadata::token::{self, TokenRow};
+
+/// What every token begins with, so that secret scanners know it.
+pub(in crate::service) const PREFIX: &str = "ph_";
+/// Random characters of a token, 5 bits each: 200 bits.
+const SECRET_CHARACTERS: usize = 40;
+/// How long a token counts unless told otherwise.
+const LIFETIME_DEFAULT: Duration = Duration::from_secs(90 * 86_400);
+/// How long it counts at most.
+const LIFETIME_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// The hash under which a token is kept.
+pub(in crate::service) fn secret_hash(secret: &str) -> [u8; 32] {
+    *blake3::hash(secret.as_bytes()).as_bytes()
+}
+
+/// A token that was made.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct TokenCreated {
+    /// Random id, to revoke it by.
+    id: String,
+    /// The token itself; shown this once.
+    pub token: String,
+    #[schema(value_type = String)]
+    expires_at: Timestamp,
+}
+
+/// Makes a token.
+pub(super) async fn make(
+    tx: &mut Tx<'_>,
+    administrator: AdministratorId,
+    label: &str,
+    expires_at: Option<Timestamp>,
+) -> Result<TokenCreated> {
+    let expires_at = expires_at.unwrap_or_else(|| tx.now.plus(LIFETIME_DEFAULT));
+    if expires_at > tx.now.plus(LIFETIME_MAX) {
+        let message = "a token lasts at most 366 days".to_owned();
+        return Err(ServiceError::Invalid { field: "expires", message });
+    }
+    let secret = format!("{PREFIX}{}", random_text(SECRET_CHARACTERS));
+    let hash = secret_hash(&secret);
+    let id = token::insert(tx.conn, administrator, &hash, label, tx.now, expires_at).await?;
+    Ok(TokenCreated { id, token: secret, expires_at })
+}
+
+/// A token to make.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct TokenCreateRequest {
+    /// Whose: `name@CODE`; default: the caller's own.
+    administrator: Option<String>,
+    /// What it is for.
+    label: Option<String>,
+    /// When it ends: RFC 3339, or from now such as `30d`; default 90 days, at most 366.
+    expires: Option<String>,
+}
+
+async fn owner(tx: &mut Tx<'_>, login: Option<&str>) -> Result<OneAdministrator> {
+    if let Some(login) = login {
+        return OneAdministrator::find(tx, login).await;
+    }
+    let mine = match tx.caller.administrator() {
+        Some(id) => administrator::by_id(tx.conn, id).await?,
+        None => None,
+    };
+    let row = mine.ok_or_else(|| ServiceError::Invalid {
+        field: "administrator",
+        message: "say whose; the system itself has no tokens".to_owned(),
+    })?;
+    Ok(OneAdministrator::new(tx, row))
+}
+
+/// One's own tokens need no permission; others' need what acting on an administrator needs.
+async fn needs(tx: &mut Tx<'_>, target: &OneAdministrator, permission: Permission) -> Result<Vec<Need>> {
+    if tx.caller.administrator() == Some(target.row.id) {
+        return Ok(vec![Need::at(target.row.customer, Permission::Own)]);
+    }
+    let mut needs = vec![Need::at(target.row.customer, permission)];
+    if permission != Permission::AdministratorRead {
+        needs.extend(needs_over(tx, target.row.id).await?);
+    }
+    Ok(needs)
+}
+
+/// `token.create`.
+pub(in crate::service) struct TokenCreate;
+
+impl Operate for TokenCreate {
+    declare! { "token.create", Post, "/v1/tokens", AdministratorUpdate, changes, "Create a token; it is shown once" }
+    type Request = TokenCreateRequest;
+    type Response = TokenCreated;
+    type Target = OneAdministrator;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a TokenCreateRequest) -> Result<OneAdministrator> {
+        owner(tx, request.administrator.as_deref()).await
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneAdministrator,
+        _: &'a TokenCreateRequest,
+    ) -> Result<Vec<Need>> {
+        // A token that could renew itself would never end.
+        let own = tx.caller.administrator() == Some(target.row.id);
+        if own && matches!(tx.context.authenticated, Authenticated::Token { .. }) {
+            return Err(ServiceError::Forbidden { permission: "token.create" });
+        }
+        needs(tx, target, Self::PERMISSION).await
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        target: OneAdministrator,
+        request: TokenCreateRequest,
+    ) -> Result<TokenCreated> {
+        let label = label(request.label.as_deref())?;
+        let expires_at = until("expires", request.expires.as_deref(), tx.now)?;
+        let made = make(tx, target.row.id, &label, expires_at).await?;
+        tx.after = Some(serde_json::json!({ "id": made.id, "label": label, "expires_at": made.expires_at }));
+        Ok(made)
+    }
+}
+
+/// Whose tokens.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct TokenListRequest {
+    /// Whose: `name@CODE`; default: the caller's own.
+    administrator: Option<String>,
+}
+
+/// A token without its secret.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Token {
+    /// Random id, to revoke it by.
+    id: String,
+    label: String,
+    #[schema(value_type = String)]
+    created_at: Timestamp,
+    #[schema(value_type = String)]
+    expires_at: Timestamp,
+    #[schema(value_type = Option<String>)]
+    last_used_at: Option<Timestamp>,
+}
+
+fn show(row: TokenRow) -> Token {
+    Token {
+        id: row.public_id,
+        label: row.label,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        last_used_at: row.last_used_at,
+    }
+}
+
+/// Tokens of one administrator, at most 1,000.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Tokens {
+    items: Vec<Token>,
+}
+
+/// `token.list`.
+pub(in crate::service) struct TokenList;
+
+impl Operate for TokenList {
+    declare! { "token.list", Get, "/v1/tokens", AdministratorRead, reads, "List an administrator's tokens" }
+    type Request = TokenListRequest;
+    type Response = Tokens;
+    type Target = OneAdministrator;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a TokenListRequest) -> Result<OneAdministrator> {
+        owner(tx, request.administrator.as_deref()).await
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneAdministrator,
+        _: &'a TokenListRequest,
+    ) -> Result<Vec<Need>> {
+        needs(tx, target, Self::PERMISSION).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneAdministrator, _: TokenListRequest) -> Result<Tokens> {
+        Ok(Tokens { items: token::list(tx.conn, target.row.id).await?.into_iter().map(show).collect() })
+    }
+}
+
+/// Which token.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct TokenRequest {
+    /// Its id.
+    token: String,
+}
+
+/// A token and its owner.
+pub(in crate::service) struct OneToken {
+    row: TokenRow,
+    owner: OneAdministrator,
+}
+
+impl Targeted for OneToken {
+    fn customer(&self) -> CustomerId {
+        self.owner.row.customer
+    }
+
+    fn label(&self) -> String {
+        format!("token {} of {}", self.row.public_id, self.owner.login)
+    }
+}
+
+/// `token.revoke`.
+pub(in crate::service) struct TokenRevoke;
+
+impl Operate for TokenRevoke {
+    declare! { "token.revoke", Delete, "/v1/tokens/{token}", AdministratorUpdate, changes, "Revoke a token" }
+    type Request = TokenRequest;
+    type Response = Token;
+    type Target = OneToken;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a TokenRequest) -> Result<OneToken> {
+        let missing = || absent("token", &request.token);
+        let row = token::by_public_id(tx.conn, &request.token).await?;
+        let holder = match &row {
+            Some(row) => administrator::by_id(tx.conn, row.administrator).await?,
+            None => None,
+        };
+        let me = tx.caller.administrator();
+        let visible = holder.filter(|holder| tx.caller.sees(holder.customer) || me == Some(holder.id));
+        match (row, visible) {
+            (Some(row), Some(holder)) => Ok(OneToken { row, owner: OneAdministrator::new(tx, holder) }),
+            _ => Err(missing()),
+        }
+    }
+
+    async fn needs<'a>(tx: &'a mut Tx<'_>, target: &'a OneToken, _: &'a TokenRequest) -> Result<Vec<Need>> {
+        needs(tx, &target.owner, Self::PERMISSION).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneToken, _: TokenRequest) -> Result<Token> {
+        token::delete(tx.conn, target.row.id).await?;
+        Ok(show(target.row))
+    }
+}

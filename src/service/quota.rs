@@ -1,0 +1,82 @@
+//! Limits on numbers of objects, and naming the limit that refuses: only if the caller may see whose it is.
+
+use crate::base::id::CustomerId;
+use crate::service::authority::Caller;
+use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::registry::Tx;
+use crate::storage::metadata::customer::{self, CustomerLimits};
+use crate::storage::metadata::delivery::QuotaOwner;
+
+/// Refuses when `more` objects of a kind at `place` would exceed a limit of the customer or one above. Objects that
+/// are deleted softly do not count; bringing them back is checked like making them.
+///
+/// # Errors
+/// [`ServiceError::OverQuota`], naming the limit if the caller may see it.
+pub(in crate::service) async fn admit(
+    tx: &mut Tx<'_>,
+    place: CustomerId,
+    resource: Resource,
+    more: i64,
+) -> Result<()> {
+    admit_along(tx, place, None, resource, more).await
+}
+
+/// As [`admit`], but leaves out the customers at `except` and above: what moves below them stays.
+pub(in crate::service) async fn admit_along(
+    tx: &mut Tx<'_>,
+    place: CustomerId,
+    except: Option<CustomerId>,
+    resource: Resource,
+    more: i64,
+) -> Result<()> {
+    if more <= 0 {
+        return Ok(());
+    }
+    let tree = std::sync::Arc::clone(&tx.caller.tree);
+    let path = tree.path(place);
+    let path = path.iter().filter(|node| except.is_none_or(|except| !tree.covers(node.id, except)));
+    let keys: Vec<i64> = path.map(|node| node.id.0).collect();
+    for row in customer::by_ids(tx.conn, keys).await? {
+        let Some(limit) = limit_of(&row.limits, resource) else { continue };
+        let below: Vec<i64> =
+            tree.subtree(row.id).iter().filter(|node| !node.deleted).map(|node| node.id.0).collect();
+        let counts = customer::counts(tx.conn, &below).await?;
+        let used = match resource {
+            Resource::Mailboxes => counts.mailboxes,
+            Resource::Aliases => counts.aliases,
+            Resource::Domains => counts.domains,
+            Resource::Administrators => counts.administrators,
+            Resource::Customers => i64::try_from(below.len()).unwrap_or(i64::MAX).saturating_sub(1),
+            Resource::Bytes | Resource::Messages => continue,
+        };
+        if used.saturating_add(more) > limit {
+            let limit = whose(tx.caller, QuotaOwner::Customer(row.id));
+            return Err(ServiceError::OverQuota { resource, limit });
+        }
+    }
+    Ok(())
+}
+
+fn limit_of(limits: &CustomerLimits, resource: Resource) -> Option<i64> {
+    match resource {
+        Resource::Bytes => limits.bytes,
+        Resource::Messages => limits.messages,
+        Resource::Mailboxes => limits.mailboxes,
+        Resource::Aliases => limits.aliases,
+        Resource::Domains => limits.domains,
+        Resource::Customers => limits.customers,
+        Resource::Administrators => limits.administrators,
+    }
+}
+
+/// Names whose limit it is, if the caller may see it.
+pub(in crate::service) fn whose(caller: &Caller, owner: QuotaOwner) -> String {
+    match owner {
+        QuotaOwner::Mailbox(_) => "limit of the mailbox".to_owned(),
+        QuotaOwner::Domain(_) => "limit of the domain".to_owned(),
+        QuotaOwner::Customer(id) => match caller.path_of(id) {
+            Some(path) => format!("limit of customer {path}"),
+            None => "limited above your scope".to_owned(),
+        },
+    }
+}
