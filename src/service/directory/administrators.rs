@@ -45,7 +45,9 @@ pub(super) async fn needs_over(tx: &mut Tx<'_>, id: AdministratorId) -> Result<V
         let Some(role) = Role::by_name(&grant.role) else { continue };
         let permissions = permissions_at(tx, role, grant.customer);
         needs.extend(
-            needs_to_pass(grant.customer, permissions, grant.expires_at).into_iter().filter(|need| need.delegable),
+            needs_to_pass(grant.customer, permissions, grant.expires_at)
+                .into_iter()
+                .filter(|need| need.delegable),
         );
     }
     Ok(needs)
@@ -161,7 +163,7 @@ pub(in crate::service) struct AdministratorCreate;
 
 impl Operate for AdministratorCreate {
     declare! { "administrator.create", Post, "/v1/administrators", AdministratorCreate, changes,
-        "Create an administrator with a role at its home" }
+    "Create an administrator with a role at its home" }
     type Request = AdministratorCreateRequest;
     type Response = AdministratorCreated;
     type Target = OneCustomer;
@@ -242,7 +244,7 @@ pub(in crate::service) struct AdministratorList;
 
 impl Operate for AdministratorList {
     declare! { "administrator.list", Get, "/v1/administrators", AdministratorRead, reads,
-        "List administrators by name" }
+    "List administrators by name" }
     type Request = AdministratorListRequest;
     type Response = Page<Administrator>;
     type Target = Place;
@@ -320,7 +322,7 @@ pub(in crate::service) struct AdministratorShow;
 
 impl Operate for AdministratorShow {
     declare! { "administrator.show", Get, "/v1/administrators/{administrator}", AdministratorRead, reads,
-        "Show an administrator and its grants" }
+    "Show an administrator and its grants" }
     type Request = AdministratorRequest;
     type Response = AdministratorDetail;
     type Target = OneAdministrator;
@@ -378,7 +380,7 @@ pub(in crate::service) struct AdministratorGrant;
 
 impl Operate for AdministratorGrant {
     declare! { "administrator.grant", Post, "/v1/administrators/{administrator}/grants", AdministratorGrant,
-        changes, "Grant an administrator a role at a customer" }
+    changes, "Grant an administrator a role at a customer" }
     type Request = GrantRequest;
     type Response = Grant;
     type Target = AdministratorAt;
@@ -448,11 +450,7 @@ impl Operate for AdministratorRevoke {
         visible.map(OneGrant).ok_or_else(|| absent("grant", &request.grant))
     }
 
-    async fn needs<'a>(
-        tx: &'a mut Tx<'_>,
-        target: &'a OneGrant,
-        _: &'a RevokeRequest,
-    ) -> Result<Vec<Need>> {
+    async fn needs<'a>(tx: &'a mut Tx<'_>, target: &'a OneGrant, _: &'a RevokeRequest) -> Result<Vec<Need>> {
         let role = Role::by_name(&target.0.role);
         let permissions = role.map(|role| permissions_at(tx, role, target.0.customer)).unwrap_or_default();
         Ok(needs_to_pass(target.0.customer, permissions, target.0.expires_at))
@@ -493,7 +491,7 @@ pub(in crate::service) struct AdministratorEffective;
 
 impl Operate for AdministratorEffective {
     declare! { "administrator.effective", Get, "/v1/administrators/{administrator}/effective", AdministratorRead,
-        reads, "What an administrator may at a customer now" }
+    reads, "What an administrator may at a customer now" }
     type Request = EffectiveRequest;
     type Response = Effective;
     type Target = AdministratorAt;
@@ -527,7 +525,11 @@ async fn set_enabled(tx: &mut Tx<'_>, target: OneAdministrator, enabled: bool) -
     Ok(show(tx, AdministratorRow { enabled, ..target.row }))
 }
 
-async fn needs_here_and_over(tx: &mut Tx<'_>, target: &OneAdministrator, permission: Permission) -> Result<Vec<Need>> {
+async fn needs_here_and_over(
+    tx: &mut Tx<'_>,
+    target: &OneAdministrator,
+    permission: Permission,
+) -> Result<Vec<Need>> {
     let mut needs = vec![Need::at(target.row.customer, permission)];
     needs.extend(needs_over(tx, target.row.id).await?);
     Ok(needs)

@@ -55,7 +55,7 @@ pub(in crate::service) struct AliasCreate;
 
 impl Operate for AliasCreate {
     declare! { "alias.create", Post, "/v1/aliases", AliasCreate, changes,
-        "Create an alias for mailboxes of the same customer" }
+    "Create an alias for mailboxes of the same customer" }
     type Request = AliasCreateRequest;
     type Response = Alias;
     type Target = OneDomain;
@@ -69,7 +69,9 @@ impl Operate for AliasCreate {
         let wanted = address("address", &request.address)?;
         let invalid = |message: String| ServiceError::Invalid { field: "address", message };
         if wanted.local().contains(DETAIL_SEPARATOR) {
-            return Err(invalid(format!("{DETAIL_SEPARATOR} separates the detail of a subaddress; leave it out")));
+            return Err(invalid(format!(
+                "{DETAIL_SEPARATOR} separates the detail of a subaddress; leave it out"
+            )));
         }
         if let Some(meant) = &home.alias_of_name {
             return Err(invalid(format!("{} is an alias of {meant}; create it there", home.name)));

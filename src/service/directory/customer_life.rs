@@ -59,7 +59,7 @@ pub(in crate::service) struct CustomerMove;
 
 impl Operate for CustomerMove {
     declare! { "customer.move", Post, "/v1/customers/{customer}/move", CustomerMove, changes,
-        "Move a customer below another; a dry run lists the effects" }
+    "Move a customer below another; a dry run lists the effects" }
     type Request = CustomerMoveRequest;
     type Response = Moved;
     type Target = Moving;
@@ -99,7 +99,10 @@ impl Operate for CustomerMove {
         }
         let depth = tree.node(to.id).map_or(0, |node| node.depth + 1);
         if depth + tree.height(moving.id) > depth_max(tx) {
-            return Err(ServiceError::Limit(format!("the hierarchy is at most {} levels deep", depth_max(tx))));
+            return Err(ServiceError::Limit(format!(
+                "the hierarchy is at most {} levels deep",
+                depth_max(tx)
+            )));
         }
         let subtree = tree.subtree_ids(moving.id);
         admit_counts(tx, &moving, parent, to.id).await?;
@@ -152,7 +155,8 @@ async fn end_grants(tx: &mut Tx<'_>, moving: CustomerId, to: CustomerId) -> Resu
     let mut ended = Vec::new();
     for grant in administrator::grants_at(tx.conn, &subtree).await? {
         let Some(holder) = administrator::by_id(tx.conn, grant.administrator).await? else { continue };
-        let stays = tx.caller.tree.covers(moving, holder.customer) || tx.caller.tree.covers(holder.customer, to);
+        let stays =
+            tx.caller.tree.covers(moving, holder.customer) || tx.caller.tree.covers(holder.customer, to);
         if !stays {
             administrator::delete_grant(tx.conn, grant.id).await?;
             let name = if tx.caller.sees(holder.customer) { holder.name } else { "provider".to_owned() };
@@ -167,7 +171,7 @@ pub(in crate::service) struct CustomerDelete;
 
 impl Operate for CustomerDelete {
     declare! { "customer.delete", Delete, "/v1/customers/{customer}", CustomerDelete, changes,
-        "Delete a customer and everything below; customer undelete brings it back" }
+    "Delete a customer and everything below; customer undelete brings it back" }
     type Request = CustomerRequest;
     type Response = Deleted;
     type Target = OneCustomer;
@@ -222,7 +226,7 @@ pub(in crate::service) struct CustomerUndelete;
 
 impl Operate for CustomerUndelete {
     declare! { "customer.undelete", Post, "/v1/customers/{customer}/undelete", CustomerDelete, changes,
-        "Bring a deleted customer back with what was deleted with it" }
+    "Bring a deleted customer back with what was deleted with it" }
     type Request = CustomerRequest;
     type Response = Customer;
     type Target = OneCustomer;

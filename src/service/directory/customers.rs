@@ -72,7 +72,8 @@ pub(in crate::service) struct Limits {
 
 impl From<CustomerLimits> for Limits {
     fn from(limits: CustomerLimits) -> Self {
-        let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators } = limits;
+        let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators } =
+            limits;
         Self { bytes, messages, mailboxes, aliases, domains, customers, administrators }
     }
 }
@@ -161,7 +162,7 @@ pub(in crate::service) struct CustomerCreate;
 
 impl Operate for CustomerCreate {
     declare! { "customer.create", Post, "/v1/customers", CustomerCreate, changes,
-        "Bring a customer aboard, with its first domain and administrator" }
+    "Bring a customer aboard, with its first domain and administrator" }
     type Request = CustomerCreateRequest;
     type Response = CustomerCreated;
     type Target = OneCustomer;
@@ -209,7 +210,8 @@ impl Operate for CustomerCreate {
             }
             None => (None, None),
         };
-        let path = if target.path == "/" { row.slug.clone() } else { format!("{}/{}", target.path, row.slug) };
+        let path =
+            if target.path == "/" { row.slug.clone() } else { format!("{}/{}", target.path, row.slug) };
         tx.also.push(row.id);
         let mut customer = show(tx, row);
         customer.depth = path.split('/').count();
@@ -249,7 +251,8 @@ async fn create(
     quota::admit(tx, above.id, Resource::Customers, 1).await?;
     let name = request.name.as_deref().map(|name| plain_text("name", name)).transpose()?;
     let kind = request.kind.as_deref().map(|kind| plain_text("kind", kind)).transpose()?;
-    let contact = request.contact.as_deref().map(|text| super::scope::address("contact", text)).transpose()?;
+    let contact =
+        request.contact.as_deref().map(|text| super::scope::address("contact", text)).transpose()?;
     let mut new = NewCustomer {
         parent: above.id,
         name: name.unwrap_or_else(|| slug.clone()),
@@ -293,7 +296,7 @@ pub(in crate::service) struct CustomerList;
 
 impl Operate for CustomerList {
     declare! { "customer.list", Get, "/v1/customers", CustomerRead, reads,
-        "List customers, each after the one above it" }
+    "List customers, each after the one above it" }
     type Request = CustomerListRequest;
     type Response = Page<Customer>;
     type Target = Place;
@@ -394,7 +397,7 @@ pub(in crate::service) struct CustomerRename;
 
 impl Operate for CustomerRename {
     declare! { "customer.rename", Patch, "/v1/customers/{customer}", CustomerUpdate, changes,
-        "Change a customer's name, kind, contact or the last part of its path" }
+    "Change a customer's name, kind, contact or the last part of its path" }
     type Request = CustomerUpdateRequest;
     type Response = Customer;
     type Target = OneCustomer;
@@ -488,7 +491,11 @@ pub(in crate::service) struct CustomerLimitRequest {
 }
 
 /// Takes over a limit if one is given.
-pub(super) fn set_limit(field: &'static str, slot: &mut Option<i64>, given: Option<Option<i64>>) -> Result<()> {
+pub(super) fn set_limit(
+    field: &'static str,
+    slot: &mut Option<i64>,
+    given: Option<Option<i64>>,
+) -> Result<()> {
     match given {
         Some(Some(limit)) if limit < 0 => {
             Err(ServiceError::Invalid { field, message: "a limit is not negative".to_owned() })
@@ -506,7 +513,7 @@ pub(in crate::service) struct CustomerLimit;
 
 impl Operate for CustomerLimit {
     declare! { "customer.limit", Patch, "/v1/customers/{customer}/limits", CustomerLimit, changes,
-        "Set a customer's limits; the right for it is held above the customer" }
+    "Set a customer's limits; the right for it is held above the customer" }
     type Request = CustomerLimitRequest;
     type Response = Customer;
     type Target = OneCustomer;

@@ -106,7 +106,7 @@ pub(in crate::service) struct DomainCreate;
 
 impl Operate for DomainCreate {
     declare! { "domain.create", Post, "/v1/domains", DomainCreate, changes,
-        "Create a domain, or an alias of another; it is pending until confirmed" }
+    "Create a domain, or an alias of another; it is pending until confirmed" }
     type Request = DomainCreateRequest;
     type Response = Domain;
     type Target = OneCustomer;
@@ -209,7 +209,12 @@ impl Operate for DomainShow {
         let aliases = domain::aliases_of(tx.conn, row.id).await?;
         let off = hold::switches_off(tx.conn, None, Some(row.id), Some(row.customer)).await?;
         let domain = show(tx, row);
-        Ok(DomainDetail { etag: etag(&domain, &[])?, domain, aliases, switches_off: off.into_iter().collect() })
+        Ok(DomainDetail {
+            etag: etag(&domain, &[])?,
+            domain,
+            aliases,
+            switches_off: off.into_iter().collect(),
+        })
     }
 }
 
@@ -332,7 +337,11 @@ impl Operate for DomainLimit {
         tx.before = serde_json::to_value(show(tx, row.clone())).ok();
         set_limit("bytes", &mut row.bytes_max, request.bytes)?;
         set_limit("messages", &mut row.messages_max, request.messages)?;
-        set_limit("mailbox_bytes_default", &mut row.mailbox_bytes_max_default, request.mailbox_bytes_default)?;
+        set_limit(
+            "mailbox_bytes_default",
+            &mut row.mailbox_bytes_max_default,
+            request.mailbox_bytes_default,
+        )?;
         domain::update(tx.conn, &row).await?;
         if request.bytes.is_some() || request.messages.is_some() {
             let limited = row.bytes_max.is_some() || row.messages_max.is_some();
@@ -359,7 +368,7 @@ pub(in crate::service) struct DomainConfirm;
 
 impl Operate for DomainConfirm {
     declare! { "domain.confirm", Post, "/v1/domains/{domain}/confirm", SystemDomainConfirm, changes,
-        "Confirm without proof that a pending domain is its customer's" }
+    "Confirm without proof that a pending domain is its customer's" }
     type Request = DomainConfirmRequest;
     type Response = Domain;
     type Target = OneDomain;
@@ -411,7 +420,7 @@ pub(in crate::service) struct DomainDelete;
 
 impl Operate for DomainDelete {
     declare! { "domain.delete", Delete, "/v1/domains/{domain}", DomainDelete, changes,
-        "Delete a domain and its mailboxes; domain undelete brings them back" }
+    "Delete a domain and its mailboxes; domain undelete brings them back" }
     type Request = DomainRequest;
     type Response = Domain;
     type Target = OneDomain;
@@ -438,7 +447,7 @@ pub(in crate::service) struct DomainUndelete;
 
 impl Operate for DomainUndelete {
     declare! { "domain.undelete", Post, "/v1/domains/{domain}/undelete", DomainDelete, changes,
-        "Bring a deleted domain back with the mailboxes that were deleted with it" }
+    "Bring a deleted domain back with the mailboxes that were deleted with it" }
     type Request = DomainRequest;
     type Response = Domain;
     type Target = OneDomain;

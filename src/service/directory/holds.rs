@@ -176,7 +176,7 @@ pub(in crate::service) struct HoldAdd;
 
 impl Operate for HoldAdd {
     declare! { "hold.add", Post, "/v1/holds", CustomerHold, changes,
-        "Switch something off for a customer, domain or mailbox, with a reason" }
+    "Switch something off for a customer, domain or mailbox, with a reason" }
     type Request = HoldAddRequest;
     type Response = Hold;
     type Target = Holdable;
@@ -286,7 +286,7 @@ pub(in crate::service) struct HoldRelease;
 
 impl Operate for HoldRelease {
     declare! { "hold.release", Delete, "/v1/holds/{hold}", CustomerHold, changes,
-        "Release a hold; what others hold stays off" }
+    "Release a hold; what others hold stays off" }
     type Request = HoldReleaseRequest;
     type Response = Hold;
     type Target = OneHold;
@@ -396,7 +396,7 @@ macro_rules! suspending {
 
         impl Operate for $suspend {
             declare! { $suspend_name, Post, $suspend_path, $permission, changes,
-                "Switch login, receiving and sending off, or what is named" }
+            "Switch login, receiving and sending off, or what is named" }
             type Request = $suspend_request;
             type Response = Holds;
             type Target = Holdable;
@@ -424,7 +424,7 @@ macro_rules! suspending {
 
         impl Operate for $resume {
             declare! { $resume_name, Post, $resume_path, $permission, changes,
-                "Release the holds that suspending set; what others hold stays off" }
+            "Release the holds that suspending set; what others hold stays off" }
             type Request = $resume_request;
             type Response = Holds;
             type Target = Holdable;

@@ -91,7 +91,8 @@ async fn hash(password: Option<String>, imported: Option<String>) -> Result<Stri
             Ok(hash.as_str().to_owned())
         }
         (None, Some(imported)) => {
-            let hash = PasswordHash::parse(&imported).map_err(|error| wrong("password_hash", error.to_string()))?;
+            let hash =
+                PasswordHash::parse(&imported).map_err(|error| wrong("password_hash", error.to_string()))?;
             Ok(hash.as_str().to_owned())
         }
         _ => Err(wrong("password", "give either a password or an imported hash".to_owned())),
@@ -329,7 +330,7 @@ pub(in crate::service) struct MailboxRename;
 
 impl Operate for MailboxRename {
     declare! { "mailbox.rename", Patch, "/v1/mailboxes/{address}", MailboxUpdate, changes,
-        "Set a mailbox's display name" }
+    "Set a mailbox's display name" }
     type Request = MailboxRenameRequest;
     type Response = Mailbox;
     type Target = OneMailbox;
@@ -372,7 +373,7 @@ pub(in crate::service) struct MailboxPassword;
 
 impl Operate for MailboxPassword {
     declare! { "mailbox.password", Put, "/v1/mailboxes/{address}/password", MailboxPassword, changes,
-        "Set a mailbox's password; running sessions end" }
+    "Set a mailbox's password; running sessions end" }
     type Request = MailboxPasswordRequest;
     type Response = Mailbox;
     type Target = OneMailbox;
@@ -418,7 +419,7 @@ pub(in crate::service) struct MailboxQuota;
 
 impl Operate for MailboxQuota {
     declare! { "mailbox.quota", Patch, "/v1/mailboxes/{address}/quota", MailboxQuota, changes,
-        "Set a mailbox's limits; they count for the next message" }
+    "Set a mailbox's limits; they count for the next message" }
     type Request = MailboxQuotaRequest;
     type Response = Mailbox;
     type Target = OneMailbox;
@@ -450,7 +451,7 @@ pub(in crate::service) struct MailboxDelete;
 
 impl Operate for MailboxDelete {
     declare! { "mailbox.delete", Delete, "/v1/mailboxes/{address}", MailboxDelete, changes,
-        "Delete a mailbox; mailbox undelete brings it back" }
+    "Delete a mailbox; mailbox undelete brings it back" }
     type Request = MailboxRequest;
     type Response = Mailbox;
     type Target = OneMailbox;
@@ -472,7 +473,7 @@ pub(in crate::service) struct MailboxUndelete;
 
 impl Operate for MailboxUndelete {
     declare! { "mailbox.undelete", Post, "/v1/mailboxes/{address}/undelete", MailboxDelete, changes,
-        "Bring a deleted mailbox back" }
+    "Bring a deleted mailbox back" }
     type Request = MailboxRequest;
     type Response = Mailbox;
     type Target = OneMailbox;

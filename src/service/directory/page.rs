@@ -97,7 +97,8 @@ impl<T> Page<T> {
 /// The entity tag of an answer: it changes when what is shown does. `volatile` members, which change without anybody
 /// changing the object, are left out.
 pub(in crate::service) fn etag(answer: &impl Serialize, volatile: &[&str]) -> Result<String> {
-    let mut value = serde_json::to_value(answer).map_err(|error| ServiceError::Internal(error.to_string()))?;
+    let mut value =
+        serde_json::to_value(answer).map_err(|error| ServiceError::Internal(error.to_string()))?;
     if let Some(members) = value.as_object_mut() {
         members.retain(|name, _| !volatile.contains(&name.as_str()));
     }

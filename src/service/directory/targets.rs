@@ -45,7 +45,8 @@ impl OneCustomer {
     /// The visible deleted customer that `path` named when it was deleted, or its short code.
     pub fn find_deleted(tx: &Tx<'_>, path: &str) -> Result<Self> {
         let tree = &tx.caller.tree;
-        let visible_deleted = |id: &CustomerId| tx.caller.sees(*id) && tree.node(*id).is_some_and(|n| n.deleted);
+        let visible_deleted =
+            |id: &CustomerId| tx.caller.sees(*id) && tree.node(*id).is_some_and(|n| n.deleted);
         let by_code = tree.by_code(path).filter(visible_deleted);
         let by_path = || {
             let (upper, slug) = path.trim_matches('/').rsplit_once('/').unwrap_or(("", path));

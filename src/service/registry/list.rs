@@ -4,11 +4,11 @@ use super::operate::Operate;
 use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
-use crate::service::reports::QuotaReportRun;
-use crate::service::trace::TraceFind;
 use crate::service::directory::{
     administrators, aliases, customer_life, customers, domains, holds, identity, mailboxes, tokens,
 };
+use crate::service::reports::QuotaReportRun;
+use crate::service::trace::TraceFind;
 
 const fn declare<O: Operate>() -> Operation {
     Operation {

@@ -9,8 +9,8 @@ use crate::base::clock::Clock;
 use crate::service::audit::ReadTrail;
 use crate::service::authority::Authority;
 use crate::service::context::{Authenticated, Authentication, Identity};
-use crate::service::error::ServiceError;
 use crate::service::directory::tokens;
+use crate::service::error::ServiceError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::{administrator, customer, hold, token};
@@ -90,13 +90,16 @@ impl Management {
             let authenticated = Authenticated::Peer { uid };
             return Ok(Some(Authentication { identity: Identity::System, authenticated }));
         }
-        let Some((_, login)) = self.inner.options.administrator_uids.iter().find(|(one, _)| *one == uid) else {
+        let Some((_, login)) = self.inner.options.administrator_uids.iter().find(|(one, _)| *one == uid)
+        else {
             return Ok(None);
         };
         let Some((name, code)) = login.split_once('@') else { return Ok(None) };
         let (name, code) = (name.to_lowercase(), code.to_lowercase());
         let work = self.inner.database.read(move |conn| {
-            Box::pin(async move { administrator::by_login(conn, &name, &code).await.map_err(ServiceError::from) })
+            Box::pin(
+                async move { administrator::by_login(conn, &name, &code).await.map_err(ServiceError::from) },
+            )
         });
         let Some(row) = work.await? else { return Ok(None) };
         let identity = Identity::Administrator { id: row.id, home: row.customer, name: row.name };
@@ -126,7 +129,8 @@ impl Management {
         }
         let identity =
             Identity::Administrator { id: holder.administrator, home: holder.home, name: holder.name };
-        self.admitted(Authentication { identity, authenticated: Authenticated::Token { id: holder.token } }).await
+        self.admitted(Authentication { identity, authenticated: Authenticated::Token { id: holder.token } })
+            .await
     }
 
     /// Lets the administrator in unless administration is held at its home or above.

@@ -93,10 +93,7 @@ pub(in crate::service) trait Operate: 'static {
     type Target: Targeted + Send + Sync;
 
     /// Work on the request that must not be done inside a transaction, such as hashing a password.
-    fn prepare(
-        inner: &Inner,
-        request: Self::Request,
-    ) -> impl Future<Output = Result<Self::Request>> + Send {
+    fn prepare(inner: &Inner, request: Self::Request) -> impl Future<Output = Result<Self::Request>> + Send {
         let _ = inner;
         std::future::ready(Ok(request))
     }
@@ -115,7 +112,8 @@ pub(in crate::service) trait Operate: 'static {
         request: &'a Self::Request,
     ) -> impl Future<Output = Result<Vec<Need>>> + Send + 'a {
         let _ = (tx, request);
-        let need = Need { at: Some(target.customer()), permission: Self::PERMISSION, delegable: false, until: None };
+        let need =
+            Need { at: Some(target.customer()), permission: Self::PERMISSION, delegable: false, until: None };
         std::future::ready(Ok(vec![need]))
     }
 
@@ -139,15 +137,19 @@ pub(in crate::service) trait Operate: 'static {
 /// Declares an operation's constants: `declare! { "mailbox.create", Post, "/v1/mailboxes", MailboxCreate, changes,
 /// "Create a mailbox" }`; the fifth word is `changes` or `reads`.
 macro_rules! declare {
-    (@ changes) => { true };
-    (@ reads) => { false };
+    (@ changes) => {
+        true
+    };
+    (@ reads) => {
+        false
+    };
     ($name:literal, $method:ident, $path:literal, $permission:ident, $kind:ident, $summary:literal $(,)?) => {
         const NAME: &'static str = $name;
         const METHOD: $crate::service::registry::Method = $crate::service::registry::Method::$method;
         const PATH: &'static str = $path;
         const PERMISSION: $crate::service::authority::Permission =
             $crate::service::authority::Permission::$permission;
-        const MUTATES: bool = $crate::service::registry::declare!(@ $kind);
+const MUTATES: bool = $crate::service::registry::declare!(@ $kind);
         const SUMMARY: &'static str = $summary;
     };
 }

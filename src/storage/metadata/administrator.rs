@@ -106,7 +106,8 @@ pub struct NewGrant {
 /// When the database fails.
 pub async fn insert_grant(conn: &mut Conn, new: &NewGrant, now: Timestamp) -> Result<String> {
     let public_id = public_id();
-    let text = "INSERT INTO role_grant (public_id, administrator_id, customer_id, role, expires_at, delegable,
+    let text =
+        "INSERT INTO role_grant (public_id, administrator_id, customer_id, role, expires_at, delegable,
                                         made_by, created_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let params = params![
@@ -246,7 +247,8 @@ pub async fn delete(conn: &mut Conn, id: AdministratorId, now: Timestamp, operat
     conn.touch(Touched::Directory);
     conn.execute("DELETE FROM token WHERE administrator_id = $1", params![id]).await?;
     conn.execute("DELETE FROM role_grant WHERE administrator_id = $1", params![id]).await?;
-    let text = "UPDATE administrator SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL";
+    let text =
+        "UPDATE administrator SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL";
     let changed = conn.execute(text, params![id, now, operation]).await?;
     if changed == 0 { Err(StorageError::Gone("administrator")) } else { Ok(()) }
 }
