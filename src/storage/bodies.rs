@@ -112,50 +112,64 @@ impl Bodies {
         Err(StorageError::Corrupt(format!("the {what} with body {body} is missing")))
     }
 
-    /// The same for a body that was just looked up; it is looked up again if it is not there any more.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub async fn read_located(&self, body: BodyId, location: Location) -> Result<Bytes> {
-        match self.read_once(body, location).await {
-            Err(StorageError::Gone(_)) => self.read(body).await,
-            read => read,
+    /// Bodies that were just looked up, in their order; those that are not there any more are looked up again.
+    /// All of them are read with one hand-over to a thread where blocking is allowed, so give about a megabyte.
+    pub async fn read_located(&self, wanted: Vec<(BodyId, Location)>) -> Vec<Result<Bytes>> {
+        let bodies: Vec<BodyId> = wanted.iter().map(|(body, _)| *body).collect();
+        let inline = |octets: u64, (_, location): &(BodyId, Location)| match location {
+            Location::Fresh(packed) => octets.checked_add(packed.octets),
+            Location::Pack(_) => None,
+        };
+        let octets = wanted.iter().try_fold(0, inline);
+        let mut read: Vec<Result<Bytes>> = if octets.is_some_and(|octets| octets <= INLINE_OCTETS_MAX as u64)
+        {
+            wanted.iter().map(|(body, location)| self.read_blocking(*body, location)).collect()
+        } else {
+            let own = self.clone();
+            let read = move || wanted.iter().map(|(body, at)| own.read_blocking(*body, at)).collect();
+            blocking(move || Ok(read())).await.unwrap_or_default()
+        };
+        read.resize_with(bodies.len(), || Err(StorageError::Busy("work on a body was interrupted")));
+        for (body, read) in bodies.iter().zip(&mut read) {
+            if matches!(read, Err(StorageError::Gone(_))) {
+                *read = self.read(*body).await;
+            }
         }
+        read
     }
 
     async fn read_once(&self, body: BodyId, location: Location) -> Result<Bytes> {
-        match location {
-            Location::Fresh(packed) => self.unpack_fresh(packed).await,
-            Location::Pack(place) => self.read_packed(body, place).await,
+        if let Location::Fresh(packed) = &location
+            && packed.octets <= INLINE_OCTETS_MAX as u64
+        {
+            return self.read_blocking(body, &location);
         }
-    }
-
-    async fn unpack_fresh(&self, packed: Packed) -> Result<Bytes> {
-        if packed.octets <= INLINE_OCTETS_MAX as u64 {
-            return unpack(&self.inner.codec, &packed).map(Bytes::from);
-        }
-        let codec = self.inner.codec.clone();
-        blocking(move || unpack(&codec, &packed).map(Bytes::from)).await
-    }
-
-    async fn read_packed(&self, body: BodyId, place: InPack) -> Result<Bytes> {
         let own = self.clone();
-        blocking(move || {
-            let reader = match own.inner.readers.get(&place.pack) {
-                Some(reader) => reader,
-                None => {
-                    let path = place.name.path(&own.pack_folder(&place.store_path));
-                    let reader = Arc::new(PackReader::open(&path)?);
-                    if reader.name() != place.name {
-                        return Err(StorageError::Corrupt(format!("{} is another pack", path.display())));
-                    }
-                    own.inner.readers.insert(place.pack, Arc::clone(&reader));
-                    reader
-                }
-            };
-            reader.read(&own.inner.codec, place.frame, body).map(Bytes::from)
-        })
-        .await
+        blocking(move || own.read_blocking(body, &location)).await
+    }
+
+    /// `Gone` when the pack is not where it was said to be.
+    fn read_blocking(&self, body: BodyId, location: &Location) -> Result<Bytes> {
+        match location {
+            Location::Fresh(packed) => unpack(&self.inner.codec, packed).map(Bytes::from),
+            Location::Pack(place) => {
+                self.reader(place)?.read(&self.inner.codec, place.frame, body).map(Bytes::from)
+            }
+        }
+    }
+
+    /// The open file of a pack.
+    fn reader(&self, place: &InPack) -> Result<Arc<PackReader>> {
+        if let Some(reader) = self.inner.readers.get(&place.pack) {
+            return Ok(reader);
+        }
+        let path = place.name.path(&self.pack_folder(&place.store_path));
+        let reader = Arc::new(PackReader::open(&path)?);
+        if reader.name() != place.name {
+            return Err(StorageError::Corrupt(format!("{} is another pack", path.display())));
+        }
+        self.inner.readers.insert(place.pack, Arc::clone(&reader));
+        Ok(reader)
     }
 
     /// Decides where the body of a new message goes, and compresses it: into the database, or, above

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::bodies::{Bodies, DATABASE_OCTETS_MAX};
-use super::metadata::body::release;
+use super::metadata::body::{Location, locate, release};
 use super::metadata::database::Database;
 use super::metadata::delivery::{BodyPlace, Deliver, DeliverTarget, Packed, TargetOutcome, TraceOrigin};
 use super::metadata::instance::node_start;
@@ -494,4 +494,36 @@ async fn running_packer_packs_when_asked() {
     tokio::time::timeout(Duration::from_secs(60), packed).await.unwrap();
     running.abort();
     provider.check(&bodies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_were_looked_up_are_read_together() {
+    let mut provider = Provider::new().await;
+    let (bodies, packer) = provider.start().await;
+    provider.fill(&bodies, 20).await;
+    packer.pack_everything(NOW).await.unwrap();
+    provider.fill(&bodies, 20).await;
+    let mut wanted = Vec::new();
+    for body in provider.expected.keys().copied() {
+        let location = provider.database.read(|conn| Box::pin(locate(conn, body))).await.unwrap();
+        wanted.push((body, location.unwrap()));
+    }
+    let fresh = wanted.split_off(20);
+    assert!(fresh.iter().all(|(_, location)| matches!(location, Location::Fresh(_))));
+    assert!(wanted.iter().all(|(_, location)| matches!(location, Location::Pack(_))));
+    for part in [fresh.clone(), [fresh, wanted.clone()].concat()] {
+        let read = bodies.read_located(part.clone()).await;
+        assert_eq!(read.len(), part.len());
+        for ((body, _), read) in part.iter().zip(read) {
+            assert_eq!(&read.unwrap(), &provider.expected[body]);
+        }
+    }
+    // They went between the look-up and the read, and their pack with them.
+    let (reopened, _) = provider.start().await;
+    let packed: Vec<BodyId> = wanted.iter().map(|(body, _)| *body).collect();
+    provider.delete(&packed).await;
+    assert_eq!(packer.remove_dead(NOW).await.unwrap(), 1);
+    for read in reopened.read_located(wanted).await {
+        assert!(matches!(read, Err(StorageError::Gone("body"))));
+    }
 }

@@ -8,33 +8,30 @@ use crate::storage::bodies::Bodies;
 use crate::storage::metadata::content::Stored;
 use crate::storage::metadata::delivery::Packed;
 
-/// Above this many octets decompression goes to a thread where it delays nobody else.
-const INLINE_OCTETS_MAX: u64 = 128 * 1024;
-
 /// A summary.
 pub(super) fn unpack_summary(bodies: &Bodies, packed: &Packed) -> Result<Summary> {
     let bytes = bodies.decompress(packed)?;
     Summary::decode(&bytes).map_err(|error| ServiceError::Internal(format!("summary: {error}")))
 }
 
-/// The body of a message.
-pub(super) async fn body(bodies: &Bodies, stored: &Stored) -> Result<Bytes> {
-    let Some(fresh) = stored.fresh.clone() else { return Ok(bodies.read(stored.body).await?) };
-    if fresh.octets <= INLINE_OCTETS_MAX {
-        return Ok(bodies.decompress(&fresh)?.into());
-    }
-    let bodies = bodies.clone();
-    Ok(off_thread(move || bodies.decompress(&fresh)).await??.into())
+/// The bodies of messages, in their order.
+pub(super) async fn read_bodies(bodies: &Bodies, stored: &[Stored]) -> Vec<Result<Bytes>> {
+    let wanted = stored.iter().map(|stored| (stored.body, stored.location.clone())).collect();
+    bodies.read_located(wanted).await.into_iter().map(|body| body.map_err(ServiceError::from)).collect()
 }
 
-/// A whole message: trace lines and body.
-pub(super) async fn message(bodies: &Bodies, stored: Stored) -> Result<Bytes> {
-    let body = body(bodies, &stored).await?;
-    let Some(prefix) = &stored.prefix else { return Ok(body) };
-    let mut message = bodies.decompress(prefix)?;
-    message.reserve_exact(body.len());
-    message.extend_from_slice(&body);
-    Ok(message.into())
+/// Whole messages, in their order: trace lines and body.
+pub(super) async fn read_messages(bodies: &Bodies, stored: &[Stored]) -> Vec<Result<Bytes>> {
+    let read = read_bodies(bodies, stored).await;
+    let whole = |(stored, body): (&Stored, Result<Bytes>)| {
+        let body = body?;
+        let Some(prefix) = &stored.prefix else { return Ok(body) };
+        let mut message = bodies.decompress(prefix)?;
+        message.reserve_exact(body.len());
+        message.extend_from_slice(&body);
+        Ok(message.into())
+    };
+    stored.iter().zip(read).map(whole).collect()
 }
 
 /// Runs work for the processor where it delays no other session.

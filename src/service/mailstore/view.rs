@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::content::{body as read_body, message as read_message, off_thread, unpack_summary};
+use super::content::{off_thread, read_bodies, read_messages, unpack_summary};
 use super::flags::{FlagChange, store_slice};
 use super::search::SearchKey;
 use super::summary::Summary;
@@ -432,11 +432,9 @@ impl FolderView {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn messages(&self, uids: &[Uid]) -> Result<Vec<(Uid, Result<Bytes>)>> {
-        let mut messages = Vec::with_capacity(uids.len());
-        for stored in self.stored(uids).await? {
-            messages.push((Uid(stored.uid), read_message(&self.inner.bodies, stored).await));
-        }
-        Ok(messages)
+        let stored = self.stored(uids).await?;
+        let messages = read_messages(&self.inner.bodies, &stored).await;
+        Ok(stored.iter().map(|stored| Uid(stored.uid)).zip(messages).collect())
     }
 
     /// The whole message: trace lines and body. `Unavailable` when it cannot be read now, never empty instead.
@@ -452,10 +450,8 @@ impl FolderView {
 
     /// The body of a message without its trace lines; nothing when it was expunged meanwhile.
     pub(super) async fn body(&self, uid: Uid) -> Result<Option<Bytes>> {
-        match self.stored(&[uid]).await?.pop() {
-            Some(stored) => read_body(&self.inner.bodies, &stored).await.map(Some),
-            None => Ok(None),
-        }
+        let stored = self.stored(&[uid]).await?;
+        read_bodies(&self.inner.bodies, &stored).await.pop().transpose()
     }
 
     async fn stored(&self, uids: &[Uid]) -> Result<Vec<content::Stored>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::delivery::{Packed, update_from_values};
-use super::sql::{Conn, ids};
+use super::sql::{Conn, Row, ids};
 use crate::base::id::{BodyId, PackId};
 use crate::params;
 use crate::storage::pack::{FrameLocation, PackName};
@@ -31,32 +31,46 @@ pub struct InPack {
     pub frame: FrameLocation,
 }
 
+/// What [`location`] needs of body `b`, with [`LOCATION_JOINS`].
+pub(super) const LOCATION_COLUMNS: &str = "b.octets, b.stored_octets, b.pack_id, b.pack_offset, \
+     bp.public_id, bs.path, bf.codec, bf.dictionary_id, bf.data";
+/// The tables that say where body `b` is.
+pub(super) const LOCATION_JOINS: &str = "LEFT JOIN fresh_body bf ON bf.body_id = b.id \
+     LEFT JOIN pack bp ON bp.id = b.pack_id LEFT JOIN store bs ON bs.id = bp.store_id";
+
 /// Where a body is; nothing if there is no such body.
 ///
 /// # Errors
 /// What the database says; `Corrupt` when its rows contradict each other.
 pub async fn locate(conn: &mut Conn, body: BodyId) -> Result<Option<Location>> {
-    let text = "SELECT b.octets, b.stored_octets, b.pack_id, b.pack_offset, p.public_id, s.path,
-                       f.codec, f.dictionary_id, f.data
-                FROM body b LEFT JOIN fresh_body f ON f.body_id = b.id
-                     LEFT JOIN pack p ON p.id = b.pack_id LEFT JOIN store s ON s.id = p.store_id
-                WHERE b.id = $1";
-    let Some(row) = conn.row(text, params![body]).await? else { return Ok(None) };
+    let text = format!("SELECT {LOCATION_COLUMNS} FROM body b {LOCATION_JOINS} WHERE b.id = $1");
+    let row = conn.row(text, params![body]).await?;
+    row.map(|row| location(&row, 0, body)).transpose()
+}
+
+/// Reads [`LOCATION_COLUMNS`], which begin at column `first`.
+///
+/// # Errors
+/// `Corrupt` when they contradict each other.
+pub(super) fn location(row: &Row, first: usize, body: BodyId) -> Result<Location> {
     let corrupt = || StorageError::Corrupt(format!("the rows of body {body} contradict each other"));
-    let Some(pack) = row.int_opt(2)? else {
-        let codec = row.int_opt(6)?.and_then(|codec| u8::try_from(codec).ok()).ok_or_else(corrupt)?;
-        let dictionary_id = row.int_opt(7)?.and_then(|id| u32::try_from(id).ok()).ok_or_else(corrupt)?;
-        let octets = u64::try_from(row.int(0)?).map_err(|_| corrupt())?;
-        return Ok(Some(Location::Fresh(Packed { codec, dictionary_id, octets, data: row.blob(8)?.into() })));
+    let Some(pack) = row.int_opt(first + 2)? else {
+        let Some(data) = row.blob_opt(first + 8)? else { return Err(corrupt()) };
+        return Ok(Location::Fresh(Packed {
+            codec: row.number(first + 6)?,
+            dictionary_id: row.number(first + 7)?,
+            octets: row.number(first)?,
+            data: data.into(),
+        }));
     };
-    let offset = row.int_opt(3)?.and_then(|offset| u64::try_from(offset).ok());
-    let stored_octets = u64::try_from(row.int(1)?).ok();
-    let frame = offset.zip(stored_octets).and_then(|(at, octets)| FrameLocation::of_data(at, octets));
-    let name = row.text_opt(4)?.as_deref().and_then(PackName::parse);
-    let (Some(frame), Some(name), Some(store_path)) = (frame, name, row.text_opt(5)?) else {
+    let offset = row.int_opt(first + 3)?.and_then(|offset| u64::try_from(offset).ok());
+    let stored_octets = row.number(first + 1)?;
+    let frame = offset.and_then(|offset| FrameLocation::of_data(offset, stored_octets));
+    let name = row.text_opt(first + 4)?.as_deref().and_then(PackName::parse);
+    let (Some(frame), Some(name), Some(store_path)) = (frame, name, row.text_opt(first + 5)?) else {
         return Err(corrupt());
     };
-    Ok(Some(Location::Pack(InPack { pack: PackId(pack), name, store_path, frame })))
+    Ok(Location::Pack(InPack { pack: PackId(pack), name, store_path, frame }))
 }
 
 /// Takes `references` off each body. A body without any is deleted with its summary; if it was in a pack,

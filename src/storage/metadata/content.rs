@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
+use super::body::{LOCATION_COLUMNS, LOCATION_JOINS, Location, location};
 use super::delivery::{BodyPlace, Packed, packed_row, update_from_values};
 use super::message::{Chosen, selection};
 use super::pack;
@@ -102,10 +101,8 @@ pub struct Stored {
     pub body: BodyId,
     /// Trace lines, if any.
     pub prefix: Option<Packed>,
-    /// Length of the body in octets.
-    pub octets: u64,
-    /// The body's bytes, while no pack has them.
-    pub fresh: Option<Packed>,
+    /// Where the body is.
+    pub location: Location,
 }
 
 /// What is needed to read the messages `uids`, ascending; those that are gone are left out.
@@ -120,35 +117,26 @@ pub async fn contents(
 ) -> Result<Vec<Stored>> {
     let (condition, mut extra) = selection(chosen, 3);
     let text = format!(
-        "SELECT m.uid, m.body_id, b.octets, p.codec, p.dictionary_id, p.octets, p.data, f.codec, f.dictionary_id, f.data
+        "SELECT m.uid, m.body_id, p.codec, p.dictionary_id, p.octets, p.data, {LOCATION_COLUMNS}
          FROM message m JOIN body b ON b.id = m.body_id LEFT JOIN message_prefix p ON p.id = m.prefix_id
-              LEFT JOIN fresh_body f ON f.body_id = m.body_id
+              {LOCATION_JOINS}
          WHERE m.mailbox_id = $1 AND m.folder_id = $2 AND {condition} ORDER BY m.uid"
     );
     let mut params = params![mailbox, folder];
     params.append(&mut extra);
     let mut contents = Vec::new();
     for row in conn.rows(text, params).await? {
-        let prefix = match row.blob_opt(6)? {
+        let prefix = match row.blob_opt(5)? {
             Some(data) => Some(Packed {
-                codec: row.number(3)?,
-                dictionary_id: row.number(4)?,
-                octets: row.number(5)?,
+                codec: row.number(2)?,
+                dictionary_id: row.number(3)?,
+                octets: row.number(4)?,
                 data: data.into(),
             }),
             None => None,
         };
-        let octets = row.number(2)?;
-        let fresh = match row.blob_opt(9)? {
-            Some(data) => Some(Packed {
-                codec: row.number(7)?,
-                dictionary_id: row.number(8)?,
-                octets,
-                data: Bytes::from(data),
-            }),
-            None => None,
-        };
-        contents.push(Stored { uid: row.number(0)?, body: BodyId(row.int(1)?), prefix, octets, fresh });
+        let body = BodyId(row.int(1)?);
+        contents.push(Stored { uid: row.number(0)?, body, prefix, location: location(&row, 6, body)? });
     }
     Ok(contents)
 }
