@@ -33,18 +33,20 @@ impl Health {
     /// Serves one connection.
     pub async fn session(self, connection: Connection, shutdown: Shutdown) {
         let draining = shutdown.clone();
-        let respond = move |request| {
+        let respond = move |request: Request| {
             let (health, draining) = (self.clone(), draining.clone());
-            async move { health.respond(&draining, &request).await }
+            async move { health.respond(&draining, request).await }
         };
         session::serve(connection, shutdown, respond).await;
     }
 
-    async fn respond(&self, shutdown: &Shutdown, request: &Request) -> Response {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    async fn respond(&self, shutdown: &Shutdown, request: Request) -> Response {
+        // The body, if any, is of no interest.
+        let (request, _) = request.into_parts();
+        if !matches!(request.method, Method::GET | Method::HEAD) {
             return StatusCode::METHOD_NOT_ALLOWED.into_response();
         }
-        match request.uri().path() {
+        match request.uri.path() {
             // Alive is who answers.
             "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
             "/readyz" if shutdown.is_requested() => {

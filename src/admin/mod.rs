@@ -25,7 +25,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::{MethodFilter, get, on};
 
-use crate::base::telemetry::metrics::{Metrics, Protocol};
+use crate::base::telemetry::metrics::Metrics;
 use crate::service::registry::{Management, Method, operations};
 use crate::wire::listen::Shutdown;
 use crate::wire::stream::Connection;
@@ -53,7 +53,6 @@ pub struct Api {
 
 struct Inner {
     management: Management,
-    metrics: Metrics,
     router: Router,
 }
 
@@ -67,13 +66,12 @@ struct Services {
 impl Api {
     /// The API over `management`.
     pub fn new(management: Management, metrics: Metrics) -> Self {
-        let services = Services { management: management.clone(), metrics: metrics.clone() };
-        Self { inner: Arc::new(Inner { management, metrics, router: router(services) }) }
+        let services = Services { management: management.clone(), metrics };
+        Self { inner: Arc::new(Inner { management, router: router(services) }) }
     }
 
     /// Serves one connection until its end, or until its present request is answered after `shutdown`.
     pub async fn session(self, connection: Connection, shutdown: Shutdown) {
-        let _open = self.inner.metrics.session(Protocol::Admin);
         let peer = authenticate::Peer { uid: connection.peer_uid(), source: connection.source() };
         let respond = move |request| {
             let api = self.clone();

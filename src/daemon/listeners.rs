@@ -10,6 +10,10 @@ use rustls::ServerConfig;
 use tokio::task::JoinSet;
 
 use super::{DaemonError, Rooms};
+use crate::admin::{
+    self, Api,
+    health::{Health, Probe},
+};
 use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
 use crate::base::telemetry::metrics::{Metrics, Protocol as Label};
@@ -19,6 +23,9 @@ use crate::pop3;
 use crate::service::delivery::Delivery;
 use crate::service::login::Login;
 use crate::smtp;
+use crate::storage::StorageError;
+use crate::storage::metadata::database::Database;
+use crate::storage::metadata::instance;
 use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 
 /// What a listener speaks.
@@ -30,10 +37,21 @@ enum Protocol {
     Pop3s,
     Socketmap,
     Sasl,
+    Http,
+    Admin,
 }
 
 impl Protocol {
-    const ALL: [Self; 6] = [Self::Lmtp, Self::Smtp, Self::Pop3, Self::Pop3s, Self::Socketmap, Self::Sasl];
+    const ALL: [Self; 8] = [
+        Self::Lmtp,
+        Self::Smtp,
+        Self::Pop3,
+        Self::Pop3s,
+        Self::Socketmap,
+        Self::Sasl,
+        Self::Http,
+        Self::Admin,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -43,18 +61,25 @@ impl Protocol {
             Self::Pop3s => "pop3s",
             Self::Socketmap => "socketmap",
             Self::Sasl => "sasl",
+            Self::Http => "http",
+            Self::Admin => "admin",
         }
     }
 
-    fn endpoints(self, config: &Config) -> &[Endpoint] {
-        match self {
+    fn endpoints(self, config: &Config) -> Vec<Endpoint> {
+        let endpoints = match self {
             Self::Lmtp => &config.listen.lmtp,
             Self::Smtp => &config.listen.smtp,
             Self::Pop3 => &config.listen.pop3,
             Self::Pop3s => &config.listen.pop3s,
             Self::Socketmap => &config.listen.socketmap,
             Self::Sasl => &config.listen.sasl,
-        }
+            Self::Http => &config.listen.http,
+            Self::Admin => {
+                return vec![Endpoint::Unix { path: config.admin.socket.clone(), mode: admin::SOCKET_MODE }];
+            }
+        };
+        endpoints.clone()
     }
 
     /// What a client beyond the limits is told.
@@ -64,6 +89,7 @@ impl Protocol {
             Self::Pop3 | Self::Pop3s => pop3::BUSY_REPLY,
             // These two have no words for it; their client sees the connection close and tries again.
             Self::Socketmap | Self::Sasl => b"",
+            Self::Http | Self::Admin => admin::BUSY_REPLY,
         }
     }
 
@@ -75,6 +101,8 @@ impl Protocol {
             Self::Pop3 | Self::Pop3s => Label::Pop3,
             Self::Socketmap => Label::Socketmap,
             Self::Sasl => Label::Sasl,
+            Self::Http => Label::Http,
+            Self::Admin => Label::Admin,
         }
     }
 }
@@ -88,7 +116,7 @@ impl Listeners {
         let mut bound = Vec::new();
         let mut mistakes = Vec::new();
         for protocol in Protocol::ALL {
-            for endpoint in protocol.endpoints(config) {
+            for endpoint in &protocol.endpoints(config) {
                 match Listener::bind(endpoint).await {
                     Ok(listener) => bound.push((protocol, listener)),
                     Err(error) => mistakes.push(mistake(protocol, endpoint, &error)),
@@ -168,6 +196,8 @@ struct Servers {
     delivery: Arc<Delivery>,
     login: Arc<Login>,
     tls: Tls,
+    api: Api,
+    health: Health,
 }
 
 impl Servers {
@@ -187,7 +217,9 @@ impl Servers {
             ..pop3::Limits::default()
         };
         let pop3 = pop3::Server::new(mailboxes, Some(rooms.tls.clone()), limits);
-        Self { smtp, pop3, delivery, login, tls: rooms.tls.clone() }
+        let api = Api::new(rooms.management.clone(), rooms.metrics.clone());
+        let health = Health::new(rooms.metrics.clone(), probe(rooms.database.clone()));
+        Self { smtp, pop3, delivery, login, tls: rooms.tls.clone(), api, health }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -219,8 +251,32 @@ impl Servers {
                     mta::sasl::session(Arc::clone(&login), connection, shutdown)
                 }));
             }
+            Protocol::Http => {
+                let health = self.health.clone();
+                let session = move |connection, shutdown| health.clone().session(connection, shutdown);
+                tasks.spawn(door.serve(None, session));
+            }
+            Protocol::Admin => {
+                let api = self.api.clone();
+                let session = move |connection, shutdown| api.clone().session(connection, shutdown);
+                tasks.spawn(door.serve(None, session));
+            }
         }
     }
+}
+
+/// Looks at the database on behalf of the monitoring.
+fn probe(database: Database) -> Probe {
+    Arc::new(move || {
+        let database = database.clone();
+        Box::pin(async move {
+            let levels = database.read(|conn| Box::pin(instance::storage_levels(conn))).await;
+            levels.map_err(|error: StorageError| {
+                tracing::warn!(%error, "not ready");
+                "the database does not answer".to_owned()
+            })
+        })
+    })
 }
 
 fn mistake(protocol: Protocol, endpoint: &Endpoint, error: &io::Error) -> String {

@@ -37,6 +37,8 @@ pub enum Protocol {
     Socketmap,
     /// The admin socket.
     Admin,
+    /// Metrics and health.
+    Http,
 }
 
 impl Protocol {
@@ -50,6 +52,7 @@ impl Protocol {
             Self::Sasl => "sasl",
             Self::Socketmap => "socketmap",
             Self::Admin => "admin",
+            Self::Http => "http",
         }
     }
 }

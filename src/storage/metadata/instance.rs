@@ -3,6 +3,7 @@
 use super::sql::Conn;
 use crate::base::clock::Timestamp;
 use crate::base::id::StoreId;
+use crate::base::telemetry::metrics::StorageLevels;
 use crate::params;
 use crate::storage::{Result, StorageError};
 
@@ -51,4 +52,34 @@ pub async fn node_start(conn: &mut Conn, node: &str, now: Timestamp) -> Result<i
                 RETURNING epoch";
     let row = conn.row(text, params![node, now]).await?;
     row.ok_or(StorageError::Gone("the node"))?.int(0)
+}
+
+/// Measures the database and what it knows of the packs.
+///
+/// # Errors
+/// When the database fails.
+pub async fn storage_levels(conn: &mut Conn) -> Result<StorageLevels> {
+    let text = "SELECT (SELECT count(*) FROM pack WHERE dropped_at IS NULL),
+                       (SELECT CAST(coalesce(sum(octets), 0) AS BIGINT) FROM pack WHERE dropped_at IS NULL),
+                       (SELECT count(*) FROM fresh_body)";
+    let row = conn.row(text, params![]).await?.ok_or(StorageError::Gone("the database"))?;
+    let (packs, pack_octets, fresh_bodies) = (row.number(0)?, row.number(1)?, row.number(2)?);
+    let (database_octets, write_ahead_log_octets) = database_octets(conn).await?;
+    Ok(StorageLevels { database_octets, write_ahead_log_octets, packs, pack_octets, fresh_bodies })
+}
+
+/// Sizes of the database and of SQLite's write-ahead log.
+async fn database_octets(conn: &mut Conn) -> Result<(u64, u64)> {
+    let gone = || StorageError::Gone("the database");
+    if conn.is_postgres() {
+        let row = conn.row("SELECT pg_database_size(current_database())", params![]).await?;
+        return Ok((row.ok_or_else(gone)?.number(0)?, 0));
+    }
+    let text = "SELECT page_count * page_size, (SELECT file FROM pragma_database_list WHERE name = 'main')
+                FROM pragma_page_count, pragma_page_size";
+    let row = conn.row(text, params![]).await?.ok_or_else(gone)?;
+    let log = format!("{}-wal", row.text(1)?);
+    // The log is not there before the first write and after a clean end.
+    let log_octets = std::fs::metadata(log).map_or(0, |file| file.len());
+    Ok((row.number(0)?, log_octets))
 }
