@@ -19,8 +19,14 @@ mod delivery;
 mod full_disk;
 #[path = "blackbox/imap_clients.rs"]
 mod imap_clients;
+#[path = "blackbox/imap_folders.rs"]
+mod imap_folders;
+#[path = "blackbox/imap_messages.rs"]
+mod imap_messages;
 #[path = "blackbox/imap_model.rs"]
 mod imap_model;
+#[path = "blackbox/imap_session.rs"]
+mod imap_session;
 #[path = "blackbox/metadata.rs"]
 mod metadata;
 #[path = "blackbox/operation.rs"]

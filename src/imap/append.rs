@@ -8,8 +8,8 @@ use crate::service::context::Owner;
 use crate::service::mailstore::MailStore;
 use crate::service::mailstore::types::NewMessage;
 
-/// Stores the messages, all or none, bytes exactly as they came. Size and quota were checked before each literal;
-/// the service decides again.
+/// Stores the messages, all or none, bytes exactly as they came. Size and quota were checked before each
+/// literal; the service decides again.
 pub async fn append(mail: &MailStore, owner: &Owner, folder: &[u8], messages: Vec<AppendMessage>) -> Outcome {
     let name = folder::name(folder)?;
     let mut new = Vec::with_capacity(messages.len());
@@ -17,7 +17,8 @@ pub async fn append(mail: &MailStore, owner: &Owner, folder: &[u8], messages: Ve
         if bytes.is_empty() {
             return Err(Failure::refused("CANNOT", "an empty message cannot be stored"));
         }
-        // RFC 3501 section 9: a literal holds CHAR8, which NUL is not; without BINARY it could not be fetched.
+        // RFC 3501 section 9: a literal holds CHAR8, which NUL is not; without BINARY it could not be
+        // fetched.
         if memchr::memchr(0, &bytes).is_some() {
             return Err(Failure::refused("CANNOT", "a message with NUL octets cannot be stored"));
         }

@@ -69,8 +69,8 @@ fn logged_in(session: &Session, account: MailSession) -> (State, Outcome) {
     (State::Authenticated(account), Ok(Done::with_code(code, "logged in")))
 }
 
-/// STARTTLS (RFC 3501 section 6.2.1). The tagged answer comes before the handshake; what the client sent in the
-/// clear after the command ends the session.
+/// STARTTLS (RFC 3501 section 6.2.1). The tagged answer comes before the handshake; what the client sent in
+/// the clear after the command ends the session.
 async fn start_tls(session: &mut Session, tag: &Bytes) -> Outcome {
     let Some(tls) = session.services.tls.clone() else {
         return Err(Failure::Malformed("TLS is not available".to_owned()));

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use super::respond;
@@ -16,10 +16,6 @@ pub const FLUSH_OCTETS: usize = 64 * 1024;
 const OUT_KEPT_OCTETS_MAX: usize = 1024;
 /// Room for large literals is counted in units of this size.
 pub const LITERAL_UNIT_OCTETS: u64 = 64 * 1024;
-/// How long a closing session waits for the client to take the last words.
-const LINGER: Duration = Duration::from_secs(5);
-/// Most octets taken and dropped meanwhile.
-const LINGER_OCTETS_MAX: usize = 256 * 1024 * 1024;
 
 /// Units of room that a literal needs; small ones need none.
 pub fn literal_units(octets: u64) -> u32 {
@@ -107,24 +103,11 @@ impl Client {
         timeout(self.write_timeout, self.connection.flush()).await.map_err(slow)?
     }
 
-    /// Sends the last words and closes. What the client still sends is taken for a moment, so that the system does
-    /// not answer it with a reset that would destroy the last words on their way.
+    /// Sends the last words and closes.
     pub async fn close(mut self) {
-        let farewell = async {
-            self.flush().await?;
-            self.connection.shutdown().await?;
-            let mut taken = 0;
-            let mut scratch = Vec::with_capacity(16 * 1024);
-            while taken < LINGER_OCTETS_MAX {
-                scratch.clear();
-                match self.connection.read_buf(&mut scratch).await? {
-                    0 => break,
-                    octets => taken += octets,
-                }
-            }
-            io::Result::Ok(())
-        };
         // The connection is over either way.
-        let _ = timeout(LINGER, farewell).await;
+        if self.flush().await.is_ok() {
+            self.connection.close().await;
+        }
     }
 }

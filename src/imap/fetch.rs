@@ -1,7 +1,7 @@
 //! FETCH (RFC 3501 section 6.4.5), selected state.
 //!
-//! Messages are taken in chunks: states from memory, summaries in one question, bodies a window at a time. Nothing
-//! is held in the database while the client reads, and what is held in memory is bounded by a window.
+//! Messages are taken in chunks: states from memory, summaries in one question, bodies a window at a time.
+//! Nothing is held in the database while the client reads, and what is held in memory is bounded by a window.
 
 use std::collections::HashMap;
 
@@ -164,8 +164,8 @@ fn window(plan: &Plan<'_>, messages: &[Message]) -> usize {
     messages.len()
 }
 
-/// Reads the bodies of a window, sets `\Seen`, and writes the responses. A message whose body cannot be read is
-/// left out and the command answered with the reason: never an empty message instead.
+/// Reads the bodies of a window, sets `\Seen`, and writes the responses. A message whose body cannot be read
+/// is left out and the command answered with the reason: never an empty message instead.
 async fn send(
     client: &mut Client,
     selected: &mut Selected,

@@ -1,5 +1,5 @@
-//! Collects one whole command: its lines and the literals they announce (RFC 3501 section 2.2.1), with bounds.
-//! Whoever drives it decides about every literal before its octets are awaited.
+//! Collects one whole command: its lines and the literals they announce (RFC 3501 section 2.2.1), with
+//! bounds. Whoever drives it decides about every literal before its octets are awaited.
 
 use bytes::Bytes;
 
@@ -82,8 +82,8 @@ impl Collector {
     }
 }
 
-/// After a refused literal: a synchronizing one will not come, another one is dropped with the rest of its command.
-/// Returns whether the session is in step again; else it must end.
+/// After a refused literal: a synchronizing one will not come, another one is dropped with the rest of its
+/// command. Returns whether the session is in step again; else it must end.
 pub async fn skip_literal(
     connection: &mut Connection,
     reader: &mut Reader,

@@ -34,7 +34,8 @@ pub const fn is_astring_char(octet: u8) -> bool {
     is_atom_char(octet) || octet == b']'
 }
 
-/// Characters of an unquoted folder name: ASTRING-CHAR, and 8-bit octets, which some clients send as they are.
+/// Characters of an unquoted folder name: ASTRING-CHAR, and 8-bit octets, which some clients send as they
+/// are.
 const fn is_lenient_astring_char(octet: u8) -> bool {
     is_astring_char(octet) || octet >= 0x80
 }

@@ -1,5 +1,5 @@
-//! LIST (RFC 3501 section 6.3.8, RFC 5258, RFC 5819, RFC 6154) and LSUB (RFC 3501 section 6.3.9), authenticated
-//! state.
+//! LIST (RFC 3501 section 6.3.8, RFC 5258, RFC 5819, RFC 6154) and LSUB (RFC 3501 section 6.3.9),
+//! authenticated state.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -126,8 +126,8 @@ fn write(out: &mut Vec<u8>, word: &[u8], attributes: &[&str], name: &str) {
     respond::folder_text(out, name);
 }
 
-/// LSUB: subscribed names, existing or not. With `%` a name above a subscribed one that the pattern does not reach is
-/// told as `\Noselect`.
+/// LSUB: subscribed names, existing or not. With `%` a name above a subscribed one that the pattern does not
+/// reach is told as `\Noselect`.
 pub async fn lsub(
     client: &mut Client,
     mail: &MailStore,

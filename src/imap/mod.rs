@@ -5,10 +5,10 @@
 //!
 //! Invariants
 //! - An answer `OK` to a change is written only after the service said that it would survive power loss.
-//! - What the client sees of a folder changes only where RFC 3501 section 7 lets it: sequence numbers move only
-//!   when EXPUNGE was told ([`selected::Selected::sync`]).
-//! - Every line, literal, list, nesting and answer buffer is bounded; a session waiting for its client owns no
-//!   buffers.
+//! - What the client sees of a folder changes only where RFC 3501 section 7 lets it: sequence numbers move
+//!   only when EXPUNGE was told ([`selected::Selected::sync`]).
+//! - Every line, literal, list, nesting and answer buffer is bounded; a session waiting for its client owns
+//!   no buffers.
 //! - Nothing is held in the database while bytes are written to a client.
 
 mod append;
@@ -46,6 +46,9 @@ use crate::service::login::Login;
 use crate::service::mailstore::MailStore;
 use crate::wire::listen::Shutdown;
 use crate::wire::stream::Connection;
+
+/// What is sent to a connection beyond the limits.
+pub const BUSY_REPLY: &[u8] = b"* BYE [UNAVAILABLE] too many connections, try again later\r\n";
 
 /// Bounds of a session. The defaults suit a public server.
 #[derive(Clone, Debug)]
@@ -101,6 +104,25 @@ impl ImapServices {
 }
 
 /// Serves one client until it leaves, misbehaves, or `shutdown` is asked for.
-pub async fn serve(connection: Connection, shutdown: Shutdown, services: Arc<ImapServices>) {
-    session::run(connection, shutdown, services).await;
+pub fn serve(
+    connection: Connection,
+    shutdown: Shutdown,
+    services: Arc<ImapServices>,
+) -> impl Future<Output = ()> + Send {
+    session::run(connection, shutdown, services)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn octets_of<F: Future>(_: impl FnOnce(Connection, Shutdown, Arc<ImapServices>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn waiting_session_is_small() {
+        let octets = octets_of(serve);
+        assert!(octets < 2_048, "a session waiting for its client takes {octets} octets");
+    }
 }

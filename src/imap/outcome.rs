@@ -60,7 +60,8 @@ impl Failure {
         Self::Refused { code: Some(code), text: text.into() }
     }
 
-    /// For APPEND, COPY and MOVE: a missing target is one that CREATE can make (RFC 3501 section 7.1, TRYCREATE).
+    /// For APPEND, COPY and MOVE: a missing target is one that CREATE can make (RFC 3501 section 7.1,
+    /// TRYCREATE).
     pub fn try_create(self) -> Self {
         match self {
             Self::Service(error @ ServiceError::NotFound { .. }) => {

@@ -1,4 +1,5 @@
-//! Reads a command (RFC 3501 section 9 and the extensions that this server announces). Pure: bytes in, command out.
+//! Reads a command (RFC 3501 section 9 and the extensions that this server announces). Pure: bytes in,
+//! command out.
 
 mod append;
 mod fetch;

@@ -1,4 +1,5 @@
-//! QUOTA (RFC 9208): one root per mailbox, with STORAGE and MESSAGE where they are limited. Authenticated state.
+//! QUOTA (RFC 9208): one root per mailbox, with STORAGE and MESSAGE where they are limited. Authenticated
+//! state.
 
 use super::client::Client;
 use super::folder;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use crate::base::clock::Timestamp;
-use crate::service::mailstore::types::{FlagBits, FolderName};
+use crate::service::mailstore::types::{FlagBits, FolderName, KEYWORDS_MAX};
 
 use super::utf7;
 
@@ -13,9 +13,18 @@ const QUOTED_OCTETS_MAX: usize = 1_000;
 const TEXT_CHARACTERS_MAX: usize = 300;
 
 /// Writes a number in decimal.
-pub fn number(out: &mut Vec<u8>, number: u64) {
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{number}");
+pub fn number(out: &mut Vec<u8>, mut number: u64) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
+    }
 }
 
 /// Writes a string: quoted where RFC 3501 section 4.3 allows, else as a literal.
@@ -97,7 +106,7 @@ pub fn flags(out: &mut Vec<u8>, flags: FlagBits, recent: bool, keywords: &[Strin
         }
     }
     if flags.0 > FlagBits::SYSTEM.0 {
-        for (index, name) in keywords.iter().enumerate() {
+        for (index, name) in keywords.iter().take(KEYWORDS_MAX).enumerate() {
             if flags.contains(FlagBits::keyword(index)) {
                 push(name.as_bytes());
             }
@@ -114,6 +123,7 @@ pub fn date_time(out: &mut Vec<u8>, moment: Timestamp) {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let t = moment.utc();
+    // Writing to a Vec cannot fail.
     let month = MONTHS.get(usize::from(u8::from(t.month())).saturating_sub(1)).unwrap_or(&"Jan");
     let _ = write!(
         out,
@@ -174,6 +184,13 @@ mod tests {
         assert_eq!(written(|out| string(out, b"a\r\nb")), "{4}\r\na\r\nb");
         assert_eq!(written(|out| nstring(out, None)), "NIL");
         assert!(written(|out| string(out, &[b'x'; 1001])).starts_with("{1001}"));
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        for n in [0, 7, 10, 4_294_967_295, u64::MAX] {
+            assert_eq!(written(|out| number(out, n)), n.to_string());
+        }
     }
 
     #[test]

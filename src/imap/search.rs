@@ -171,8 +171,8 @@ impl Decoder {
     }
 }
 
-/// The service's key for a client's: sequence numbers become UIDs of the view, texts UTF-8. Depth is bounded by the
-/// parser.
+/// The service's key for a client's: sequence numbers become UIDs of the view, texts UTF-8. Depth is bounded
+/// by the parser.
 fn resolve(key: &Key, uids: &[Uid], decoder: &Decoder) -> Result<SearchKey, Failure> {
     Ok(match key {
         Key::All => SearchKey::All,

@@ -10,8 +10,8 @@ use super::command::{Section, SectionText};
 use crate::service::mailstore::summary::Part;
 use crate::service::mailstore::view::MessageSummary;
 
-/// Whether a section can be answered without the body: everything about the message's own header can, unless that
-/// is too long to be kept in the summary.
+/// Whether a section can be answered without the body: everything about the message's own header can, unless
+/// that is too long to be kept in the summary.
 pub fn needs_body(section: &Section, message: &MessageSummary) -> bool {
     let own_header = section.part.is_empty()
         && matches!(section.text, SectionText::Header | SectionText::HeaderFields { .. });
@@ -87,8 +87,8 @@ pub fn enclosed(part: &Part) -> Option<&Part> {
     if is_message { part.parts.first() } else { None }
 }
 
-/// Appends the fields of `header` that are named (or, with `not`, those that are not), each with its continuation
-/// lines, and the blank line if the header has one.
+/// Appends the fields of `header` that are named (or, with `not`, those that are not), each with its
+/// continuation lines, and the blank line if the header has one.
 pub fn header_fields(out: &mut Vec<u8>, header: &[u8], names: &[Bytes], not: bool) {
     let mut wanted = false;
     for line in header.split_inclusive(|&octet| octet == b'\n') {

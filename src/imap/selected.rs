@@ -35,8 +35,8 @@ impl Selected {
         }
     }
 
-    /// Brings the view up to date and tells the client. Without `expunges` sequence numbers stay as they are: so
-    /// during FETCH, STORE and SEARCH (RFC 3501 section 7.4.1).
+    /// Brings the view up to date and tells the client. Without `expunges` sequence numbers stay as they are:
+    /// so during FETCH, STORE and SEARCH (RFC 3501 section 7.4.1).
     ///
     /// # Errors
     /// When the folder is gone the session must end: the client relies on having it open.
@@ -98,8 +98,8 @@ impl Selected {
         out.extend_from_slice(b"] flags that can be changed\r\n");
     }
 
-    /// Writes `* n FETCH (UID u FLAGS (…))`, with MODSEQ where wanted. The UID is always told: clients may rely on
-    /// it in answers to UID commands (RFC 3501 section 6.4.8) and need it to keep their caches.
+    /// Writes `* n FETCH (UID u FLAGS (…))`, with MODSEQ where wanted. The UID is always told: clients may
+    /// rely on it in answers to UID commands (RFC 3501 section 6.4.8) and need it to keep their caches.
     pub fn fetch_flags(&self, out: &mut Vec<u8>, sequence: u32, state: MessageState, mod_seq: bool) {
         out.extend_from_slice(b"* ");
         respond::number(out, u64::from(sequence));
@@ -121,8 +121,8 @@ impl Selected {
         u32::try_from(index + 1).ok()
     }
 
-    /// The first command that needs mod-sequences switches them on and tells where the folder stands (RFC 7162
-    /// section 3.1).
+    /// The first command that needs mod-sequences switches them on and tells where the folder stands (RFC
+    /// 7162 section 3.1).
     pub fn condstore_enable(&mut self, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.account.condstore, true) {
             let code = format!("HIGHESTMODSEQ {}", self.view.highest_mod_seq());

@@ -62,8 +62,8 @@ impl SequenceSet {
     /// Index ranges into a view of `uids` when the set holds sequence numbers; ascending and disjoint.
     ///
     /// # Errors
-    /// A number beyond the folder's messages, which RFC 3501 section 9 (seq-number) wants answered with `BAD`. `*`
-    /// in an empty folder is none: clients ask for `1:*` there.
+    /// A number beyond the folder's messages, which RFC 3501 section 9 (seq-number) wants answered with
+    /// `BAD`. `*` in an empty folder is none: clients ask for `1:*` there.
     pub fn indexes_by_sequence(&self, uids: &[Uid]) -> Result<Vec<Range<usize>>> {
         let count = u32::try_from(uids.len()).unwrap_or(u32::MAX);
         let star = self.0.iter().any(|&(first, last)| first.is_none() || last.is_none());
@@ -77,8 +77,8 @@ impl SequenceSet {
         Ok(ranges.into_iter().map(|(first, last)| first as usize - 1..last as usize).collect())
     }
 
-    /// Index ranges into a view of `uids` when the set holds UIDs; ascending and disjoint. UIDs that are not there
-    /// are passed over (RFC 3501 section 6.4.8).
+    /// Index ranges into a view of `uids` when the set holds UIDs; ascending and disjoint. UIDs that are not
+    /// there are passed over (RFC 3501 section 6.4.8).
     pub fn indexes_by_uid(&self, uids: &[Uid]) -> Vec<Range<usize>> {
         let Some(largest) = uids.last() else { return Vec::new() };
         self.normalized(largest.0)

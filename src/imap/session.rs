@@ -1,5 +1,5 @@
-//! The session: receives a command, lets the state it is in execute it, answers. States own what belongs to them
-//! and are consumed by each command, so that a command in the wrong state has nothing to work on.
+//! The session: receives a command, lets the state it is in execute it, answers. States own what belongs to
+//! them and are consumed by each command, so that a command in the wrong state has nothing to work on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::wire::line::LineError;
 use crate::wire::listen::Shutdown;
 use crate::wire::stream::Connection;
 
-/// Longest command without its literals, in octets (RFC 2683 section 3.2.1.5 asks for 8,000 at least; clients send
-/// long UID sets).
+/// Longest command without its literals, in octets (RFC 2683 section 3.2.1.5 asks for 8,000 at least; clients
+/// send long UID sets).
 const LINE_OCTETS_MAX: usize = 64 * 1024;
 /// The same before login.
 const LINE_LOGIN_OCTETS_MAX: usize = 8 * 1024;
@@ -94,25 +94,31 @@ enum Received {
 }
 
 /// Runs one session to its end.
-pub async fn run(connection: Connection, shutdown: Shutdown, services: Arc<ImapServices>) {
+pub fn run(
+    connection: Connection,
+    shutdown: Shutdown,
+    services: Arc<ImapServices>,
+) -> impl Future<Output = ()> + Send {
     let client = Client::new(connection, services.limits.write_timeout);
     let opened = Instant::now();
-    let mut session = Session { client, services, shutdown, failed_logins: 0, malformed: 0, opened };
-    let id = random_text(8);
-    let source = session.client.connection.source();
-    tracing::debug!(session = %id, ?source, "IMAP session opened");
-    let end = session.serve().await;
-    match end {
-        End::Bye(text) => {
-            tracing::debug!(session = %id, text, "IMAP session ended by the server");
-            session.client.untagged("BYE", None, text);
-            Box::pin(session.client.close()).await;
+    // Boxed: a future holds what it was given and what it made of it, each time it is passed on.
+    let mut session =
+        Box::new(Session { client, services, shutdown, failed_logins: 0, malformed: 0, opened });
+    async move {
+        let id = random_text(8);
+        tracing::debug!(session = %id, source = ?session.client.connection.source(), "IMAP session opened");
+        match session.serve().await {
+            End::Bye(text) => {
+                tracing::debug!(session = %id, text, "IMAP session ended by the server");
+                session.client.untagged("BYE", None, text);
+                Box::pin(session.client.close()).await;
+            }
+            End::Logout => {
+                tracing::debug!(session = %id, "IMAP session ended by the client");
+                Box::pin(session.client.close()).await;
+            }
+            End::Gone => tracing::debug!(session = %id, "IMAP connection ended"),
         }
-        End::Logout => {
-            tracing::debug!(session = %id, "IMAP session ended by the client");
-            Box::pin(session.client.close()).await;
-        }
-        End::Gone => tracing::debug!(session = %id, "IMAP connection ended"),
     }
 }
 
@@ -184,37 +190,59 @@ impl Session {
             let head = match collector.line(connection, reader, line_octets_max).await {
                 Ok(None) => return Ok(Received::Command(collector.finish(), room)),
                 Ok(Some(head)) => head,
-                Err(LineError::TooLong) => {
-                    let failure = Failure::Malformed("the line is too long".to_owned());
-                    let verdict = self.refuse(collector.so_far(), failure).await?;
-                    let Client { connection, reader, .. } = &mut self.client;
-                    return Ok(Received::Refused(match skip_line(connection, reader).await? {
-                        true => verdict,
-                        false => Verdict::Bye("the line is far too long"),
-                    }));
-                }
+                Err(LineError::TooLong) => return Box::pin(self.refuse_line(collector)).await,
                 Err(error) => return Err(error),
             };
-            match Box::pin(self.literal_check(state, &collector, head)).await {
+            // Boxed, so that a session waiting for a line does not carry it.
+            match Box::pin(self.literal(state, &mut collector, head)).await? {
                 Ok(more) => room = merge(room, more),
-                Err(failure) => {
-                    let verdict = self.refuse(collector.so_far(), failure).await?;
-                    let Client { connection, reader, .. } = &mut self.client;
-                    return Ok(Received::Refused(
-                        match skip_literal(connection, reader, head, LINE_OCTETS_MAX).await? {
-                            true => verdict,
-                            false => Verdict::Bye("the literal is far too large"),
-                        },
-                    ));
-                }
+                Err(failure) => return Box::pin(self.refuse_literal(collector, head, failure)).await,
             }
-            if head.synchronizing {
-                self.client.out.extend_from_slice(b"+ OK\r\n");
-                self.client.flush().await?;
-            }
-            let Client { connection, reader, .. } = &mut self.client;
-            collector.literal(connection, reader, head).await?;
         }
+    }
+
+    /// Decides about an announced literal and takes it.
+    async fn literal(
+        &mut self,
+        state: &State,
+        collector: &mut Collector,
+        head: LiteralHead,
+    ) -> Result<Result<Option<OwnedSemaphorePermit>, Failure>, LineError> {
+        let room = match self.literal_check(state, collector, head).await {
+            Ok(room) => room,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if head.synchronizing {
+            self.client.out.extend_from_slice(b"+ OK\r\n");
+            self.client.flush().await?;
+        }
+        let Client { connection, reader, .. } = &mut self.client;
+        collector.literal(connection, reader, head).await?;
+        Ok(Ok(room))
+    }
+
+    async fn refuse_line(&mut self, collector: Collector) -> Result<Received, LineError> {
+        let failure = Failure::Malformed("the line is too long".to_owned());
+        let verdict = self.refuse(collector.so_far(), failure).await?;
+        let Client { connection, reader, .. } = &mut self.client;
+        Ok(Received::Refused(match skip_line(connection, reader).await? {
+            true => verdict,
+            false => Verdict::Bye("the line is far too long"),
+        }))
+    }
+
+    async fn refuse_literal(
+        &mut self,
+        collector: Collector,
+        head: LiteralHead,
+        failure: Failure,
+    ) -> Result<Received, LineError> {
+        let verdict = self.refuse(collector.so_far(), failure).await?;
+        let Client { connection, reader, .. } = &mut self.client;
+        Ok(Received::Refused(match skip_literal(connection, reader, head, LINE_OCTETS_MAX).await? {
+            true => verdict,
+            false => Verdict::Bye("the literal is far too large"),
+        }))
     }
 
     /// Answers a command that is refused before it is complete.
@@ -412,8 +440,8 @@ impl Session {
     ) -> (State, Outcome) {
         let outcome = match command {
             Command::Select { .. } => {
-                // RFC 3501 section 6.3.1: whatever comes of it, the present folder is closed. RFC 7162 section
-                // 3.2.11 marks where its responses end.
+                // RFC 3501 section 6.3.1: whatever comes of it, the present folder is closed. RFC 7162
+                // section 3.2.11 marks where its responses end.
                 let account = selected.account;
                 drop(selected.view);
                 self.client.untagged("OK", Some("CLOSED"), "the previous folder is closed");

@@ -41,7 +41,8 @@ pub async fn store(client: &mut Client, selected: &mut Selected, store: &Store) 
     Ok(Done::new("STORE completed"))
 }
 
-/// FLAGS of each message; with `.SILENT` only MODSEQ, which is always told once wanted (RFC 7162 section 3.1.3).
+/// FLAGS of each message; with `.SILENT` only MODSEQ, which is always told once wanted (RFC 7162 section
+/// 3.1.3).
 async fn tell(client: &mut Client, selected: &Selected, done: &[Uid], silent: bool) -> Result<(), Failure> {
     let mod_seq = selected.account.condstore;
     if silent && !mod_seq {

@@ -211,7 +211,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn parentheses_always_balance(
-            message in "(Content-Type: (message/rfc822|multipart/mixed; boundary=b|text/x; a=\"\\)\\(\")\r\n|\r\n|--b\r\n|x){0,16}",
+            message in "(Content-Type: (message/rfc822|multipart/mixed; boundary=b|text/x; a=\"\\)\\(\")\r\n\
+                |\r\n|--b\r\n|x){0,16}",
         ) {
             let text = written(&message, true);
             let mut depth = 0_i32;

@@ -19,8 +19,8 @@ pub fn uids(selected: &Selected, set: &SequenceSet, by_uid: bool) -> Result<Vec<
     Ok(ranges.into_iter().filter_map(|range| view.get(range)).flatten().copied().collect())
 }
 
-/// EXPUNGE (RFC 3501 section 6.4.3) and UID EXPUNGE (RFC 4315 section 2.1). The client is told by the sync that
-/// follows every command.
+/// EXPUNGE (RFC 3501 section 6.4.3) and UID EXPUNGE (RFC 4315 section 2.1). The client is told by the sync
+/// that follows every command.
 pub async fn expunge(selected: &mut Selected, set: Option<&SequenceSet>) -> Outcome {
     selected.writable()?;
     match set {
@@ -66,8 +66,8 @@ pub async fn move_to(client: &mut Client, selected: &mut Selected, transfer: &Tr
     Ok(Done::new("MOVE completed"))
 }
 
-/// By sequence number a client names messages that it has been told of: it learns that some went away meanwhile
-/// (RFC 5530). Missing UIDs are no error (RFC 3501 section 6.4.8).
+/// By sequence number a client names messages that it has been told of: it learns that some went away
+/// meanwhile (RFC 5530). Missing UIDs are no error (RFC 3501 section 6.4.8).
 fn expunged_meanwhile(asked: usize, copied: &Copied, by_uid: bool) -> Result<(), Failure> {
     if by_uid || copied.pairs.len() >= asked {
         return Ok(());

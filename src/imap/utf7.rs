@@ -13,8 +13,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// The UTF-8 text of a name in modified UTF-7, or nothing if it is malformed. Names that some clients send as plain
-/// UTF-8 are taken as they are; `&` has its meaning in both.
+/// The UTF-8 text of a name in modified UTF-7, or nothing if it is malformed. Names that some clients send as
+/// plain UTF-8 are taken as they are; `&` has its meaning in both.
 pub fn decode(name: &[u8]) -> Option<String> {
     let mut rest = std::str::from_utf8(name).ok()?;
     let mut text = String::with_capacity(rest.len());

@@ -64,7 +64,8 @@ pub fn append_head(so_far: &[u8]) -> Result<AppendHead> {
     if !is_append || lexer.space().is_err() {
         return Ok(AppendHead::Argument);
     }
-    // The announced literal has no octets yet: if it is the folder's name, reading that fails at the very end.
+    // The announced literal has no octets yet: if it is the folder's name, reading that fails at the very
+    // end.
     if lexer.peek() == Some(b'{') && lexer.clone().literal().is_err() {
         return Ok(AppendHead::Argument);
     }
@@ -77,6 +78,6 @@ pub fn append_head(so_far: &[u8]) -> Result<AppendHead> {
     }
 }
 
-/// As much of a command as holds the folder's name, flags and date of the first message. The arguments of later
-/// messages are judged when the command is complete.
+/// As much of a command as holds the folder's name, flags and date of the first message. The arguments of
+/// later messages are judged when the command is complete.
 const HEAD_OCTETS_MAX: usize = 96 * 1024;

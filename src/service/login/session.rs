@@ -161,7 +161,8 @@ impl MailSession {
                 }
                 self.must_check.store(true, Ordering::Relaxed);
             }
-            if *closed.borrow() || !self.may_go_on().await {
+            // Boxed: every waiting session carries this future, and hardly any ever looks.
+            if *closed.borrow() || !Box::pin(self.may_go_on()).await {
                 self.registry.close(&self.id);
                 return;
             }
