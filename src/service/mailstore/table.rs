@@ -31,7 +31,7 @@ const IDLE_TABLES_MAX: usize = 64;
 /// Most messages in idle tables; an entry has 32 octets.
 const IDLE_ENTRIES_MAX: usize = 1 << 19;
 /// Where nodes share the database a notification may be lost; after so long a look is due without one.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Folder tables by folder.
 #[derive(Default)]

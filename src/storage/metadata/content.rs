@@ -6,7 +6,7 @@ use super::body::{LOCATION_COLUMNS, LOCATION_JOINS, Location, location};
 use super::delivery::{BodyPlace, Packed, packed_row, update_from_values};
 use super::message::{Chosen, selection};
 use super::pack;
-use super::sql::Conn;
+use super::sql::{Conn, Row};
 use super::usage::LockedMailbox;
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, FolderId, MailboxId, PackId};
@@ -126,17 +126,20 @@ pub async fn contents(
     params.append(&mut extra);
     let mut contents = Vec::new();
     for row in conn.rows(text, params).await? {
-        let prefix = match row.blob_opt(5)? {
-            Some(data) => Some(Packed {
-                codec: row.number(2)?,
-                dictionary_id: row.number(3)?,
-                octets: row.number(4)?,
-                data: data.into(),
-            }),
-            None => None,
-        };
         let body = BodyId(row.int(1)?);
-        contents.push(Stored { uid: row.number(0)?, body, prefix, location: location(&row, 6, body)? });
+        let (prefix, location) = (packed_opt(&row, 2)?, location(&row, 6, body)?);
+        contents.push(Stored { uid: row.number(0)?, body, prefix, location });
     }
     Ok(contents)
+}
+
+/// Codec, dictionary, length and bytes in four columns from `at` on; nothing when the bytes are NULL.
+pub(super) fn packed_opt(row: &Row, at: usize) -> Result<Option<Packed>> {
+    let Some(data) = row.blob_opt(at + 3)? else { return Ok(None) };
+    Ok(Some(Packed {
+        codec: row.number(at)?,
+        dictionary_id: row.number(at + 1)?,
+        octets: row.number(at + 2)?,
+        data: data.into(),
+    }))
 }

@@ -1,12 +1,13 @@
 //! Summaries: what listing needs, read by chunks together with the trace lines that stand before the body.
 
+use super::content::packed_opt;
 use super::delivery::Packed;
 use super::message::{Chosen, selection};
-use super::sql::Conn;
+use super::sql::{Conn, Row};
 use crate::base::clock::Timestamp;
 use crate::base::id::{FolderId, MailboxId};
 use crate::params;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// Most summaries in one read.
 pub const SUMMARIES_MAX: usize = 1000;
@@ -41,25 +42,11 @@ pub async fn read(
     );
     let mut params = params![mailbox, folder];
     params.append(&mut extra);
-    let mut summaries = Vec::new();
-    for row in conn.rows(text, params).await? {
-        let prefix = match row.blob_opt(5)? {
-            Some(data) => Some(Packed {
-                codec: row.number(2)?,
-                dictionary_id: row.number(3)?,
-                octets: row.number(4)?,
-                data: data.into(),
-            }),
-            None => None,
-        };
-        let summary = Packed {
-            codec: row.number(6)?,
-            dictionary_id: row.number(7)?,
-            octets: row.number(8)?,
-            data: row.blob(9)?.into(),
-        };
+    let rows = conn.rows(text, params).await?;
+    let read = |row: &Row| {
+        let summary = packed_opt(row, 6)?.ok_or(StorageError::Gone("summary"))?;
         let internal_date = Timestamp(row.int(1)?);
-        summaries.push(SummaryRow { uid: row.number(0)?, internal_date, prefix, summary });
-    }
-    Ok(summaries)
+        Ok(SummaryRow { uid: row.number(0)?, internal_date, prefix: packed_opt(row, 2)?, summary })
+    };
+    rows.iter().map(read).collect()
 }

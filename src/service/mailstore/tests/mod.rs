@@ -1,7 +1,10 @@
 //! The mail store against real databases: single cases, and a model that random sessions are compared with.
 
 mod cases;
+mod crowd;
+mod model;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -67,12 +70,13 @@ macro_rules! on_both {
 }
 use on_both;
 
-/// A provider with one customer, one domain and two mailboxes that have an INBOX each.
+/// A provider with one customer, one domain and a mailbox with an INBOX.
 #[derive(Clone)]
 struct House {
     database: Database,
     store: MailStore,
     owner: Owner,
+    _folder: Arc<tempfile::TempDir>,
 }
 
 const PROVIDER: [&str; 5] = [
@@ -85,13 +89,18 @@ const PROVIDER: [&str; 5] = [
     "INSERT INTO domain_usage (domain_id, bytes_used, messages_used) VALUES (1, 0, 0)",
 ];
 
-async fn insert_provider(conn: &mut Conn) -> Result<MailboxId> {
+async fn insert_provider(conn: &mut Conn) -> Result<()> {
     for text in PROVIDER {
         conn.execute(text, Vec::new()).await?;
     }
+    Ok(())
+}
+
+async fn insert_mailbox(conn: &mut Conn) -> Result<MailboxId> {
+    let public_id = crate::base::id::public_id();
     let text = "INSERT INTO mailbox (public_id, domain_id, local_part, password_hash, store_id, bytes_max,
-                                     uid_validity_next, created_at) VALUES ('m1', 1, 'user', 'x', 1, 1000000, 2, 0)";
-    let id = conn.insert(text, Vec::new()).await?;
+                                     uid_validity_next, created_at) VALUES ($1, 1, $1, 'x', 1, 1000000, 2, 0)";
+    let id = conn.insert(text, params![&public_id]).await?;
     let text = "INSERT INTO folder (mailbox_id, name, uid_validity, created_at) VALUES ($1, 'INBOX', 1, 0)";
     conn.insert(text, params![id]).await?;
     Ok(MailboxId(id))
@@ -100,10 +109,18 @@ async fn insert_provider(conn: &mut Conn) -> Result<MailboxId> {
 impl House {
     /// Builds it in an empty database and runs `test`; afterwards everything must add up.
     async fn open<F: Future<Output = ()>>(url: &str, test: impl FnOnce(Self) -> F) {
+        let house = Self::build(url).await;
+        test(house.clone()).await;
+        house.check().await;
+    }
+
+    /// Builds it in an empty database.
+    async fn build(url: &str) -> Self {
         let database = Database::open(url).await.unwrap();
-        let mailbox: Result<MailboxId> =
+        let provider: Result<()> =
             database.write(Priority::Interactive, |conn| Box::pin(insert_provider(conn))).await;
-        let folder = tempfile::tempdir().unwrap();
+        provider.unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let clock = Clock::manual(Timestamp::from_secs(1_000_000));
         let now = clock.now();
         let epoch: Result<i64> =
@@ -112,14 +129,21 @@ impl House {
         let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().into(), node);
         let store = MailStore::new(database.clone(), clock, bodies, MailStoreLimits::default());
         let owner = Owner {
-            mailbox: mailbox.unwrap(),
+            mailbox: MailboxId(0),
             domain: DomainId(1),
             customer: CustomerId(2),
             address: "user@a.example".parse().unwrap(),
         };
-        let house = Self { database, store, owner };
-        test(house.clone()).await;
-        house.check().await;
+        Self { database, store, owner, _folder: folder }.another_mailbox().await
+    }
+
+    /// The same house with another mailbox.
+    async fn another_mailbox(&self) -> Self {
+        let mailbox: Result<MailboxId> =
+            self.database.write(Priority::Interactive, |conn| Box::pin(insert_mailbox(conn))).await;
+        let mut house = self.clone();
+        house.owner.mailbox = mailbox.unwrap();
+        house
     }
 
     async fn rows(&self, text: &'static str) -> Vec<Row> {
