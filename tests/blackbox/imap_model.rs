@@ -107,26 +107,41 @@ impl<'d> World<'d> {
     }
 
     fn follow(&mut self, session: usize, answer: &Answer, may_expunge: bool, text: &str) {
-        let Session { folder, view, .. } = &mut self.sessions[session];
         for line in &answer.untagged {
-            match (line.number(), line.keyword()) {
-                (Some(number), "EXPUNGE") => {
+            let Some(number) = line.number().map(|number| number as usize) else { continue };
+            match line.keyword() {
+                "EXPUNGE" => {
                     assert!(may_expunge, "EXPUNGE in answer to {text}");
-                    let gone = view.remove(number as usize - 1);
+                    let Session { folder, view, .. } = &mut self.sessions[session];
+                    let gone = view.remove(number - 1);
                     let messages = &self.folders[*folder].messages;
                     assert!(messages.iter().all(|message| message.uid != gone), "{gone} is still there");
                 }
-                (Some(number), "EXISTS") => {
-                    assert!(number as usize >= view.len(), "EXISTS went down without EXPUNGE");
-                    let last = view.last().copied().unwrap_or(0);
-                    let new = self.folders[*folder].messages.iter().map(|message| message.uid);
-                    let missing = number as usize - view.len();
-                    view.extend(new.filter(|uid| *uid > last).take(missing));
-                    assert_eq!(view.len(), number as usize, "told of messages that do not exist");
-                }
+                "EXISTS" => self.grow(session, number),
                 _ => {}
             }
         }
+    }
+
+    /// The session was told that its folder has `count` messages now.
+    fn grow(&mut self, session: usize, count: usize) {
+        let Session { folder, view, imap } = &mut self.sessions[session];
+        assert!(count >= view.len(), "EXISTS went down without EXPUNGE");
+        let (known, last) = (view.len(), view.last().copied().unwrap_or(0));
+        let model = self.folders[*folder].messages.iter().map(|message| message.uid);
+        let new: Vec<u64> = model.filter(|uid| *uid > last).collect();
+        if count - known == new.len() {
+            view.extend(new);
+            return;
+        }
+        // Some came and went before the session was told of either; it may be told of both, in this order.
+        let answer = imap.command(&format!("FETCH {}:* (UID)", known + 1)).expect("FETCH").ok();
+        view.resize(count, 0);
+        for line in answer.all("FETCH") {
+            let number = line.number().expect("number") as usize;
+            view[number - 1] = line.item_number("UID").expect("UID");
+        }
+        assert!(new.iter().all(|uid| view.contains(uid)), "{new:?} are missing in {view:?}");
     }
 
     fn append(&mut self, session: usize) {
@@ -180,7 +195,9 @@ impl<'d> World<'d> {
         assert_eq!(uids, [message.uid.to_string(), self.folders[to].uid_last.to_string()]);
     }
 
+    /// Whether messages go that the session was not yet told of is the server's choice, so it is told before.
     fn expunge(&mut self, session: usize) {
+        self.compare(session);
         let folder = &mut self.folders[self.sessions[session].folder];
         folder.messages.retain(|message| !message.flags.contains("\\Deleted"));
         self.command(session, "EXPUNGE", true);

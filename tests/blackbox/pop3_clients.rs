@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::corpus::message;
 use crate::support::daemon::{Daemon, PASSWORD, Setup};
-use crate::support::programs::{need, run, write};
+use crate::support::programs::{is_root, need, run, write};
 
 const READER: &str = "alice@acme.test";
 
@@ -72,19 +72,23 @@ fn getmail_fetches_only_what_is_new_by_unique_id() {
     for sub in ["cur", "new", "tmp"] {
         std::fs::create_dir_all(mail.join(sub)).expect("Maildir");
     }
+    // It refuses to deliver as root, and then delivers as the owner of the Maildir.
+    let user = if is_root() {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(daemon.dir(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        run(Command::new("chown").args(["-R", "mail"]).arg(&mail), b"").ok();
+        "user = mail\n"
+    } else {
+        ""
+    };
     let fetch = |daemon: &Daemon| {
         let configuration = format!(
             "[retriever]\ntype = SimplePOP3Retriever\nserver = 127.0.0.1\nport = {}\nusername = {READER}\n\
-             password = {PASSWORD}\n[destination]\ntype = Maildir\npath = {}/\nuser = root\n\
+             password = {PASSWORD}\n[destination]\ntype = Maildir\npath = {}/\n{user}\
              [options]\nread_all = false\ndelete = false\ndelivered_to = false\nreceived = false\n",
             daemon.port("pop3"),
             mail.display()
         );
-        let configuration = if crate::support::programs::is_root() {
-            configuration
-        } else {
-            configuration.replace("user = root\n", "")
-        };
         write(&home.join("getmailrc"), configuration);
         private(&home.join("getmailrc"));
         let mut command = Command::new(&getmail);

@@ -83,11 +83,17 @@ impl Connection {
         let filled = self.buffer.len();
         self.buffer.resize(filled + 64 * 1024, 0);
         let room = &mut self.buffer[filled..];
-        let result = match &mut self.transport {
-            Transport::Tcp(stream) => stream.read(room),
-            Transport::Unix(stream) => stream.read(room),
-            Transport::Tls(stream) => stream.read(room),
-            Transport::Taken => Err(io::ErrorKind::NotConnected.into()),
+        let result = loop {
+            let result = match &mut self.transport {
+                Transport::Tcp(stream) => stream.read(room),
+                Transport::Unix(stream) => stream.read(room),
+                Transport::Tls(stream) => stream.read(room),
+                Transport::Taken => Err(io::ErrorKind::NotConnected.into()),
+            };
+            // A child that ends interrupts the call.
+            if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+                break result;
+            }
         };
         self.buffer.truncate(filled + *result.as_ref().unwrap_or(&0));
         result
