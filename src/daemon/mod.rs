@@ -37,7 +37,7 @@ use crate::storage::metadata::instance::{self, StoreSetup};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::pack::Node;
 use crate::storage::pack::{Codec, LEVEL_DEFAULT};
-use crate::storage::packer::{Packer, PackerSettings, PackingRequest};
+use crate::storage::packer::{Packer, PackerSettings};
 use crate::wire::listen::Shutdown;
 use listeners::Listeners;
 use lock::DataLock;
@@ -91,7 +91,7 @@ struct Rooms {
     login: Login,
     mail_store: MailStore,
     bodies: Bodies,
-    packing: PackingRequest,
+    packer: Arc<Packer>,
     clock: Clock,
     metrics: Metrics,
     tls: Tls,
@@ -137,9 +137,9 @@ where
     tracing::info!("stopping: running commands are finished first");
     end(&stop, &mut tasks, Duration::from_secs(u64::from(config.limits.drain_timeout_secs))).await;
     if let Ok(rooms) = Arc::try_unwrap(rooms).map_err(|_| tracing::debug!("a room outlived its sessions")) {
-        let Rooms { database, management, delivery, login, mail_store, bodies, .. } = rooms;
+        let Rooms { database, management, delivery, login, mail_store, bodies, packer, .. } = rooms;
         login.flush().await;
-        drop((management, delivery, login, mail_store, bodies));
+        drop((management, delivery, login, mail_store, bodies, packer));
         database.close().await;
     }
     drop(lock);
@@ -178,6 +178,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let management = Management::open(database.clone(), clock.clone(), options).await?;
     let codec = delivery_codec(config);
     let bodies = Bodies::new(database.clone(), codec, config.data.dir.clone(), Node { id: node, epoch });
+    let packer = Arc::new(Packer::new(bodies.clone(), PackerSettings::default()));
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
@@ -187,18 +188,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let delivery = Delivery::new(database.clone(), clock.clone(), intake, metrics.clone(), settings);
     let limits = MailStoreLimits { message_octets_max: config.limits.message_octets_max };
     let mail_store = MailStore::new(database.clone(), clock.clone(), bodies.clone(), limits);
-    Ok(Rooms {
-        database,
-        management,
-        delivery,
-        login,
-        mail_store,
-        bodies,
-        packing: PackingRequest::default(),
-        clock,
-        metrics,
-        tls,
-    })
+    Ok(Rooms { database, management, delivery, login, mail_store, bodies, packer, clock, metrics, tls })
 }
 
 /// What runs beside the listeners until the daemon stops.
@@ -212,7 +202,7 @@ fn background(rooms: &Rooms, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
     let (login, tls) = (rooms.login.clone(), rooms.tls.clone());
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { login.run().await })));
     tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
-    let packer = Packer::new(rooms.bodies.clone(), PackerSettings::default(), rooms.packing.clone());
+    let packer = Arc::clone(&rooms.packer);
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
 }
 

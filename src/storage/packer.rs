@@ -22,8 +22,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use super::bodies::{Bodies, blocking, unpack};
 use super::metadata::delivery::Packed;
 use super::metadata::lane::Priority;
@@ -95,56 +93,53 @@ struct Ripe {
     octets_min: u64,
 }
 
-/// Asks the packer to pack everything now, whatever its age. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct PackingRequest(Arc<Notify>);
-
-impl PackingRequest {
-    /// Asks; the packer begins as soon as it has time. Asking again meanwhile changes nothing.
-    pub fn ask(&self) {
-        self.0.notify_one();
-    }
-}
-
 /// Packs bodies in the background.
 pub struct Packer {
     bodies: Bodies,
     settings: PackerSettings,
-    request: PackingRequest,
     /// Which body was the newest when: ids ascend, so this tells how old others are at least.
     marks: Mutex<VecDeque<(Timestamp, BodyId)>>,
+    /// Passes take turns, or two would pack the same bodies.
+    turn: tokio::sync::Mutex<()>,
     #[cfg(test)]
     pub(super) fault: Option<super::packer_tests::Fault>,
 }
 
 impl Packer {
-    /// A packer for all mail stores, which also packs when `request` asks. At most one may run on a database.
-    pub fn new(bodies: Bodies, settings: PackerSettings, request: PackingRequest) -> Self {
-        let marks = Mutex::default();
+    /// A packer for all mail stores. At most one may be on a database.
+    pub fn new(bodies: Bodies, settings: PackerSettings) -> Self {
+        let (marks, turn) = (Mutex::default(), tokio::sync::Mutex::default());
         Self {
             bodies,
             settings,
-            request,
             marks,
+            turn,
             #[cfg(test)]
             fault: None,
         }
     }
 
     /// Cleans up, then looks at regular intervals. Never returns; may be dropped at any time.
-    pub async fn run(self, clock: Clock) {
+    pub async fn run(self: Arc<Self>, clock: Clock) {
         if let Err(error) = self.clean_up().await {
             tracing::warn!(%error, "files that were begun before the last stop could not be removed");
         }
         loop {
-            let outcome = tokio::select! {
-                () = tokio::time::sleep(self.settings.interval) => self.look(clock.now()).await,
-                () = self.request.0.notified() => self.pack_everything(clock.now()).await,
-            };
-            if let Err(error) = outcome {
+            tokio::time::sleep(self.settings.interval).await;
+            if let Err(error) = self.look(clock.now()).await {
                 tracing::warn!(%error, "packing failed; it is tried again");
             }
         }
+    }
+
+    /// [`Self::pack_everything`] as a task of its own: it goes on when the caller goes away.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub async fn pack_now(self: &Arc<Self>, now: Timestamp) -> Result<Progress> {
+        let own = Arc::clone(self);
+        let pass = tokio::spawn(async move { own.pack_everything(now).await });
+        pass.await.unwrap_or(Err(StorageError::Busy("packing was interrupted")))
     }
 
     /// Removes files that an earlier start of this node began and never made known. Goes by intents alone.
@@ -175,6 +170,7 @@ impl Packer {
     /// # Errors
     /// `Full`, `Io` or `Database`; what was packed before stays so.
     pub async fn look(&self, now: Timestamp) -> Result<Progress> {
+        let _turn = self.turn.lock().await;
         let newest = self.newest_waiting().await?;
         let (young, old) = {
             let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,6 +196,7 @@ impl Packer {
     /// # Errors
     /// As [`Self::look`].
     pub async fn pack_everything(&self, now: Timestamp) -> Result<Progress> {
+        let _turn = self.turn.lock().await;
         let Some(newest) = self.newest_waiting().await? else { return Ok(Progress::default()) };
         let ripe = Ripe { last: newest, old: newest, octets_min: 0 };
         let progress = self.pack_all_stores(ripe, now).await?;

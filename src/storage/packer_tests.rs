@@ -17,9 +17,9 @@ use super::metadata::lane::Priority;
 use super::metadata::pack::Node;
 use super::metadata::sql::Row;
 use super::pack::{Codec, PackName, verify};
-use super::packer::{Packer, PackerSettings, PackingRequest, Progress};
+use super::packer::{Packer, PackerSettings, Progress};
 use super::{Result, StorageError};
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, MailboxId, random_bytes};
 use crate::params;
 
@@ -97,7 +97,7 @@ impl Provider {
         let folder = self.folder.path().to_owned();
         let bodies = Bodies::new(self.database.clone(), Codec::default(), folder, node);
         let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
-        (bodies.clone(), Packer::new(bodies, settings, PackingRequest::default()))
+        (bodies.clone(), Packer::new(bodies, settings))
     }
 
     async fn deliver(
@@ -290,7 +290,7 @@ async fn clean_up_leaves_the_present_epoch_alone() {
     provider.crash(packer, 3).await;
     let (node, settings) = (bodies.node().clone(), PackerSettings::default());
     let same = Bodies::new(provider.database.clone(), Codec::default(), provider.folder.path().into(), node);
-    assert_eq!(Packer::new(same, settings, PackingRequest::default()).clean_up().await.unwrap(), 0);
+    assert_eq!(Packer::new(same, settings).clean_up().await.unwrap(), 0);
     assert_eq!(files(provider.folder.path()).len(), 1);
 }
 
@@ -318,7 +318,7 @@ async fn dropped_pack_stays_for_its_grace() {
     let mut provider = Provider::new().await;
     let (bodies, _) = provider.start().await;
     provider.fill(&bodies, 3).await;
-    let packer = Packer::new(bodies.clone(), PackerSettings::default(), PackingRequest::default());
+    let packer = Packer::new(bodies.clone(), PackerSettings::default());
     packer.pack_everything(NOW).await.unwrap();
     let all: Vec<BodyId> = provider.expected.keys().copied().collect();
     provider.delete(&all).await;
@@ -335,7 +335,7 @@ async fn young_and_few_bodies_wait() {
     let mut provider = Provider::new().await;
     let (bodies, _) = provider.start().await;
     let settings = PackerSettings { octets_min: 50_000, ..PackerSettings::default() };
-    let packer = Packer::new(bodies.clone(), settings.clone(), PackingRequest::default());
+    let packer = Packer::new(bodies.clone(), settings.clone());
     provider.fill(&bodies, 100).await;
     let minutes = |count: u64| NOW.plus(Duration::from_secs(60 * count));
     assert_eq!(packer.look(NOW).await.unwrap().bodies, 0, "too young");
@@ -478,21 +478,14 @@ async fn database_file_shrinks_when_bodies_have_left_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn running_packer_packs_when_asked() {
+async fn passes_at_the_same_time_pack_each_body_once() {
     let mut provider = Provider::new().await;
-    let (bodies, _) = provider.start().await;
-    provider.fill(&bodies, 10).await;
-    let request = PackingRequest::default();
-    let packer = Packer::new(bodies.clone(), PackerSettings::default(), request.clone());
-    let running = tokio::spawn(packer.run(Clock::manual(NOW)));
-    request.ask();
-    let packed = async {
-        while provider.number("SELECT count(*) FROM fresh_body").await > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), packed).await.unwrap();
-    running.abort();
+    let (bodies, packer) = provider.start().await;
+    provider.fill(&bodies, 100).await;
+    let packer = Arc::new(packer);
+    let (one, other) = tokio::join!(packer.pack_now(NOW), packer.pack_now(NOW));
+    assert_eq!(one.unwrap().bodies + other.unwrap().bodies, 100);
+    assert_eq!(provider.number("SELECT count(*) FROM pack").await, 1);
     provider.check(&bodies).await;
 }
 

@@ -14,7 +14,7 @@ use posthouse::storage::metadata::instance::{StoreSetup, ensure_stores, node_sta
 use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::pack::Node;
 use posthouse::storage::pack::Codec;
-use posthouse::storage::packer::{Packer, PackerSettings, PackingRequest};
+use posthouse::storage::packer::{Packer, PackerSettings};
 use posthouse::storage::{Result, StorageError};
 
 use crate::support::postgres::Postgres;
@@ -97,7 +97,7 @@ async fn bodies_are_packed_read_and_deleted(database: Database) {
     let node = Node { id: "local".to_owned(), epoch };
     let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().to_owned(), node);
     let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
-    let packer = Packer::new(bodies.clone(), settings, PackingRequest::default());
+    let packer = Packer::new(bodies.clone(), settings);
     // More than one slice, one that is decompressed off the thread, and one with a pack of its own.
     let mut originals: Vec<Bytes> = (0..400)
         .map(|number| format!("Subject: {number}\r\n\r\n{}", "text ".repeat(number)).into())
