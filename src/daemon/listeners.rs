@@ -179,9 +179,10 @@ impl Door {
     {
         let (metrics, label) = (self.metrics, self.label);
         let counted = move |connection, shutdown| {
-            let (open, session) = (metrics.session(label), session(connection, shutdown));
+            let (open, session) = (metrics.session(label), session.clone());
+            // Made inside: a future that is moved in and awaited is held twice.
             async move {
-                session.await;
+                session(connection, shutdown).await;
                 drop(open);
             }
         };

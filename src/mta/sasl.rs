@@ -166,7 +166,8 @@ impl<V: Verify> Session<V> {
                 self.exchanges.insert(id, pending);
                 format!("CONT\t{id}\t{challenge}\n")
             }
-            Step::Done(credentials) => match self.verify.verify(&credentials, pending.source).await {
+            Step::Done(credentials) => match Box::pin(self.verify.verify(&credentials, pending.source)).await
+            {
                 Ok(address) => format!("OK\t{id}\tuser={}\n", escaped(&address.to_string())),
                 Err(error) => failed_login(id, &credentials.username, error),
             },

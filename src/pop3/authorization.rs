@@ -146,7 +146,8 @@ impl<'a, M: Maildrops> Authorization<'a, M> {
             }
             Ok(credentials) => {
                 let source = wire.connection.source();
-                match self.server.maildrops.open(&credentials, source).await {
+                // Boxed, so that a session that waits for a login does not carry its state.
+                match Box::pin(self.server.maildrops.open(&credentials, source)).await {
                     Ok(maildrop) => {
                         let (count, octets) = totals(maildrop.entries().iter());
                         wire.say(&format!("+OK {count} messages ({octets} octets)"));

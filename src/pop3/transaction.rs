@@ -80,7 +80,7 @@ impl<'a, M: Maildrops> Transaction<'a, M> {
                     wire.say(NO_SUCH_MESSAGE);
                     return Ok(());
                 };
-                let message = self.maildrop.message(entry.uid).await;
+                let message = Box::pin(self.maildrop.message(entry.uid)).await;
                 return self.send(wire, message).await;
             }
             Command::Top(number, lines) => {
@@ -88,7 +88,7 @@ impl<'a, M: Maildrops> Transaction<'a, M> {
                     wire.say(NO_SUCH_MESSAGE);
                     return Ok(());
                 };
-                let top = self.maildrop.top(entry.uid, lines).await;
+                let top = Box::pin(self.maildrop.top(entry.uid, lines)).await;
                 return self.send(wire, top).await;
             }
             Command::Dele(number) => {
@@ -169,7 +169,7 @@ impl<'a, M: Maildrops> Transaction<'a, M> {
         if uids.is_empty() {
             return BYE;
         }
-        match self.maildrop.delete(&uids).await {
+        match Box::pin(self.maildrop.delete(&uids)).await {
             Ok(()) => BYE,
             Err(error) => {
                 tracing::warn!(%error, "messages could not be deleted");

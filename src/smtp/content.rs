@@ -140,7 +140,8 @@ impl<D: Deliver> Session<D> {
             Dialect::Smtp => Atomicity::AllOrNothing,
         };
         let Message { bytes, lease } = message;
-        let answers = self.server.delivery.deliver(transmission, sender, recipients, bytes, atomicity).await;
+        let delivery = self.server.delivery.deliver(transmission, sender, recipients, bytes, atomicity);
+        let answers = Box::pin(delivery).await;
         drop(lease);
         let id = transmission.id.as_str();
         match self.dialect {

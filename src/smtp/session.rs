@@ -269,7 +269,9 @@ impl<D: Deliver> Session<D> {
             return Reply::TOO_MANY_RECIPIENTS;
         }
         let Transaction { transmission, sender, octets_declared, .. } = &*transaction;
-        let answer = self.server.delivery.recipient(transmission, sender, path, *octets_declared).await;
+        // Boxed, as delivering is, so that an idle session does not carry their state.
+        let asked = self.server.delivery.recipient(transmission, sender, path, *octets_declared);
+        let answer = Box::pin(asked).await;
         match answer {
             Ok(recipient) => {
                 transaction.recipients.push(recipient);

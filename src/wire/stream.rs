@@ -157,7 +157,8 @@ impl Connection {
     pub async fn handshake(&mut self, config: Arc<ServerConfig>) -> Result<(), UpgradeError> {
         match std::mem::replace(&mut self.io, Io::Closed) {
             Io::Plain(plain) => {
-                let accept = TlsAcceptor::from(config).accept(plain);
+                // Boxed, so that sessions that may turn to TLS do not carry the handshake's state.
+                let accept = Box::pin(TlsAcceptor::from(config).accept(plain));
                 let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, accept)
                     .await
                     .map_err(|_| UpgradeError::Timeout)??;
