@@ -18,6 +18,7 @@ use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
 use crate::base::telemetry::metrics::{Metrics, Protocol as Label};
 use crate::base::tls::Tls;
+use crate::imap::{self, ImapLimits, ImapServices};
 use crate::mta;
 use crate::pop3;
 use crate::service::delivery::Delivery;
@@ -33,6 +34,8 @@ use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 enum Protocol {
     Lmtp,
     Smtp,
+    Imap,
+    Imaps,
     Pop3,
     Pop3s,
     Socketmap,
@@ -42,9 +45,11 @@ enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Lmtp,
         Self::Smtp,
+        Self::Imap,
+        Self::Imaps,
         Self::Pop3,
         Self::Pop3s,
         Self::Socketmap,
@@ -57,6 +62,8 @@ impl Protocol {
         match self {
             Self::Lmtp => "lmtp",
             Self::Smtp => "smtp",
+            Self::Imap => "imap",
+            Self::Imaps => "imaps",
             Self::Pop3 => "pop3",
             Self::Pop3s => "pop3s",
             Self::Socketmap => "socketmap",
@@ -70,6 +77,8 @@ impl Protocol {
         let endpoints = match self {
             Self::Lmtp => &config.listen.lmtp,
             Self::Smtp => &config.listen.smtp,
+            Self::Imap => &config.listen.imap,
+            Self::Imaps => &config.listen.imaps,
             Self::Pop3 => &config.listen.pop3,
             Self::Pop3s => &config.listen.pop3s,
             Self::Socketmap => &config.listen.socketmap,
@@ -86,6 +95,7 @@ impl Protocol {
     const fn busy_reply(self) -> &'static [u8] {
         match self {
             Self::Lmtp | Self::Smtp => smtp::BUSY_REPLY,
+            Self::Imap | Self::Imaps => imap::BUSY_REPLY,
             Self::Pop3 | Self::Pop3s => pop3::BUSY_REPLY,
             // These two have no words for it; their client sees the connection close and tries again.
             Self::Socketmap | Self::Sasl => b"",
@@ -98,6 +108,7 @@ impl Protocol {
         match self {
             Self::Lmtp => Label::Lmtp,
             Self::Smtp => Label::Smtp,
+            Self::Imap | Self::Imaps => Label::Imap,
             Self::Pop3 | Self::Pop3s => Label::Pop3,
             Self::Socketmap => Label::Socketmap,
             Self::Sasl => Label::Sasl,
@@ -193,6 +204,7 @@ impl Door {
 /// What the sessions of each protocol share.
 struct Servers {
     smtp: Arc<smtp::Server<Delivery>>,
+    imap: Arc<ImapServices>,
     pop3: Arc<pop3::Server<pop3::Mailboxes>>,
     delivery: Arc<Delivery>,
     login: Arc<Login>,
@@ -212,6 +224,14 @@ impl Servers {
         let name = config.server.name.clone();
         let smtp = smtp::Server::new(rooms.delivery.clone(), name, Some(rooms.tls.clone()), limits);
         let (delivery, login) = (Arc::new(rooms.delivery.clone()), Arc::new(rooms.login.clone()));
+        let limits = ImapLimits {
+            message_octets_max: config.limits.message_octets_max,
+            login_timeout: Duration::from_secs(u64::from(config.limits.login_timeout_secs)),
+            inactivity_timeout: Duration::from_secs(u64::from(config.limits.imap_timeout_secs)),
+            ..ImapLimits::default()
+        };
+        let mail = rooms.mail_store.clone();
+        let imap = ImapServices::new(rooms.login.clone(), mail, Some(rooms.tls.clone()), limits);
         let mailboxes = pop3::Mailboxes::new(rooms.login.clone(), rooms.mail_store.clone());
         let limits = pop3::Limits {
             idle_timeout: Duration::from_secs(u64::from(config.limits.pop3_timeout_secs)),
@@ -220,7 +240,7 @@ impl Servers {
         let pop3 = pop3::Server::new(mailboxes, Some(rooms.tls.clone()), limits);
         let api = Api::new(rooms.management.clone(), rooms.metrics.clone());
         let health = Health::new(rooms.metrics.clone(), probe(rooms.database.clone()));
-        Self { smtp, pop3, delivery, login, tls: rooms.tls.clone(), api, health }
+        Self { smtp, imap, pop3, delivery, login, tls: rooms.tls.clone(), api, health }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -231,6 +251,13 @@ impl Servers {
                 let server = Arc::clone(&self.smtp);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
                     smtp::session(Arc::clone(&server), dialect, connection, shutdown)
+                }));
+            }
+            Protocol::Imap | Protocol::Imaps => {
+                let implicit_tls = (protocol == Protocol::Imaps).then(|| self.tls.server_config());
+                let services = Arc::clone(&self.imap);
+                tasks.spawn(door.serve(implicit_tls, move |connection, shutdown| {
+                    imap::serve(connection, shutdown, Arc::clone(&services))
                 }));
             }
             Protocol::Pop3 | Protocol::Pop3s => {
