@@ -82,11 +82,11 @@ impl Instance {
 
     async fn first_administrator(&self, operator: &Operator<'_>) -> Result<(), DaemonError> {
         let made = operator
-            .ensure("admin.create", json!({ "name": ADMINISTRATOR, "customer": "/", "role": "system-admin" }))
+            .ensure("administrator.create", json!({ "name": ADMINISTRATOR, "customer": "/", "role": "system-admin" }))
             .await?;
         let file = self.dir.join("admin.token");
         if made.is_some() || !file.exists() {
-            let asked = json!({ "administrator": ADMINISTRATOR, "label": "quickstart" });
+            let asked = json!({ "name": ADMINISTRATOR, "label": "quickstart" });
             let answer = operator.run("token.create", asked).await?;
             let token = answer.get("token").and_then(Value::as_str).unwrap_or_default();
             write_private(&file, &format!("{token}\n"))?;
@@ -111,13 +111,13 @@ impl Instance {
         }
         for &(address, name, limit) in MAILBOXES {
             let bytes = size::parse_size_limit(limit).ok().flatten();
-            let asked = json!({ "address": address, "name": name, "password": password, "bytes": bytes });
+            let asked = json!({ "address": address, "name": name, "password": password, "quota": bytes });
             if operator.ensure("mailbox.create", asked).await?.is_some() {
                 operator.deliver_samples(address).await?;
             }
         }
         let contact = MAILBOXES.first().map(|(address, ..)| *address);
-        operator.run("customer.update", json!({ "path": "/", "contact": contact })).await?;
+        operator.run("customer.rename", json!({ "path": "/", "contact": contact })).await?;
         let message = self.dir.join("hello.eml");
         if !message.exists() {
             write_private(&message, HELLO)?;

@@ -1,6 +1,8 @@
 //! Administrators and their grants. Nobody gives what they could not pass on, and nobody acts on an administrator
 //! who holds more than they could pass on.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -105,9 +107,12 @@ pub(in crate::service) struct Administrator {
     /// Random id.
     id: String,
     /// `name@CODE`.
-    login: String,
+    name: String,
     /// Path of its home.
     customer: String,
+    /// Its roles, with the path of the customer, as far as the caller may see; given when listed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     contact: Option<String>,
     enabled: bool,
@@ -119,8 +124,9 @@ fn show(tx: &Tx<'_>, row: AdministratorRow) -> Administrator {
     let OneAdministrator { row, login } = OneAdministrator::new(tx, row);
     Administrator {
         id: row.public_id,
-        login,
+        name: login,
         customer: tx.caller.path_of(row.customer).unwrap_or_default(),
+        roles: Vec::new(),
         contact: row.contact,
         enabled: row.enabled,
         created_at: row.created_at,
@@ -141,21 +147,21 @@ pub(in crate::service) struct AdministratorCreateRequest {
     #[serde(default)]
     delegable: bool,
     /// When the role ends: RFC 3339, or from now such as `90d`.
-    expires: Option<String>,
+    expires_at: Option<String>,
     /// Address for people.
     contact: Option<String>,
-    /// Whether to make a first token.
-    #[serde(default)]
-    token: bool,
 }
 
 /// What was made.
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct AdministratorCreated {
+    #[serde(flatten)]
     administrator: Administrator,
     /// Its first token; shown this once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
+    token: String,
+    /// When the token ends.
+    #[schema(value_type = String)]
+    expires_at: Timestamp,
 }
 
 /// `administrator.create`.
@@ -163,7 +169,7 @@ pub(in crate::service) struct AdministratorCreate;
 
 impl Operate for AdministratorCreate {
     declare! { "administrator.create", Post, "/v1/administrators", AdministratorCreate, changes,
-    "Create an administrator with a role at its home" }
+    "Create an administrator with a role at its home, and its first token" }
     type Request = AdministratorCreateRequest;
     type Response = AdministratorCreated;
     type Target = OneCustomer;
@@ -178,7 +184,7 @@ impl Operate for AdministratorCreate {
         request: &'a AdministratorCreateRequest,
     ) -> Result<Vec<Need>> {
         let role = role(request.role.as_deref().unwrap_or(Role::Viewer.name()))?;
-        let until = until("expires", request.expires.as_deref(), tx.now)?;
+        let until = until("expires_at", request.expires_at.as_deref(), tx.now)?;
         let mut needs = vec![Need::at(target.id, Self::PERMISSION)];
         needs.extend(needs_to_pass(target.id, permissions_at(tx, role, target.id), until));
         Ok(needs)
@@ -194,13 +200,13 @@ impl Operate for AdministratorCreate {
         quota::admit(tx, target.id, Resource::Administrators, 1).await?;
         let id = create(tx, target.id, &name, contact.map(|one| one.to_string()).as_deref()).await?;
         let role = role(request.role.as_deref().unwrap_or(Role::Viewer.name()))?;
-        let expires_at = until("expires", request.expires.as_deref(), tx.now)?;
+        let expires_at = until("expires_at", request.expires_at.as_deref(), tx.now)?;
         grant(tx, id, target.id, role, request.delegable, expires_at).await?;
-        let token = if request.token { Some(tokens::make(tx, id, "first", None).await?.token) } else { None };
+        let made = tokens::make(tx, id, "first", None).await?;
         let row = row(tx, id).await?;
         let administrator = show(tx, row);
         tx.after = serde_json::to_value((&administrator, role.name())).ok();
-        Ok(AdministratorCreated { administrator, token })
+        Ok(AdministratorCreated { administrator, token: made.token, expires_at: made.expires_at })
     }
 }
 
@@ -263,7 +269,18 @@ impl Operate for AdministratorList {
         let cursors = Cursors::new(tx.context, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let rows = administrator::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
-        Page::cut(rows, limit, &cursors, |row| (row.name.clone(), row.id.0), |row| show(tx, row))
+        let mut roles: HashMap<AdministratorId, Vec<String>> = HashMap::new();
+        let keys: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
+        for grant in administrator::grants_of_all(tx.conn, &keys).await? {
+            if let Some(path) = tx.caller.path_of(grant.customer) {
+                roles.entry(grant.administrator).or_default().push(format!("{} at {path}", grant.role));
+            }
+        }
+        let position = |row: &AdministratorRow| (row.name.clone(), row.id.0);
+        Page::cut(rows, limit, &cursors, position, |row| {
+            let roles = roles.get(&row.id).cloned().unwrap_or_default();
+            Administrator { roles, ..show(tx, row) }
+        })
     }
 }
 
@@ -272,7 +289,7 @@ impl Operate for AdministratorList {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct AdministratorRequest {
     /// `name@CODE`, or the name alone where it is unambiguous.
-    administrator: String,
+    name: String,
 }
 
 /// A grant.
@@ -321,14 +338,14 @@ pub(in crate::service) struct AdministratorDetail {
 pub(in crate::service) struct AdministratorShow;
 
 impl Operate for AdministratorShow {
-    declare! { "administrator.show", Get, "/v1/administrators/{administrator}", AdministratorRead, reads,
+    declare! { "administrator.show", Get, "/v1/administrators/{name}", AdministratorRead, reads,
     "Show an administrator and its grants" }
     type Request = AdministratorRequest;
     type Response = AdministratorDetail;
     type Target = OneAdministrator;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a AdministratorRequest) -> Result<OneAdministrator> {
-        OneAdministrator::find(tx, &request.administrator).await
+        OneAdministrator::find(tx, &request.name).await
     }
 
     async fn run(
@@ -347,7 +364,7 @@ impl Operate for AdministratorShow {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct GrantRequest {
     /// `name@CODE`.
-    administrator: String,
+    name: String,
     /// The role.
     role: String,
     /// Where it counts, and below.
@@ -356,7 +373,7 @@ pub(in crate::service) struct GrantRequest {
     #[serde(default)]
     delegable: bool,
     /// When it ends: RFC 3339, or from now such as `90d`.
-    expires: Option<String>,
+    expires_at: Option<String>,
 }
 
 /// An administrator and a customer.
@@ -379,7 +396,7 @@ impl Targeted for AdministratorAt {
 pub(in crate::service) struct AdministratorGrant;
 
 impl Operate for AdministratorGrant {
-    declare! { "administrator.grant", Post, "/v1/administrators/{administrator}/grants", AdministratorGrant,
+    declare! { "administrator.grant", Post, "/v1/administrators/{name}/grants", AdministratorGrant,
     changes, "Grant an administrator a role at a customer" }
     type Request = GrantRequest;
     type Response = Grant;
@@ -387,7 +404,7 @@ impl Operate for AdministratorGrant {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a GrantRequest) -> Result<AdministratorAt> {
         let at = OneCustomer::find(tx, &request.customer)?;
-        Ok(AdministratorAt { administrator: OneAdministrator::find(tx, &request.administrator).await?, at })
+        Ok(AdministratorAt { administrator: OneAdministrator::find(tx, &request.name).await?, at })
     }
 
     async fn needs<'a>(
@@ -395,13 +412,13 @@ impl Operate for AdministratorGrant {
         target: &'a AdministratorAt,
         request: &'a GrantRequest,
     ) -> Result<Vec<Need>> {
-        let until = until("expires", request.expires.as_deref(), tx.now)?;
+        let until = until("expires_at", request.expires_at.as_deref(), tx.now)?;
         let permissions = permissions_at(tx, role(&request.role)?, target.at.id);
         Ok(needs_to_pass(target.at.id, permissions, until))
     }
 
     async fn run(tx: &mut Tx<'_>, target: AdministratorAt, request: GrantRequest) -> Result<Grant> {
-        let expires_at = until("expires", request.expires.as_deref(), tx.now)?;
+        let expires_at = until("expires_at", request.expires_at.as_deref(), tx.now)?;
         let id = target.administrator.row.id;
         let role = role(&request.role)?;
         let public_id = grant(tx, id, target.at.id, role, request.delegable, expires_at).await?;
@@ -418,8 +435,12 @@ impl Operate for AdministratorGrant {
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct RevokeRequest {
-    /// Id of the grant.
-    grant: String,
+    /// `name@CODE`.
+    name: String,
+    /// The role.
+    role: String,
+    /// Where it counts.
+    customer: String,
 }
 
 /// A grant that the caller sees.
@@ -439,15 +460,18 @@ impl Targeted for OneGrant {
 pub(in crate::service) struct AdministratorRevoke;
 
 impl Operate for AdministratorRevoke {
-    declare! { "administrator.revoke", Delete, "/v1/grants/{grant}", AdministratorGrant, changes, "End a grant" }
+    declare! { "administrator.revoke", Delete, "/v1/administrators/{name}/grants/{role}", AdministratorGrant,
+        changes, "End an administrator's role at a customer" }
     type Request = RevokeRequest;
     type Response = Grant;
     type Target = OneGrant;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a RevokeRequest) -> Result<OneGrant> {
-        let row = administrator::grant_by_public_id(tx.conn, &request.grant).await?;
-        let visible = row.filter(|row| tx.caller.sees(row.customer));
-        visible.map(OneGrant).ok_or_else(|| absent("grant", &request.grant))
+        let at = OneCustomer::find(tx, &request.customer)?;
+        let holder = OneAdministrator::find(tx, &request.name).await?;
+        let mut grants = administrator::grants_of(tx.conn, holder.row.id).await?.into_iter();
+        let found = grants.find(|grant| grant.customer == at.id && grant.role == request.role);
+        found.map(OneGrant).ok_or_else(|| absent("grant", &request.role))
     }
 
     async fn needs<'a>(tx: &'a mut Tx<'_>, target: &'a OneGrant, _: &'a RevokeRequest) -> Result<Vec<Need>> {
@@ -473,7 +497,7 @@ impl Operate for AdministratorRevoke {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct EffectiveRequest {
     /// `name@CODE`.
-    administrator: String,
+    name: String,
     /// Path of the customer.
     customer: String,
 }
@@ -481,7 +505,7 @@ pub(in crate::service) struct EffectiveRequest {
 /// What somebody may somewhere.
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct Effective {
-    administrator: String,
+    name: String,
     customer: String,
     permissions: Vec<String>,
 }
@@ -490,7 +514,7 @@ pub(in crate::service) struct Effective {
 pub(in crate::service) struct AdministratorEffective;
 
 impl Operate for AdministratorEffective {
-    declare! { "administrator.effective", Get, "/v1/administrators/{administrator}/effective", AdministratorRead,
+    declare! { "administrator.effective", Get, "/v1/administrators/{name}/effective", AdministratorRead,
     reads, "What an administrator may at a customer now" }
     type Request = EffectiveRequest;
     type Response = Effective;
@@ -498,7 +522,7 @@ impl Operate for AdministratorEffective {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a EffectiveRequest) -> Result<AdministratorAt> {
         let at = OneCustomer::find(tx, &request.customer)?;
-        Ok(AdministratorAt { administrator: OneAdministrator::find(tx, &request.administrator).await?, at })
+        Ok(AdministratorAt { administrator: OneAdministrator::find(tx, &request.name).await?, at })
     }
 
     async fn run(tx: &mut Tx<'_>, target: AdministratorAt, _: EffectiveRequest) -> Result<Effective> {
@@ -510,7 +534,7 @@ impl Operate for AdministratorEffective {
         let covering = visible.filter(|grant| tree.covers(grant.customer, target.at.id) && row.enabled);
         let set = covering.fold(PermissionSet::EMPTY, |set, grant| set.union(grant.permissions));
         Ok(Effective {
-            administrator: target.administrator.login,
+            name: target.administrator.login,
             customer: target.at.path,
             permissions: set.iter().map(|one| one.name().to_owned()).collect(),
         })
@@ -551,7 +575,7 @@ macro_rules! acts_on_administrator {
                 tx: &'a mut Tx<'_>,
                 request: &'a AdministratorRequest,
             ) -> Result<OneAdministrator> {
-                OneAdministrator::find(tx, &request.administrator).await
+                OneAdministrator::find(tx, &request.name).await
             }
 
             async fn needs<'a>(
@@ -575,21 +599,21 @@ macro_rules! acts_on_administrator {
 
 acts_on_administrator! {
     /// `administrator.enable`.
-    AdministratorEnable, "administrator.enable", Post, "/v1/administrators/{administrator}/enable",
+    AdministratorEnable, "administrator.enable", Post, "/v1/administrators/{name}/enable",
     AdministratorUpdate, "Let a disabled administrator in again",
     |tx, target| set_enabled(tx, target, true).await
 }
 
 acts_on_administrator! {
     /// `administrator.disable`: counts for the next request.
-    AdministratorDisable, "administrator.disable", Post, "/v1/administrators/{administrator}/disable",
+    AdministratorDisable, "administrator.disable", Post, "/v1/administrators/{name}/disable",
     AdministratorUpdate, "Keep an administrator out",
     |tx, target| set_enabled(tx, target, false).await
 }
 
 acts_on_administrator! {
     /// `administrator.delete`: its tokens and grants end for good.
-    AdministratorDelete, "administrator.delete", Delete, "/v1/administrators/{administrator}",
+    AdministratorDelete, "administrator.delete", Delete, "/v1/administrators/{name}",
     AdministratorDelete, "Delete an administrator with its tokens and grants",
     |tx, target| {
         administrator::delete(tx.conn, target.row.id, tx.now, &tx.operation_id).await?;

@@ -16,7 +16,7 @@ use crate::storage::metadata::{administrator, customer, quota as counters};
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct CustomerMoveRequest {
     /// Which.
-    customer: String,
+    path: String,
     /// Below which customer.
     to: String,
 }
@@ -58,7 +58,7 @@ pub(in crate::service) struct Moved {
 pub(in crate::service) struct CustomerMove;
 
 impl Operate for CustomerMove {
-    declare! { "customer.move", Post, "/v1/customers/{customer}/move", CustomerMove, changes,
+    declare! { "customer.move", Post, "/v1/customers/{path}/move", CustomerMove, changes,
     "Move a customer below another; a dry run lists the effects" }
     type Request = CustomerMoveRequest;
     type Response = Moved;
@@ -66,7 +66,7 @@ impl Operate for CustomerMove {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerMoveRequest) -> Result<Moving> {
         Ok(Moving {
-            customer: OneCustomer::find(tx, &request.customer)?,
+            customer: OneCustomer::find(tx, &request.path)?,
             to: OneCustomer::find(tx, &request.to)?,
         })
     }
@@ -170,14 +170,14 @@ async fn end_grants(tx: &mut Tx<'_>, moving: CustomerId, to: CustomerId) -> Resu
 pub(in crate::service) struct CustomerDelete;
 
 impl Operate for CustomerDelete {
-    declare! { "customer.delete", Delete, "/v1/customers/{customer}", CustomerDelete, changes,
+    declare! { "customer.delete", Delete, "/v1/customers/{path}", CustomerDelete, changes,
     "Delete a customer and everything below; customer undelete brings it back" }
     type Request = CustomerRequest;
     type Response = Deleted;
     type Target = OneCustomer;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerRequest) -> Result<OneCustomer> {
-        OneCustomer::find(tx, &request.customer)
+        OneCustomer::find(tx, &request.path)
     }
 
     async fn needs<'a>(
@@ -225,14 +225,14 @@ pub(in crate::service) struct Deleted {
 pub(in crate::service) struct CustomerUndelete;
 
 impl Operate for CustomerUndelete {
-    declare! { "customer.undelete", Post, "/v1/customers/{customer}/undelete", CustomerDelete, changes,
+    declare! { "customer.undelete", Post, "/v1/customers/{path}/undelete", CustomerDelete, changes,
     "Bring a deleted customer back with what was deleted with it" }
     type Request = CustomerRequest;
     type Response = Customer;
     type Target = OneCustomer;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerRequest) -> Result<OneCustomer> {
-        OneCustomer::find_deleted(tx, &request.customer)
+        OneCustomer::find_deleted(tx, &request.path)
     }
 
     async fn needs<'a>(

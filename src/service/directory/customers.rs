@@ -1,5 +1,7 @@
 //! Customers: bringing aboard, list, show, rename, limits. Moving and deleting stand in `customer_life.rs`.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -47,6 +49,11 @@ pub(in crate::service) struct Customer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     deleted_at: Option<Timestamp>,
+    /// `active` or `deleted`.
+    state: String,
+    /// Octets used at it and below, counted while it has a limit on octets or messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_used: Option<i64>,
     /// Own limits; absent ones do not exist.
     limits: Limits,
 }
@@ -78,6 +85,9 @@ impl From<CustomerLimits> for Limits {
     }
 }
 
+/// What changes in a customer without anybody changing it.
+const VOLATILE: [&str; 1] = ["bytes_used"];
+
 /// What the caller may see of a customer.
 pub(super) fn show(tx: &Tx<'_>, row: CustomerRow) -> Customer {
     let path = tx.caller.path_of(row.id).unwrap_or_default();
@@ -92,7 +102,9 @@ pub(super) fn show(tx: &Tx<'_>, row: CustomerRow) -> Customer {
         kind: row.kind,
         contact: row.contact,
         created_at: row.created_at,
+        state: if row.deleted_at.is_some() { "deleted" } else { "active" }.to_owned(),
         deleted_at: row.deleted_at,
+        bytes_used: None,
         limits: row.limits.into(),
     }
 }
@@ -146,9 +158,11 @@ pub(in crate::service) struct CustomerCreateRequest {
 /// What was made.
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct CustomerCreated {
+    #[serde(flatten)]
     customer: Customer,
+    /// Its first domain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    domain: Option<domains::Domain>,
+    domain: Option<String>,
     /// Name by which the administrator is known: `name@CODE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     administrator: Option<String>,
@@ -200,7 +214,7 @@ impl Operate for CustomerCreate {
         let slug = slug(split(&request.path).1)?;
         let row = create(tx, &target, slug, &request).await?;
         let domain = match &request.domain {
-            Some(name) => Some(domains::create(tx, row.id, name, None).await?),
+            Some(name) => Some(domains::create(tx, row.id, name, None).await?.name),
             None => None,
         };
         let (administrator, token) = match &request.admin {
@@ -319,7 +333,11 @@ impl Operate for CustomerList {
         keys.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
         let mut rows = customer::by_ids(tx.conn, keys.iter().copied()).await?;
         rows.sort_by_key(|row| keys.iter().position(|&key| key == row.id.0));
-        Page::cut(rows, limit, &cursors, |row| row.code.clone(), |row| show(tx, row))
+        let used: HashMap<CustomerId, i64> = customer::bytes_used(tx.conn, &keys).await?.into_iter().collect();
+        Page::cut(rows, limit, &cursors, |row| row.code.clone(), |row| Customer {
+            bytes_used: used.get(&row.id).copied(),
+            ..show(tx, row)
+        })
     }
 }
 
@@ -328,7 +346,7 @@ impl Operate for CustomerList {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct CustomerRequest {
     /// Its path or short code.
-    pub customer: String,
+    pub path: String,
 }
 
 /// A customer with what it has.
@@ -350,22 +368,24 @@ pub(in crate::service) struct CustomerDetail {
 pub(in crate::service) struct CustomerShow;
 
 impl Operate for CustomerShow {
-    declare! { "customer.show", Get, "/v1/customers/{customer}", CustomerRead, reads, "Show a customer" }
+    declare! { "customer.show", Get, "/v1/customers/{path}", CustomerRead, reads, "Show a customer" }
     type Request = CustomerRequest;
     type Response = CustomerDetail;
     type Target = OneCustomer;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerRequest) -> Result<OneCustomer> {
-        OneCustomer::find(tx, &request.customer)
+        OneCustomer::find(tx, &request.path)
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneCustomer, _: CustomerRequest) -> Result<CustomerDetail> {
         let row = row(tx, target.id).await?;
         let counts = customer::counts(tx.conn, &[target.id.0]).await?;
         let switches_off = hold::switches_off(tx.conn, None, None, Some(target.id)).await?;
-        let customer = show(tx, row);
+        let used = customer::bytes_used(tx.conn, &[target.id.0]).await?;
+        let bytes_used = used.first().map(|(_, bytes)| *bytes);
+        let customer = Customer { bytes_used, ..show(tx, row) };
         Ok(CustomerDetail {
-            etag: etag(&customer, &[])?,
+            etag: etag(&customer, &VOLATILE)?,
             customer,
             switches_off: switches_off.into_iter().collect(),
             mailboxes: counts.mailboxes,
@@ -381,7 +401,7 @@ impl Operate for CustomerShow {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct CustomerUpdateRequest {
     /// Its path or short code.
-    customer: String,
+    path: String,
     /// New last part of its path.
     slug: Option<String>,
     /// New display name.
@@ -396,19 +416,19 @@ pub(in crate::service) struct CustomerUpdateRequest {
 pub(in crate::service) struct CustomerRename;
 
 impl Operate for CustomerRename {
-    declare! { "customer.rename", Patch, "/v1/customers/{customer}", CustomerUpdate, changes,
+    declare! { "customer.rename", Patch, "/v1/customers/{path}", CustomerUpdate, changes,
     "Change a customer's name, kind, contact or the last part of its path" }
     type Request = CustomerUpdateRequest;
     type Response = Customer;
     type Target = OneCustomer;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerUpdateRequest) -> Result<OneCustomer> {
-        OneCustomer::find(tx, &request.customer)
+        OneCustomer::find(tx, &request.path)
     }
 
     async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneCustomer) -> Result<Option<String>> {
         let row = row(tx, target.id).await?;
-        etag(&show(tx, row), &[]).map(Some)
+        etag(&show(tx, row), &VOLATILE).map(Some)
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: CustomerUpdateRequest) -> Result<Customer> {
@@ -459,7 +479,7 @@ pub(super) fn given<'de, D: serde::Deserializer<'de>>(
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct CustomerLimitRequest {
     /// Its path or short code.
-    customer: String,
+    path: String,
     /// Octets.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
@@ -512,14 +532,14 @@ pub(super) fn set_limit(
 pub(in crate::service) struct CustomerLimit;
 
 impl Operate for CustomerLimit {
-    declare! { "customer.limit", Patch, "/v1/customers/{customer}/limits", CustomerLimit, changes,
+    declare! { "customer.limit", Patch, "/v1/customers/{path}/limits", CustomerLimit, changes,
     "Set a customer's limits; the right for it is held above the customer" }
     type Request = CustomerLimitRequest;
     type Response = Customer;
     type Target = OneCustomer;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerLimitRequest) -> Result<OneCustomer> {
-        OneCustomer::find(tx, &request.customer)
+        OneCustomer::find(tx, &request.path)
     }
 
     async fn needs<'a>(
@@ -532,7 +552,7 @@ impl Operate for CustomerLimit {
 
     async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneCustomer) -> Result<Option<String>> {
         let row = row(tx, target.id).await?;
-        etag(&show(tx, row), &[]).map(Some)
+        etag(&show(tx, row), &VOLATILE).map(Some)
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: CustomerLimitRequest) -> Result<Customer> {

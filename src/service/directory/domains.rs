@@ -1,5 +1,7 @@
 //! Domains, alias domains, catch-all.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,7 +25,7 @@ pub(in crate::service) struct Domain {
     /// Random id.
     id: String,
     /// Name, in A-labels.
-    name: String,
+    pub name: String,
     /// Path of its customer.
     customer: String,
     /// `verified`, or `pending`: then it receives, sends and authenticates nothing.
@@ -36,15 +38,34 @@ pub(in crate::service) struct Domain {
     catch_all: Option<String>,
     /// Limit on octets of all its mailboxes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_limit: Option<i64>,
+    bytes_max: Option<i64>,
     /// Limit on messages.
     #[serde(skip_serializing_if = "Option::is_none")]
-    messages_limit: Option<i64>,
+    messages_max: Option<i64>,
     /// Limit on octets that new mailboxes get.
     #[serde(skip_serializing_if = "Option::is_none")]
-    mailbox_bytes_limit_default: Option<i64>,
+    mailbox_bytes_max_default: Option<i64>,
+    /// Mailboxes in it; given when it is listed or shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailboxes: Option<i64>,
+    /// Octets that its mailboxes use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_used: Option<i64>,
+    /// Aliases in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aliases: Option<i64>,
     #[schema(value_type = String)]
     created_at: Timestamp,
+}
+
+/// What changes in a domain without anybody changing it.
+const VOLATILE: [&str; 3] = ["mailboxes", "bytes_used", "aliases"];
+
+impl Domain {
+    fn with(self, sums: Option<&[i64; 3]>) -> Self {
+        let Some(&[mailboxes, bytes, aliases]) = sums else { return self };
+        Self { mailboxes: Some(mailboxes), bytes_used: Some(bytes), aliases: Some(aliases), ..self }
+    }
 }
 
 pub(super) fn show(tx: &Tx<'_>, row: DomainRow) -> Domain {
@@ -55,9 +76,12 @@ pub(super) fn show(tx: &Tx<'_>, row: DomainRow) -> Domain {
         state: if row.pending { "pending" } else { "verified" }.to_owned(),
         alias_of: row.alias_of_name,
         catch_all: row.catch_all,
-        bytes_limit: row.bytes_max,
-        messages_limit: row.messages_max,
-        mailbox_bytes_limit_default: row.mailbox_bytes_max_default,
+        bytes_max: row.bytes_max,
+        messages_max: row.messages_max,
+        mailbox_bytes_max_default: row.mailbox_bytes_max_default,
+        mailboxes: None,
+        bytes_used: None,
+        aliases: None,
         created_at: row.created_at,
     }
 }
@@ -97,8 +121,6 @@ pub(in crate::service) struct DomainCreateRequest {
     domain: String,
     /// Its customer.
     customer: String,
-    /// Makes it an alias: addresses in it mean those in this domain of the same customer.
-    alias_of: Option<String>,
 }
 
 /// `domain.create`.
@@ -106,7 +128,7 @@ pub(in crate::service) struct DomainCreate;
 
 impl Operate for DomainCreate {
     declare! { "domain.create", Post, "/v1/domains", DomainCreate, changes,
-    "Create a domain, or an alias of another; it is pending until confirmed" }
+    "Create a domain; it is pending until confirmed" }
     type Request = DomainCreateRequest;
     type Response = Domain;
     type Target = OneCustomer;
@@ -117,21 +139,46 @@ impl Operate for DomainCreate {
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: DomainCreateRequest) -> Result<Domain> {
-        let alias_of = match &request.alias_of {
-            Some(name) => {
-                let meant = OneDomain::find(tx, name).await?.0;
-                if meant.customer != target.id {
-                    return Err(absent("domain", &meant.name));
-                }
-                if meant.alias_of.is_some() {
-                    let message = format!("{} is itself an alias", meant.name);
-                    return Err(ServiceError::Conflict { message });
-                }
-                Some(meant.id)
-            }
-            None => None,
-        };
-        let made = create(tx, target.id, &request.domain, alias_of).await?;
+        let made = create(tx, target.id, &request.domain, None).await?;
+        tx.after = serde_json::to_value(&made).ok();
+        Ok(made)
+    }
+}
+
+/// An alias domain to make.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct DomainAliasRequest {
+    /// Its name.
+    domain: String,
+    /// The domain that it stands for; the alias belongs to the same customer.
+    alias_of: String,
+}
+
+/// `domain.alias`; acts on the domain that is meant.
+pub(in crate::service) struct DomainAlias;
+
+impl Operate for DomainAlias {
+    declare! { "domain.alias", Post, "/v1/domains/{alias_of}/aliases", DomainCreate, changes,
+        "Create a domain whose addresses mean those of another; it is pending until confirmed" }
+    type Request = DomainAliasRequest;
+    type Response = Domain;
+    type Target = OneDomain;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainAliasRequest) -> Result<OneDomain> {
+        domain_name("domain", &request.domain)?;
+        OneDomain::find(tx, &request.alias_of).await
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneDomain(meant): OneDomain,
+        request: DomainAliasRequest,
+    ) -> Result<Domain> {
+        if meant.alias_of.is_some() {
+            return Err(ServiceError::Conflict { message: format!("{} is itself an alias", meant.name) });
+        }
+        let made = create(tx, meant.customer, &request.domain, Some(meant.id)).await?;
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
     }
@@ -168,7 +215,13 @@ impl Operate for DomainList {
         let cursors = Cursors::new(tx.context, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let rows = domain::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
-        Page::cut(rows, limit, &cursors, |row| (row.name.clone(), row.id.0), |row| show(tx, row))
+        let keys: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
+        let sums: HashMap<DomainId, [i64; 3]> = domain::sums(tx.conn, &keys).await?.into_iter().collect();
+        let position = |row: &DomainRow| (row.name.clone(), row.id.0);
+        Page::cut(rows, limit, &cursors, position, |row| {
+            let sums = sums.get(&row.id);
+            show(tx, row).with(sums)
+        })
     }
 }
 
@@ -186,7 +239,7 @@ pub(in crate::service) struct DomainDetail {
     #[serde(flatten)]
     domain: Domain,
     /// Its alias domains.
-    aliases: Vec<String>,
+    alias_domains: Vec<String>,
     /// Switches that are off here, by holds here or above.
     switches_off: Vec<String>,
     etag: String,
@@ -206,60 +259,57 @@ impl Operate for DomainShow {
     }
 
     async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<DomainDetail> {
-        let aliases = domain::aliases_of(tx.conn, row.id).await?;
+        let alias_domains = domain::aliases_of(tx.conn, row.id).await?;
+        let sums = domain::sums(tx.conn, &[row.id.0]).await?;
         let off = hold::switches_off(tx.conn, None, Some(row.id), Some(row.customer)).await?;
-        let domain = show(tx, row);
-        Ok(DomainDetail {
-            etag: etag(&domain, &[])?,
-            domain,
-            aliases,
-            switches_off: off.into_iter().collect(),
-        })
+        let domain = show(tx, row).with(sums.first().map(|(_, sums)| sums));
+        let switches_off = off.into_iter().collect();
+        Ok(DomainDetail { etag: etag(&domain, &VOLATILE)?, domain, alias_domains, switches_off })
     }
 }
 
-/// What to change; absent fields stay.
+/// Where mail for unknown addresses goes.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::service) struct DomainUpdateRequest {
+pub(in crate::service) struct CatchAllRequest {
     /// Its name.
     domain: String,
-    /// Address, of the same customer, that takes what nobody else takes; empty for none.
-    catch_all: Option<String>,
+    /// Address, of the same customer, that takes what nobody else takes; null for none.
+    address: Option<String>,
 }
 
-/// `domain.update`.
-pub(in crate::service) struct DomainUpdate;
+/// `domain.catch-all`.
+pub(in crate::service) struct DomainCatchAll;
 
-impl Operate for DomainUpdate {
-    declare! { "domain.update", Patch, "/v1/domains/{domain}", DomainUpdate, changes, "Set the catch-all address" }
-    type Request = DomainUpdateRequest;
+impl Operate for DomainCatchAll {
+    declare! { "domain.catch-all", Put, "/v1/domains/{domain}/catch-all", DomainUpdate, changes,
+        "Say where mail for unknown addresses of a domain goes" }
+    type Request = CatchAllRequest;
     type Response = Domain;
     type Target = OneDomain;
 
-    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainUpdateRequest) -> Result<OneDomain> {
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CatchAllRequest) -> Result<OneDomain> {
         OneDomain::find(tx, &request.domain).await
     }
 
     async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneDomain) -> Result<Option<String>> {
-        etag(&show(tx, target.0.clone()), &[]).map(Some)
+        etag(&show(tx, target.0.clone()), &VOLATILE).map(Some)
     }
 
     async fn run(
         tx: &mut Tx<'_>,
         OneDomain(mut row): OneDomain,
-        request: DomainUpdateRequest,
+        request: CatchAllRequest,
     ) -> Result<Domain> {
         tx.before = serde_json::to_value(show(tx, row.clone())).ok();
-        match request.catch_all.as_deref() {
-            Some("") => row.catch_all = None,
+        row.catch_all = match &request.address {
             Some(text) => {
-                let wanted = address("catch_all", text)?;
-                local_target(tx, "catch_all", row.customer, &wanted).await?;
-                row.catch_all = Some(wanted.to_string());
+                let wanted = address("address", text)?;
+                local_target(tx, "address", row.customer, &wanted).await?;
+                Some(wanted.to_string())
             }
-            None => {}
-        }
+            None => None,
+        };
         domain::update(tx.conn, &row).await?;
         let after = show(tx, row);
         tx.after = serde_json::to_value(&after).ok();
@@ -309,7 +359,7 @@ pub(in crate::service) struct DomainLimitRequest {
     /// Octets that new mailboxes get as their limit.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
-    mailbox_bytes_default: Option<Option<i64>>,
+    mailbox_default: Option<Option<i64>>,
 }
 
 /// `domain.limit`.
@@ -326,7 +376,7 @@ impl Operate for DomainLimit {
     }
 
     async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneDomain) -> Result<Option<String>> {
-        etag(&show(tx, target.0.clone()), &[]).map(Some)
+        etag(&show(tx, target.0.clone()), &VOLATILE).map(Some)
     }
 
     async fn run(
@@ -338,9 +388,9 @@ impl Operate for DomainLimit {
         set_limit("bytes", &mut row.bytes_max, request.bytes)?;
         set_limit("messages", &mut row.messages_max, request.messages)?;
         set_limit(
-            "mailbox_bytes_default",
+            "mailbox_default",
             &mut row.mailbox_bytes_max_default,
-            request.mailbox_bytes_default,
+            request.mailbox_default,
         )?;
         domain::update(tx.conn, &row).await?;
         if request.bytes.is_some() || request.messages.is_some() {

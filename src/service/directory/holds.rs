@@ -69,8 +69,8 @@ impl Holdable {
             (None, Some(name), None) => Ok(Self::Domain(OneDomain::find(tx, name).await?)),
             (None, None, Some(address)) => Ok(Self::Mailbox(OneMailbox::find(tx, address).await?)),
             _ => Err(ServiceError::Invalid {
-                field: "customer",
-                message: "give exactly one of customer, domain and mailbox".to_owned(),
+                field: "path",
+                message: "give exactly one of path, domain and mailbox".to_owned(),
             }),
         }
     }
@@ -160,7 +160,7 @@ async fn set(tx: &mut Tx<'_>, target: &Holdable, switch: &str, reason: &str) -> 
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct HoldAddRequest {
     /// On this customer and everything below.
-    customer: Option<String>,
+    path: Option<String>,
     /// Or on this domain.
     domain: Option<String>,
     /// Or on this mailbox.
@@ -182,8 +182,8 @@ impl Operate for HoldAdd {
     type Target = Holdable;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a HoldAddRequest) -> Result<Holdable> {
-        let HoldAddRequest { customer, domain, mailbox, .. } = request;
-        Holdable::find(tx, customer.as_deref(), domain.as_deref(), mailbox.as_deref()).await
+        let HoldAddRequest { path, domain, mailbox, .. } = request;
+        Holdable::find(tx, path.as_deref(), domain.as_deref(), mailbox.as_deref()).await
     }
 
     async fn needs<'a>(
@@ -208,7 +208,7 @@ impl Operate for HoldAdd {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct HoldListRequest {
     /// On this customer itself.
-    customer: Option<String>,
+    path: Option<String>,
     /// Or on this domain itself.
     domain: Option<String>,
     /// Or on this mailbox itself.
@@ -234,8 +234,8 @@ impl Operate for HoldList {
     type Target = Holdable;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a HoldListRequest) -> Result<Holdable> {
-        let HoldListRequest { customer, domain, mailbox } = request;
-        Holdable::find(tx, customer.as_deref(), domain.as_deref(), mailbox.as_deref()).await
+        let HoldListRequest { path, domain, mailbox } = request;
+        Holdable::find(tx, path.as_deref(), domain.as_deref(), mailbox.as_deref()).await
     }
 
     async fn run(tx: &mut Tx<'_>, target: Holdable, _: HoldListRequest) -> Result<Holds> {
@@ -254,7 +254,9 @@ async fn holds(tx: &mut Tx<'_>, target: &Holdable) -> Result<Holds> {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct HoldReleaseRequest {
     /// Its id.
-    hold: String,
+    id: String,
+    /// The customer it is on, to be sure.
+    path: Option<String>,
 }
 
 /// A hold, and the customer of what it is on.
@@ -285,21 +287,23 @@ async fn customer_of(tx: &mut Tx<'_>, on: HoldOn) -> Result<Option<CustomerId>> 
 pub(in crate::service) struct HoldRelease;
 
 impl Operate for HoldRelease {
-    declare! { "hold.release", Delete, "/v1/holds/{hold}", CustomerHold, changes,
+    declare! { "hold.release", Delete, "/v1/holds/{id}", CustomerHold, changes,
     "Release a hold; what others hold stays off" }
     type Request = HoldReleaseRequest;
     type Response = Hold;
     type Target = OneHold;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a HoldReleaseRequest) -> Result<OneHold> {
-        let row = hold::by_public_id(tx.conn, &request.hold).await?;
+        let on = request.path.as_deref().map(|path| OneCustomer::find(tx, path)).transpose()?;
+        let row = hold::by_public_id(tx.conn, &request.id).await?;
+        let row = row.filter(|row| on.as_ref().is_none_or(|on| row.on == HoldOn::Customer(on.id)));
         let customer = match &row {
             Some(row) => customer_of(tx, row.on).await?,
             None => None,
         };
         match (row, customer.filter(|&customer| tx.caller.sees(customer))) {
             (Some(row), Some(customer)) => Ok(OneHold { row, customer }),
-            _ => Err(absent("hold", &request.hold)),
+            _ => Err(absent("hold", &request.id)),
         }
     }
 
@@ -442,8 +446,8 @@ macro_rules! suspending {
 }
 
 suspending! {
-    CustomerSuspend, CustomerResume, CustomerSuspendRequest, CustomerResumeRequest, customer, Customer, CustomerHold,
-    "customer.suspend", "/v1/customers/{customer}/suspend", "customer.resume", "/v1/customers/{customer}/resume",
+    CustomerSuspend, CustomerResume, CustomerSuspendRequest, CustomerResumeRequest, path, Customer, CustomerHold,
+    "customer.suspend", "/v1/customers/{path}/suspend", "customer.resume", "/v1/customers/{path}/resume",
     |tx, path| OneCustomer::find(tx, path)?
 }
 

@@ -8,9 +8,9 @@ use super::customers::{given, set_limit};
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, address, plain_text};
 use super::targets::{OneDomain, OneMailbox, absent};
-use crate::base::address::DETAIL_SEPARATOR;
+use crate::base::address::{Address, DETAIL_SEPARATOR};
 use crate::base::clock::Timestamp;
-use crate::base::id::{MailboxId, StoreId};
+use crate::base::id::{DomainId, MailboxId, StoreId};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::login::password::PasswordHash;
 use crate::service::quota;
@@ -36,10 +36,10 @@ pub(in crate::service) struct Mailbox {
     state: String,
     /// Limit on octets.
     #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_limit: Option<i64>,
+    bytes_max: Option<i64>,
     /// Limit on messages.
     #[serde(skip_serializing_if = "Option::is_none")]
-    messages_limit: Option<i64>,
+    messages_max: Option<i64>,
     /// Octets of its messages.
     bytes_used: i64,
     /// Number of its messages.
@@ -60,8 +60,8 @@ pub(super) fn show(tx: &Tx<'_>, row: MailboxRow) -> Mailbox {
         name: row.name,
         customer: tx.caller.path_of(row.customer).unwrap_or_default(),
         state: if row.domain_pending { "pending" } else { "active" }.to_owned(),
-        bytes_limit: row.bytes_max,
-        messages_limit: row.messages_max,
+        bytes_max: row.bytes_max,
+        messages_max: row.messages_max,
         bytes_used: row.bytes_used,
         messages_used: row.messages_used,
         last_login_at: row.last_login_at,
@@ -114,7 +114,7 @@ pub(in crate::service) struct MailboxCreateRequest {
     /// Limit on octets; default: the domain's default.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
-    bytes: Option<Option<i64>>,
+    quota: Option<Option<i64>>,
     /// Limit on messages.
     messages: Option<i64>,
     /// Mail store; default: the first one that is online.
@@ -147,21 +147,15 @@ impl Operate for MailboxCreate {
         request: MailboxCreateRequest,
     ) -> Result<Mailbox> {
         let wanted = address("address", &request.address)?;
-        if wanted.local().contains(DETAIL_SEPARATOR) {
-            let message = format!("{DETAIL_SEPARATOR} separates the detail of a subaddress; leave it out");
-            return Err(ServiceError::Invalid { field: "address", message });
-        }
         if let Some(meant) = &home.alias_of_name {
             let message = format!("{} is an alias of {meant}; create the mailbox there", home.name);
             return Err(ServiceError::Conflict { message });
         }
         let taken = || ServiceError::Conflict { message: format!("{wanted} exists already") };
-        if !alias::targets(tx.conn, home.id, wanted.local()).await?.is_empty() {
-            return Err(taken());
-        }
+        free(tx, home.id, &wanted).await?;
         quota::admit(tx, home.customer, Resource::Mailboxes, 1).await?;
         let mut bytes_max = home.mailbox_bytes_max_default;
-        set_limit("bytes", &mut bytes_max, request.bytes)?;
+        set_limit("quota", &mut bytes_max, request.quota)?;
         let mut messages_max = None;
         set_limit("messages", &mut messages_max, request.messages.map(Some))?;
         let new = NewMailbox {
@@ -179,6 +173,20 @@ impl Operate for MailboxCreate {
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
     }
+}
+
+/// Refuses an address that is taken in the domain or that no mailbox can have.
+async fn free(tx: &mut Tx<'_>, domain: DomainId, wanted: &Address) -> Result<()> {
+    if wanted.local().contains(DETAIL_SEPARATOR) {
+        let message = format!("{DETAIL_SEPARATOR} separates the detail of a subaddress; leave it out");
+        return Err(ServiceError::Invalid { field: "address", message });
+    }
+    let living = mailbox::all_by_address(tx.conn, wanted.local(), wanted.domain().as_str()).await?;
+    let targets = alias::targets(tx.conn, domain, wanted.local()).await?;
+    if living.iter().any(|other| other.domain == domain) || !targets.is_empty() {
+        return Err(ServiceError::Conflict { message: format!("{wanted} exists already") });
+    }
+    Ok(())
 }
 
 /// The mail store a new mailbox goes to.
@@ -321,8 +329,10 @@ impl Operate for MailboxShow {
 pub(in crate::service) struct MailboxRenameRequest {
     /// Its address.
     address: String,
+    /// New address in the same domain; the old one is free then.
+    to: Option<String>,
     /// Display name.
-    name: String,
+    name: Option<String>,
 }
 
 /// `mailbox.rename`.
@@ -330,7 +340,7 @@ pub(in crate::service) struct MailboxRename;
 
 impl Operate for MailboxRename {
     declare! { "mailbox.rename", Patch, "/v1/mailboxes/{address}", MailboxUpdate, changes,
-    "Set a mailbox's display name" }
+    "Give a mailbox another display name, or another address in its domain" }
     type Request = MailboxRenameRequest;
     type Response = Mailbox;
     type Target = OneMailbox;
@@ -348,11 +358,25 @@ impl Operate for MailboxRename {
         OneMailbox(mut row): OneMailbox,
         request: MailboxRenameRequest,
     ) -> Result<Mailbox> {
-        tx.before = Some(row.name.as_str().into());
-        row.name = plain_text("name", &request.name)?;
-        mailbox::set_name(tx.conn, row.id, &row.name).await?;
-        tx.after = Some(row.name.as_str().into());
-        Ok(show(tx, row))
+        let before = show(tx, row.clone());
+        tx.before = serde_json::to_value(&before).ok();
+        if let Some(name) = &request.name {
+            row.name = plain_text("name", name)?;
+            mailbox::set_name(tx.conn, row.id, &row.name).await?;
+        }
+        if let Some(to) = &request.to {
+            let to = address("to", to)?;
+            if to.domain().as_str() != row.domain_name {
+                let message = format!("a mailbox stays in its domain {}", row.domain_name);
+                return Err(ServiceError::Invalid { field: "to", message });
+            }
+            free(tx, row.domain, &to).await?;
+            mailbox::set_local_part(tx.conn, row.id, to.local()).await?;
+            row.local_part = to.local().to_owned();
+        }
+        let after = show(tx, row);
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
     }
 }
 
@@ -407,7 +431,7 @@ pub(in crate::service) struct MailboxQuotaRequest {
     /// Octets.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
-    bytes: Option<Option<i64>>,
+    quota: Option<Option<i64>>,
     /// Messages.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
@@ -438,7 +462,7 @@ impl Operate for MailboxQuota {
         request: MailboxQuotaRequest,
     ) -> Result<Mailbox> {
         tx.before = serde_json::to_value((row.bytes_max, row.messages_max)).ok();
-        set_limit("bytes", &mut row.bytes_max, request.bytes)?;
+        set_limit("quota", &mut row.bytes_max, request.quota)?;
         set_limit("messages", &mut row.messages_max, request.messages)?;
         mailbox::set_limits(tx.conn, row.id, row.bytes_max, row.messages_max).await?;
         tx.after = serde_json::to_value((row.bytes_max, row.messages_max)).ok();
@@ -488,12 +512,7 @@ impl Operate for MailboxUndelete {
             let message = format!("domain {} is deleted; undelete the domain first", home.name);
             return Err(ServiceError::Conflict { message });
         }
-        let address = row.address();
-        let living = mailbox::all_by_address(tx.conn, &row.local_part, &row.domain_name).await?;
-        let targets = alias::targets(tx.conn, row.domain, &row.local_part).await?;
-        if living.iter().any(|other| other.domain == row.domain) || !targets.is_empty() {
-            return Err(ServiceError::Conflict { message: format!("{address} exists already") });
-        }
+        free(tx, row.domain, &address("address", &row.address())?).await?;
         quota::admit(tx, row.customer, Resource::Mailboxes, 1).await?;
         mailbox::undelete(tx.conn, row.id).await?;
         let after = show(tx, row);

@@ -39,7 +39,7 @@ pub(in crate::service) struct TokenCreated {
     /// The token itself; shown this once.
     pub token: String,
     #[schema(value_type = String)]
-    expires_at: Timestamp,
+    pub expires_at: Timestamp,
 }
 
 /// Makes a token.
@@ -52,7 +52,7 @@ pub(super) async fn make(
     let expires_at = expires_at.unwrap_or_else(|| tx.now.plus(LIFETIME_DEFAULT));
     if expires_at > tx.now.plus(LIFETIME_MAX) {
         let message = "a token lasts at most 366 days".to_owned();
-        return Err(ServiceError::Invalid { field: "expires", message });
+        return Err(ServiceError::Invalid { field: "expires_at", message });
     }
     let secret = format!("{PREFIX}{}", random_text(SECRET_CHARACTERS));
     let hash = secret_hash(&secret);
@@ -65,11 +65,11 @@ pub(super) async fn make(
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct TokenCreateRequest {
     /// Whose: `name@CODE`; default: the caller's own.
-    administrator: Option<String>,
+    name: Option<String>,
     /// What it is for.
     label: Option<String>,
     /// When it ends: RFC 3339, or from now such as `30d`; default 90 days, at most 366.
-    expires: Option<String>,
+    expires_at: Option<String>,
 }
 
 async fn owner(tx: &mut Tx<'_>, login: Option<&str>) -> Result<OneAdministrator> {
@@ -81,7 +81,7 @@ async fn owner(tx: &mut Tx<'_>, login: Option<&str>) -> Result<OneAdministrator>
         None => None,
     };
     let row = mine.ok_or_else(|| ServiceError::Invalid {
-        field: "administrator",
+        field: "name",
         message: "say whose; the system itself has no tokens".to_owned(),
     })?;
     Ok(OneAdministrator::new(tx, row))
@@ -109,7 +109,7 @@ impl Operate for TokenCreate {
     type Target = OneAdministrator;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a TokenCreateRequest) -> Result<OneAdministrator> {
-        owner(tx, request.administrator.as_deref()).await
+        owner(tx, request.name.as_deref()).await
     }
 
     async fn needs<'a>(
@@ -131,7 +131,7 @@ impl Operate for TokenCreate {
         request: TokenCreateRequest,
     ) -> Result<TokenCreated> {
         let label = label(request.label.as_deref())?;
-        let expires_at = until("expires", request.expires.as_deref(), tx.now)?;
+        let expires_at = until("expires_at", request.expires_at.as_deref(), tx.now)?;
         let made = make(tx, target.row.id, &label, expires_at).await?;
         tx.after = Some(serde_json::json!({ "id": made.id, "label": label, "expires_at": made.expires_at }));
         Ok(made)
@@ -143,7 +143,7 @@ impl Operate for TokenCreate {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct TokenListRequest {
     /// Whose: `name@CODE`; default: the caller's own.
-    administrator: Option<String>,
+    name: Option<String>,
 }
 
 /// A token without its secret.
@@ -186,7 +186,7 @@ impl Operate for TokenList {
     type Target = OneAdministrator;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a TokenListRequest) -> Result<OneAdministrator> {
-        owner(tx, request.administrator.as_deref()).await
+        owner(tx, request.name.as_deref()).await
     }
 
     async fn needs<'a>(
@@ -207,7 +207,9 @@ impl Operate for TokenList {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct TokenRequest {
     /// Its id.
-    token: String,
+    id: String,
+    /// Whose it is, to be sure.
+    name: Option<String>,
 }
 
 /// A token and its owner.
@@ -230,20 +232,25 @@ impl Targeted for OneToken {
 pub(in crate::service) struct TokenRevoke;
 
 impl Operate for TokenRevoke {
-    declare! { "token.revoke", Delete, "/v1/tokens/{token}", AdministratorUpdate, changes, "Revoke a token" }
+    declare! { "token.revoke", Delete, "/v1/tokens/{id}", AdministratorUpdate, changes, "Revoke a token" }
     type Request = TokenRequest;
     type Response = Token;
     type Target = OneToken;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a TokenRequest) -> Result<OneToken> {
-        let missing = || absent("token", &request.token);
-        let row = token::by_public_id(tx.conn, &request.token).await?;
+        let said = match &request.name {
+            Some(name) => Some(OneAdministrator::find(tx, name).await?.row.id),
+            None => None,
+        };
+        let missing = || absent("token", &request.id);
+        let row = token::by_public_id(tx.conn, &request.id).await?;
         let holder = match &row {
             Some(row) => administrator::by_id(tx.conn, row.administrator).await?,
             None => None,
         };
         let me = tx.caller.administrator();
         let visible = holder.filter(|holder| tx.caller.sees(holder.customer) || me == Some(holder.id));
+        let visible = visible.filter(|holder| said.is_none_or(|said| said == holder.id));
         match (row, visible) {
             (Some(row), Some(holder)) => Ok(OneToken { row, owner: OneAdministrator::new(tx, holder) }),
             _ => Err(missing()),

@@ -64,6 +64,16 @@ pub async fn grants_of(conn: &mut Conn, administrator: AdministratorId) -> Resul
     conn.rows(text, params![administrator]).await?.iter().map(grant_from_row).collect()
 }
 
+/// The grants of several administrators.
+///
+/// # Errors
+/// When the database fails.
+pub async fn grants_of_all(conn: &mut Conn, administrators: &[i64]) -> Result<Vec<GrantRow>> {
+    let text = concat!("SELECT ", grant_columns!(), "WHERE g.administrator_id IN IDS($1) ORDER BY g.id");
+    let rows = conn.rows(text, vec![ids(administrators.iter().copied())]).await?;
+    rows.iter().map(grant_from_row).collect()
+}
+
 /// Grants at these customers.
 ///
 /// # Errors

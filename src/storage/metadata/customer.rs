@@ -306,6 +306,16 @@ pub async fn taken_domain(conn: &mut Conn, operation: &str) -> Result<Option<Str
     conn.row(text, params![operation]).await?.map(|row| row.text(0)).transpose()
 }
 
+/// Octets used at those of these customers that have a counter.
+///
+/// # Errors
+/// When the database fails.
+pub async fn bytes_used(conn: &mut Conn, customers: &[i64]) -> Result<Vec<(CustomerId, i64)>> {
+    let text = "SELECT customer_id, bytes_used FROM customer_usage WHERE customer_id IN IDS($1)";
+    let rows = conn.rows(text, vec![ids(customers.iter().copied())]).await?;
+    rows.iter().map(|row| Ok((CustomerId(row.int(0)?), row.int(1)?))).collect()
+}
+
 /// How many objects that count against limits a set of customers has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {

@@ -155,6 +155,20 @@ pub async fn page(
     conn.rows(text, params).await?.iter().map(from_row).collect()
 }
 
+/// Key, mailboxes that are not deleted, octets that all use, aliases, of these domains.
+///
+/// # Errors
+/// When the database fails.
+pub async fn sums(conn: &mut Conn, domains: &[i64]) -> Result<Vec<(DomainId, [i64; 3])>> {
+    let text = "SELECT d.id,
+                    (SELECT count(*) FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NULL),
+                    (SELECT CAST(coalesce(sum(m.bytes_used), 0) AS BIGINT) FROM mailbox m WHERE m.domain_id = d.id),
+                    (SELECT count(*) FROM alias a WHERE a.domain_id = d.id)
+                FROM domain d WHERE d.id IN IDS($1)";
+    let rows = conn.rows(text, vec![ids(domains.iter().copied())]).await?;
+    rows.iter().map(|row| Ok((DomainId(row.int(0)?), [row.int(1)?, row.int(2)?, row.int(3)?]))).collect()
+}
+
 /// The alias domains of a domain that are not deleted.
 ///
 /// # Errors

@@ -108,11 +108,11 @@ pub async fn by_id(conn: &mut Conn, id: MailboxId) -> Result<Option<MailboxRow>>
 /// Folders that every mailbox begins with, and their special use (RFC 6154).
 const FOLDERS: [(&str, Option<&str>); 6] = [
     ("INBOX", None),
-    ("Drafts", Some("\\Drafts")),
-    ("Sent", Some("\\Sent")),
-    ("Junk", Some("\\Junk")),
-    ("Trash", Some("\\Trash")),
-    ("Archive", Some("\\Archive")),
+    ("Drafts", Some("drafts")),
+    ("Sent", Some("sent")),
+    ("Junk", Some("junk")),
+    ("Trash", Some("trash")),
+    ("Archive", Some("archive")),
 ];
 
 /// A mailbox to make.
@@ -239,6 +239,15 @@ fn one(changed: u64) -> Result<()> {
 pub async fn set_password(conn: &mut Conn, id: MailboxId, hash: &str) -> Result<()> {
     conn.touch(Touched::Mailbox(id));
     one(conn.execute("UPDATE mailbox SET password_hash = $2 WHERE id = $1", params![id, hash]).await?)
+}
+
+/// Gives a mailbox another local part in its domain. The caller has made sure that it is free.
+///
+/// # Errors
+/// When the mailbox is gone or the database fails.
+pub async fn set_local_part(conn: &mut Conn, id: MailboxId, local: &str) -> Result<()> {
+    conn.touch(Touched::Mailbox(id));
+    one(conn.execute("UPDATE mailbox SET local_part = $2 WHERE id = $1", params![id, local]).await?)
 }
 
 /// Sets the display name.
