@@ -82,7 +82,10 @@ impl Instance {
 
     async fn first_administrator(&self, operator: &Operator<'_>) -> Result<(), DaemonError> {
         let made = operator
-            .ensure("administrator.create", json!({ "name": ADMINISTRATOR, "customer": "/", "role": "system-admin" }))
+            .ensure(
+                "administrator.create",
+                json!({ "name": ADMINISTRATOR, "customer": "/", "role": "system-admin" }),
+            )
             .await?;
         let file = self.dir.join("admin.token");
         if made.is_some() || !file.exists() {

@@ -461,7 +461,7 @@ pub(in crate::service) struct AdministratorRevoke;
 
 impl Operate for AdministratorRevoke {
     declare! { "administrator.revoke", Delete, "/v1/administrators/{name}/grants/{role}", AdministratorGrant,
-        changes, "End an administrator's role at a customer" }
+    changes, "End an administrator's role at a customer" }
     type Request = RevokeRequest;
     type Response = Grant;
     type Target = OneGrant;

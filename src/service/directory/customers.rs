@@ -333,11 +333,15 @@ impl Operate for CustomerList {
         keys.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
         let mut rows = customer::by_ids(tx.conn, keys.iter().copied()).await?;
         rows.sort_by_key(|row| keys.iter().position(|&key| key == row.id.0));
-        let used: HashMap<CustomerId, i64> = customer::bytes_used(tx.conn, &keys).await?.into_iter().collect();
-        Page::cut(rows, limit, &cursors, |row| row.code.clone(), |row| Customer {
-            bytes_used: used.get(&row.id).copied(),
-            ..show(tx, row)
-        })
+        let used: HashMap<CustomerId, i64> =
+            customer::bytes_used(tx.conn, &keys).await?.into_iter().collect();
+        Page::cut(
+            rows,
+            limit,
+            &cursors,
+            |row| row.code.clone(),
+            |row| Customer { bytes_used: used.get(&row.id).copied(), ..show(tx, row) },
+        )
     }
 }
 

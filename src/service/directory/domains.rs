@@ -160,7 +160,7 @@ pub(in crate::service) struct DomainAlias;
 
 impl Operate for DomainAlias {
     declare! { "domain.alias", Post, "/v1/domains/{alias_of}/aliases", DomainCreate, changes,
-        "Create a domain whose addresses mean those of another; it is pending until confirmed" }
+    "Create a domain whose addresses mean those of another; it is pending until confirmed" }
     type Request = DomainAliasRequest;
     type Response = Domain;
     type Target = OneDomain;
@@ -283,7 +283,7 @@ pub(in crate::service) struct DomainCatchAll;
 
 impl Operate for DomainCatchAll {
     declare! { "domain.catch-all", Put, "/v1/domains/{domain}/catch-all", DomainUpdate, changes,
-        "Say where mail for unknown addresses of a domain goes" }
+    "Say where mail for unknown addresses of a domain goes" }
     type Request = CatchAllRequest;
     type Response = Domain;
     type Target = OneDomain;
@@ -296,11 +296,7 @@ impl Operate for DomainCatchAll {
         etag(&show(tx, target.0.clone()), &VOLATILE).map(Some)
     }
 
-    async fn run(
-        tx: &mut Tx<'_>,
-        OneDomain(mut row): OneDomain,
-        request: CatchAllRequest,
-    ) -> Result<Domain> {
+    async fn run(tx: &mut Tx<'_>, OneDomain(mut row): OneDomain, request: CatchAllRequest) -> Result<Domain> {
         tx.before = serde_json::to_value(show(tx, row.clone())).ok();
         row.catch_all = match &request.address {
             Some(text) => {
@@ -387,11 +383,7 @@ impl Operate for DomainLimit {
         tx.before = serde_json::to_value(show(tx, row.clone())).ok();
         set_limit("bytes", &mut row.bytes_max, request.bytes)?;
         set_limit("messages", &mut row.messages_max, request.messages)?;
-        set_limit(
-            "mailbox_default",
-            &mut row.mailbox_bytes_max_default,
-            request.mailbox_default,
-        )?;
+        set_limit("mailbox_default", &mut row.mailbox_bytes_max_default, request.mailbox_default)?;
         domain::update(tx.conn, &row).await?;
         if request.bytes.is_some() || request.messages.is_some() {
             let limited = row.bytes_max.is_some() || row.messages_max.is_some();
