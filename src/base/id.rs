@@ -84,7 +84,8 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// # Panics
 /// When the operating system has no randomness to give, which leaves nothing safe to do.
 pub fn random_text(length: usize) -> String {
-    random_bytes(length).iter().map(|byte| ALPHABET[usize::from(byte & 31)] as char).collect()
+    let letter = |byte: &u8| ALPHABET.get(usize::from(byte & 31)).map_or('0', |&letter| char::from(letter));
+    random_bytes(length).iter().map(letter).collect()
 }
 
 /// `length` random bytes from the operating system's generator.

@@ -26,6 +26,7 @@ use crate::base::telemetry::{self, LogHandle, metrics::Metrics};
 use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
+use crate::service::housekeeping::Housekeeping;
 use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::mailstore::{MailStore, MailStoreLimits};
@@ -125,7 +126,7 @@ where
     let listeners = Listeners::bind(&config).await?;
     listeners.publish(&config.data.dir)?;
     let mut tasks = listeners.serve(&config, &rooms, &shutdown);
-    background(&rooms, &shutdown, &mut tasks);
+    background(&config, &rooms, &shutdown, &mut tasks);
     let outcome = started(Arc::clone(&rooms)).await;
     if outcome.is_ok() {
         eprintln!("ready");
@@ -192,7 +193,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
 }
 
 /// What runs beside the listeners until the daemon stops.
-fn background(rooms: &Rooms, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
+fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
     let until = |shutdown: Shutdown, work: BoxFuture<'static, ()>| async move {
         tokio::select! {
             () = shutdown.requested() => {}
@@ -204,6 +205,13 @@ fn background(rooms: &Rooms, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
     tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
     let packer = Arc::clone(&rooms.packer);
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
+    let housekeeping = Housekeeping {
+        mail_store: rooms.mail_store.clone(),
+        database: rooms.database.clone(),
+        clock: rooms.clock.clone(),
+        trace_days: config.retention.trace_days,
+    };
+    tasks.spawn(until(shutdown.clone(), Box::pin(housekeeping.run())));
 }
 
 /// Takes new certificates when their files change.

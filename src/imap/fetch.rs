@@ -7,7 +7,6 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
 
 use super::client::Client;
 use super::command::{Fetch, FetchItem, FetchSection, SectionText};
@@ -19,7 +18,6 @@ use super::section;
 use super::selected::Selected;
 use super::structure::structure;
 use crate::base::id::Uid;
-use crate::service::error::ServiceError;
 use crate::service::mailstore::types::{Access, FlagBits, FlagMode, FlagSet, MessageState};
 use crate::service::mailstore::view::MessageSummary;
 
@@ -173,31 +171,30 @@ async fn send(
     mut messages: Vec<Message>,
     trouble: &mut Option<Failure>,
 ) -> Result<(), Failure> {
-    let view = &selected.view;
-    let bodies = messages.iter().map(|message| {
-        let wanted = plan.needs_body(message).then_some(message.state.uid);
-        async move {
-            match wanted {
-                Some(uid) => view.message(uid).await.map(Some),
-                None => Ok(None),
+    let wanted: Vec<Uid> =
+        messages.iter().filter(|one| plan.needs_body(one)).map(|one| one.state.uid).collect();
+    if !wanted.is_empty() {
+        let mut bodies = Box::pin(selected.view.messages(&wanted)).await?.into_iter().peekable();
+        messages.retain_mut(|message| {
+            if !plan.needs_body(message) {
+                return true;
             }
-        }
-    });
-    let mut bodies = Box::pin(join_all(bodies)).await.into_iter();
-    messages.retain_mut(|message| match bodies.next() {
-        Some(Ok(body)) => {
-            message.body = body;
-            true
-        }
-        Some(Err(ServiceError::NotFound { .. })) | None => {
-            gone(trouble);
-            false
-        }
-        Some(Err(error)) => {
-            trouble.get_or_insert_with(|| error.into());
-            false
-        }
-    });
+            match bodies.next_if(|(uid, _)| *uid == message.state.uid) {
+                Some((_, Ok(body))) => {
+                    message.body = Some(body);
+                    true
+                }
+                Some((_, Err(error))) => {
+                    trouble.get_or_insert_with(|| error.into());
+                    false
+                }
+                None => {
+                    gone(trouble);
+                    false
+                }
+            }
+        });
+    }
     if plan.seen {
         set_seen(selected, &mut messages, trouble).await;
     }

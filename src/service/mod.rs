@@ -6,6 +6,7 @@ pub mod context;
 pub mod delivery;
 pub mod directory;
 pub mod error;
+pub mod housekeeping;
 pub mod login;
 pub mod mailstore;
 pub mod quota;

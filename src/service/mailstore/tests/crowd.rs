@@ -30,7 +30,8 @@ async fn session(house: House, number: u32) {
     for round in 0..ROUNDS {
         let target = name(folders[next(&mut seed) as usize % 2]);
         let pick = next(&mut seed);
-        let uids: Vec<Uid> = view.uids().iter().copied().filter(|uid| (uid.0 + pick) % 3 == 0).collect();
+        let uids: Vec<Uid> =
+            view.uids().iter().copied().filter(|uid| (uid.0 + pick).is_multiple_of(3)).collect();
         match next(&mut seed) % 8 {
             0 => house.deliver(&format!("delivered {number} {round}")).await,
             1 | 2 => {
@@ -46,11 +47,11 @@ async fn session(house: House, number: u32) {
             }
             _ => {
                 let flags = FlagSet { system: FlagBits::SEEN, keywords: vec![format!("k{}", pick % 5)] };
-                let mode = if pick % 2 == 0 { FlagMode::Add } else { FlagMode::Remove };
+                let mode = if pick.is_multiple_of(2) { FlagMode::Add } else { FlagMode::Remove };
                 view.flags_store(&uids, mode, &flags, None, false).await.unwrap();
             }
         }
-        view.sync(round % 2 == 0).await.unwrap();
+        view.sync(round.is_multiple_of(2)).await.unwrap();
     }
     view.sync(true).await.unwrap();
 }
