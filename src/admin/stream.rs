@@ -12,11 +12,10 @@ use crate::service::registry::{Method, Operation};
 
 /// The media type.
 const NDJSON: &str = "application/x-ndjson";
-/// The member of a list's answer that holds its elements, the request's field for the place where a page begins,
-/// and the answer's member for the place where the next one does.
+/// The member of a list's answer that holds its elements, and the one that holds the place where the next page
+/// begins, which is also the name of the request's field for it.
 const ITEMS: &str = "items";
 const CURSOR: &str = "cursor";
-const NEXT: &str = "next";
 
 /// Whether the client asks for a stream, and the operation gives a list.
 pub(super) fn is_wanted(operation: &Operation, headers: &HeaderMap) -> bool {
@@ -80,7 +79,7 @@ impl Rest {
             lines.push_str(&line(item));
             self.count += 1;
         }
-        match page.get(NEXT) {
+        match page.get(CURSOR) {
             Some(cursor) if !cursor.is_null() => self.next = Next::Ask(cursor.clone()),
             _ => lines.push_str(&line(&json!({ "end": { "count": self.count } }))),
         }

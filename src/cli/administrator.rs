@@ -1,26 +1,43 @@
 //! `posthouse admin …`
 
-use clap::Subcommand;
+use std::process::ExitCode;
 
-use super::client::Call;
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::client::{Call, Client};
 use super::failure::Failure;
-use super::output::{Column, columns};
+use super::output::{Column, Output, columns};
 use super::plan::{Change, Destruction, Plan};
 
 const LIST: &[Column] = columns![
-    "NAME" "name" Text, "HOME" "customer" Text, "ROLES" "roles" List, "ENABLED" "enabled" Truth,
-    "CONTACT" "contact" Text, "CREATED" "created_at" Time
+    "NAME" "login" Text, "HOME" "customer" Text, "ENABLED" "enabled" Truth, "CONTACT" "contact" Text,
+    "CREATED" "created_at" Time
 ];
-const GRANTED: &[Column] = columns!["Grant" "id" Text];
-const CREATED: &[Column] = columns!["Name" "name" Text, "Token" "token" Text, "Expires" "expires_at" Time];
+const SHEET: &[Column] = columns![
+    "Name" "login" Text, "Home" "customer" Text, "Enabled" "enabled" Truth, "Contact" "contact" Text, "Id" "id" Text,
+    "Created" "created_at" Time
+];
+const GRANTS: &[Column] = columns![
+    "GRANT" "id" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "MAY PASS ON" "delegable" Truth,
+    "ENDS" "expires_at" Time, "BY" "made_by" Text
+];
+const GRANT: &[Column] = columns![
+    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Ends" "expires_at" Time
+];
+const CREATED: &[Column] = columns![
+    "Name" "administrator.login" Text, "Home" "administrator.customer" Text, "Token" "token" Text
+];
 const EFFECTIVE: &[Column] = columns![
-    "Administrator" "name" Text, "Customer" "customer" Text, "Permissions" "permissions" List
+    "Administrator" "administrator" Text, "Customer" "customer" Text, "Permissions" "permissions" List
 ];
+const BRIEF: &[Column] = columns!["Administrator" "login" Text, "Home" "customer" Text];
 const TOKENS: &[Column] = columns![
     "ID" "id" Text, "LABEL" "label" Text, "CREATED" "created_at" Time, "EXPIRES" "expires_at" Time,
     "LAST USED" "last_used_at" Time
 ];
 const TOKEN: &[Column] = columns!["Id" "id" Text, "Token" "token" Text, "Expires" "expires_at" Time];
+const REVOKED: &[Column] = columns!["Token" "id" Text, "Label" "label" Text, "Last used" "last_used_at" Time];
 
 /// Administrators, their grants and tokens. NAME is `name@CODE`, or the bare name where it is unambiguous
 #[derive(Subcommand, Debug)]
@@ -32,9 +49,18 @@ pub(super) enum Command {
         /// Where it is at home
         #[arg(long, value_name = "PATH")]
         customer: String,
-        /// admin, manager, viewer, helpdesk, auditor, billing, or system-admin
-        #[arg(long)]
+        /// Its role there: admin, manager, viewer, helpdesk, auditor, billing, or system-admin
+        #[arg(long, default_value = "viewer")]
         role: String,
+        /// The administrator may pass it on
+        #[arg(long)]
+        delegable: bool,
+        /// When the role ends: RFC 3339, or a time from now such as 30d
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// Make a token as well; it is printed once
+        #[arg(long)]
+        token: bool,
         /// Where to write to
         #[arg(long, value_name = "ADDRESS")]
         contact: Option<String>,
@@ -46,6 +72,11 @@ pub(super) enum Command {
         /// At home at this customer or below
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
+    },
+    /// Show an administrator and its grants
+    Show {
+        /// The administrator
+        name: String,
     },
     /// Grant a role at a customer and all below it
     Grant {
@@ -68,14 +99,8 @@ pub(super) enum Command {
     },
     /// Take a role away
     Revoke {
-        /// The administrator
-        name: String,
-        /// The role
-        #[arg(long)]
-        role: String,
-        /// Where it was granted
-        #[arg(long, value_name = "PATH")]
-        customer: String,
+        /// The grant's id, from `admin show`
+        grant: String,
         #[command(flatten)]
         destruction: Destruction,
     },
@@ -116,8 +141,8 @@ pub(super) enum Command {
 pub(super) enum Token {
     /// Make a token; it is printed once
     Create {
-        /// The administrator it acts as
-        name: String,
+        /// The administrator it acts as; you, if not given
+        name: Option<String>,
         /// What it is for
         #[arg(long)]
         label: Option<String>,
@@ -129,13 +154,11 @@ pub(super) enum Token {
     },
     /// List an administrator's tokens
     List {
-        /// The administrator
-        name: String,
+        /// The administrator; you, if not given
+        name: Option<String>,
     },
     /// Revoke a token
     Revoke {
-        /// The administrator
-        name: String,
         /// The token's id, from `token list`
         id: String,
         #[command(flatten)]
@@ -144,11 +167,13 @@ pub(super) enum Token {
 }
 
 impl Command {
-    pub(super) fn plan(self) -> Result<Plan, Failure> {
-        Ok(match self {
-            Self::Create { name, customer, role, contact, change } => {
+    pub(super) fn plan(self) -> Plan {
+        let of = |operation, name: &str| Call::new(operation).with("administrator", name);
+        match self {
+            Self::Create { name, customer, role, delegable, expires, token, contact, change } => {
                 let call = Call::new("administrator.create").with("name", name.clone());
                 let call = call.with("customer", customer).with("role", role).maybe("contact", contact);
+                let call = call.maybe("expires", expires).flag("delegable", delegable).flag("token", token);
                 let done = format!("administrator {name} created");
                 Plan::Change { call, change, done, columns: CREATED }
             }
@@ -157,58 +182,82 @@ impl Command {
                 let nothing = "no administrators; create one with posthouse admin create";
                 Plan::List { call, columns: LIST, nothing }
             }
+            Self::Show { name } => {
+                Plan::Own { call: of("administrator.show", &name), show: show_administrator }
+            }
             Self::Grant { name, role, customer, expires, delegable, change } => {
                 let done = format!("{name} is {role} at {customer}");
-                let call = Call::new("administrator.grant").with("name", name).with("role", role);
-                let call = call.with("customer", customer).maybe("expires_at", expires);
-                Plan::Change { call: call.flag("delegable", delegable), change, done, columns: GRANTED }
+                let call = of("administrator.grant", &name).with("role", role).with("customer", customer);
+                let call = call.maybe("expires", expires).flag("delegable", delegable);
+                Plan::Change { call, change, done, columns: GRANT }
             }
-            Self::Revoke { name, role, customer, destruction } => {
-                let question = format!("Take {role} at {customer} from {name}?");
-                let done = format!("{name} is not {role} at {customer} any more");
-                let call = Call::new("administrator.revoke").with("name", name).with("role", role);
-                Plan::Destroy { call: call.with("customer", customer), destruction, question, done }
+            Self::Revoke { grant, destruction } => {
+                let call = Call::new("administrator.revoke").with("grant", grant.clone());
+                let question = format!("End the grant {grant}?");
+                Plan::Destroy {
+                    call,
+                    destruction,
+                    effects: GRANT,
+                    question,
+                    done: format!("grant {grant} ended"),
+                }
             }
             Self::Effective { name, path } => {
-                let call = Call::new("administrator.effective").with("name", name).with("customer", path);
+                let call = of("administrator.effective", &name).with("customer", path);
                 Plan::Show { call, columns: EFFECTIVE }
             }
             Self::Enable { name, change } => {
-                let call = Call::new("administrator.enable").with("name", name.clone());
+                let call = of("administrator.enable", &name);
                 Plan::Change { call, change, done: format!("administrator {name} enabled"), columns: &[] }
             }
             Self::Disable { name, destruction } => {
-                let call = Call::new("administrator.disable").with("name", name.clone());
-                let question = format!("Keep {name} out?");
-                Plan::Destroy { call, destruction, question, done: format!("administrator {name} disabled") }
+                let call = of("administrator.disable", &name);
+                let (question, done) =
+                    (format!("Keep {name} out?"), format!("administrator {name} disabled"));
+                Plan::Destroy { call, destruction, effects: BRIEF, question, done }
             }
             Self::Delete { name, destruction } => {
-                let call = Call::new("administrator.delete").with("name", name.clone());
+                let call = of("administrator.delete", &name);
                 let question = format!("Delete the administrator {name} with grants and tokens?");
-                Plan::Destroy { call, destruction, question, done: format!("administrator {name} deleted") }
+                let done = format!("administrator {name} deleted");
+                Plan::Destroy { call, destruction, effects: BRIEF, question, done }
             }
             Self::Token(token) => token.plan(),
-        })
+        }
     }
+}
+
+/// An administrator, and below it the grants.
+fn show_administrator(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
+    let answer = client.run(call, false)?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output.sheet(SHEET, &answer)?;
+    if let Some(grants) = answer.get("grants").and_then(Value::as_array).filter(|grants| !grants.is_empty()) {
+        output.line("")?;
+        output.table(GRANTS, grants)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Token {
     fn plan(self) -> Plan {
         match self {
             Self::Create { name, label, expires, change } => {
-                let call = Call::new("token.create").with("name", name.clone()).maybe("label", label);
-                let call = call.maybe("expires_at", expires);
-                let done = format!("token for {name} made; it is shown only now");
-                Plan::Change { call, change, done, columns: TOKEN }
+                let call = Call::new("token.create").maybe("administrator", name).maybe("label", label);
+                let done = "token made; it is shown only now".to_owned();
+                Plan::Change { call: call.maybe("expires", expires), change, done, columns: TOKEN }
             }
             Self::List { name } => {
-                let call = Call::new("token.list").with("name", name);
+                let call = Call::new("token.list").maybe("administrator", name);
                 Plan::List { call, columns: TOKENS, nothing: "no tokens" }
             }
-            Self::Revoke { name, id, destruction } => {
-                let call = Call::new("token.revoke").with("name", name).with("id", id.clone());
-                let question = format!("Revoke the token {id}?");
-                Plan::Destroy { call, destruction, question, done: format!("token {id} revoked") }
+            Self::Revoke { id, destruction } => {
+                let call = Call::new("token.revoke").with("token", id.clone());
+                let (question, done) = (format!("Revoke the token {id}?"), format!("token {id} revoked"));
+                Plan::Destroy { call, destruction, effects: REVOKED, question, done }
             }
         }
     }

@@ -6,12 +6,15 @@ use super::client::Call;
 use super::output::{Column, columns};
 use super::plan::{Change, Destruction, Plan};
 
-const LIST: &[Column] = columns!["ADDRESS" "address" Text, "TARGETS" "targets" List];
+const LIST: &[Column] = columns![
+    "ADDRESS" "address" Text, "TARGETS" "targets" List, "CUSTOMER" "customer" Text
+];
+const DELETED: &[Column] = columns!["Alias" "address" Text, "Targets" "targets" List];
 
 /// Aliases: addresses that lead to others
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
-    /// Create an alias, or replace its targets
+    /// Create an alias
     Create {
         /// Its address
         address: String,
@@ -55,7 +58,8 @@ impl Command {
             Self::Delete { address, destruction } => {
                 let call = Call::new("alias.delete").with("address", address.clone());
                 let question = format!("Delete the alias {address}?");
-                Plan::Destroy { call, destruction, question, done: format!("alias {address} deleted") }
+                let done = format!("alias {address} deleted");
+                Plan::Destroy { call, destruction, effects: DELETED, question, done }
             }
         }
     }

@@ -6,24 +6,35 @@ use clap::{Args, Subcommand};
 
 use super::client::{Call, Client};
 use super::failure::Failure;
+use super::hold::{Hold, Resume, Suspend};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Kind, Output, columns, member, show};
 use super::plan::{Change, Destruction, Plan, all};
 
 const LIST: &[Column] = columns![
-    "PATH" "path" Text, "NAME" "name" Text, "KIND" "kind" Text, "USED" "bytes_used" Size, "LIMIT" "limits.bytes" Size,
-    "STATE" "state" Text
+    "PATH" "path" Text, "NAME" "name" Text, "KIND" "kind" Text, "CODE" "code" Text, "LIMIT" "limits.bytes" Size,
+    "MAILBOXES" "limits.mailboxes" Count
 ];
 const SHEET: &[Column] = columns![
     "Path" "path" Text, "Name" "name" Text, "Kind" "kind" Text, "Code" "code" Text, "Contact" "contact" Text,
-    "Id" "id" Text, "Created" "created_at" Time, "State" "state" Text
+    "Domains" "domains" Count, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count,
+    "Administrators" "administrators" Count, "Switched off" "switches_off" List, "Limit on mail" "limits.bytes" Size,
+    "Limit on messages" "limits.messages" Count, "Limit on mailboxes" "limits.mailboxes" Count,
+    "Limit on aliases" "limits.aliases" Count, "Limit on domains" "limits.domains" Count,
+    "Limit on customers" "limits.customers" Count, "Limit on administrators" "limits.administrators" Count,
+    "Id" "id" Text, "Created" "created_at" Time
 ];
 const CREATED: &[Column] = columns![
-    "Path" "path" Text, "Domain" "domain" Text, "Administrator" "administrator" Text, "Token" "token" Text
+    "Path" "customer.path" Text, "Code" "customer.code" Text, "Domain" "domain.name" Text,
+    "Domain is" "domain.state" Text, "Administrator" "administrator" Text, "Token" "token" Text
 ];
-const HOLDS: &[Column] = columns![
-    "ID" "id" Text, "SWITCH" "switch" Text, "REASON" "reason" Text, "SET AT" "authority" Text, "BY" "actor" Text,
-    "SINCE" "created_at" Time
+const MOVED: &[Column] = columns![
+    "From" "from" Text, "To" "to" Text, "Customers" "customers" Count, "Mail" "bytes" Size,
+    "Messages" "messages" Count, "Grants that end" "grants_ended" List
+];
+const DELETED: &[Column] = columns![
+    "Customer" "customer.path" Text, "Customers" "customers" Count, "Domains" "domains" Count,
+    "Mailboxes" "mailboxes" Count, "Administrators" "administrators" Count
 ];
 
 /// Customers: the nodes of the hierarchy
@@ -45,6 +56,9 @@ pub(super) enum Command {
         /// Create this administrator for it; the token is printed once
         #[arg(long, value_name = "NAME")]
         admin: Option<String>,
+        /// Where to write to: mail for postmaster goes there
+        #[arg(long, value_name = "ADDRESS")]
+        contact: Option<String>,
         #[command(flatten)]
         change: Change,
     },
@@ -90,26 +104,10 @@ pub(super) enum Command {
         #[command(flatten)]
         destruction: Destruction,
     },
-    /// Switch a customer off: login, receive, send and manage
-    Suspend {
-        /// Its path
-        path: String,
-        /// Why; shown to its administrators
-        #[arg(long, default_value = "suspended")]
-        reason: String,
-        #[command(flatten)]
-        destruction: Destruction,
-    },
-    /// Undo suspend
-    Resume {
-        /// Its path
-        path: String,
-        /// The reason that was given
-        #[arg(long, default_value = "suspended")]
-        reason: String,
-        #[command(flatten)]
-        change: Change,
-    },
+    /// Switch a customer off: login, receive and send, or what is named
+    Suspend(Suspend),
+    /// Undo suspend; what others hold stays off
+    Resume(Resume),
     /// Delete a customer with all it has; it can be undeleted for a while
     Delete {
         /// Its path
@@ -160,43 +158,13 @@ pub(super) struct Limits {
     change: Change,
 }
 
-#[derive(Subcommand, Debug)]
-pub(super) enum Hold {
-    /// Switch something off
-    Add {
-        /// The customer's path
-        path: String,
-        /// login, receive, send, manage, or a service: imap, pop3, smtp, submission, admin
-        #[arg(long)]
-        switch: String,
-        /// Why; shown to its administrators
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        destruction: Destruction,
-    },
-    /// Take a hold away; what it held is on again when no other hold is left
-    Release {
-        /// The customer's path
-        path: String,
-        /// The hold's id, from `hold list`
-        id: String,
-        #[command(flatten)]
-        change: Change,
-    },
-    /// List the holds on a customer
-    List {
-        /// The customer's path
-        path: String,
-    },
-}
-
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { path, name, kind, domain, admin, change } => {
+            Self::Create { path, name, kind, domain, admin, contact, change } => {
                 let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
-                let call = call.maybe("kind", kind).maybe("domain", domain).maybe("admin", admin);
+                let call = call.maybe("kind", kind).maybe("domain", domain);
+                let call = call.maybe("admin", admin).maybe("contact", contact);
                 let done = format!("customer {path} created");
                 Plan::Change { call, change, done, columns: CREATED }
             }
@@ -210,51 +178,42 @@ impl Command {
                 }
             }
             Self::Show { path } => {
-                Plan::Show { call: Call::new("customer.show").with("path", path), columns: SHEET }
+                Plan::Show { call: Call::new("customer.show").with("customer", path), columns: SHEET }
             }
             Self::Rename { path, slug, name, kind, contact, change } => {
-                let call = Call::new("customer.rename").with("path", path.clone()).maybe("slug", slug);
+                let call = Call::new("customer.rename").with("customer", path.clone()).maybe("slug", slug);
                 let call = call.maybe("name", name).maybe("kind", kind).maybe("contact", contact);
                 let done = format!("customer {path} changed");
                 Plan::Change { call, change, done, columns: &[] }
             }
             Self::Move { path, to, destruction } => {
-                let call = Call::new("customer.move").with("path", path.clone()).with("to", to.clone());
+                let call = Call::new("customer.move").with("customer", path.clone()).with("to", to.clone());
                 let question = format!("Move {path} below {to}?");
                 let done = format!("customer {path} moved below {to}");
-                Plan::Destroy { call, destruction, question, done }
+                Plan::Destroy { call, destruction, effects: MOVED, question, done }
             }
-            Self::Suspend { path, reason, destruction } => {
-                let call = Call::new("customer.suspend").with("path", path.clone()).with("reason", reason);
-                let question = format!("Suspend {path} and all below it?");
-                let done = format!("customer {path} suspended");
-                Plan::Destroy { call, destruction, question, done }
-            }
-            Self::Resume { path, reason, change } => {
-                let call = Call::new("customer.resume").with("path", path.clone()).with("reason", reason);
-                let done = format!("customer {path} resumed");
-                Plan::Change { call, change, done, columns: &[] }
-            }
+            Self::Suspend(suspend) => suspend.plan("customer"),
+            Self::Resume(resume) => resume.plan("customer"),
             Self::Delete { path, destruction } => {
-                let call = Call::new("customer.delete").with("path", path.clone());
+                let call = Call::new("customer.delete").with("customer", path.clone());
                 let question = format!("Delete {path} with all it has?");
                 let done =
                     format!("customer {path} deleted; posthouse customer undelete {path} brings it back");
-                Plan::Destroy { call, destruction, question, done }
+                Plan::Destroy { call, destruction, effects: DELETED, question, done }
             }
             Self::Undelete { path, change } => {
-                let call = Call::new("customer.undelete").with("path", path.clone());
+                let call = Call::new("customer.undelete").with("customer", path.clone());
                 Plan::Change { call, change, done: format!("customer {path} is back"), columns: &[] }
             }
             Self::Limit(limits) => limits.plan()?,
-            Self::Hold(hold) => hold.plan(),
+            Self::Hold(hold) => hold.plan("customer"),
         })
     }
 }
 
 impl Limits {
     fn plan(self) -> Result<Plan, Failure> {
-        let call = Call::new("customer.limit").with("path", self.path.clone());
+        let call = Call::new("customer.limit").with("customer", self.path.clone());
         let given = [
             ("bytes", self.bytes),
             ("messages", self.messages),
@@ -274,28 +233,6 @@ impl Limits {
     }
 }
 
-impl Hold {
-    fn plan(self) -> Plan {
-        match self {
-            Self::Add { path, switch, reason, destruction } => {
-                let call = Call::new("hold.add").with("path", path.clone()).with("switch", switch.clone());
-                let call = call.with("reason", reason);
-                let question = format!("Switch {switch} off for {path} and all below it?");
-                let done = format!("{switch} is held for {path}");
-                Plan::Destroy { call, destruction, question, done }
-            }
-            Self::Release { path, id, change } => {
-                let call = Call::new("hold.release").with("path", path).with("id", id.clone());
-                Plan::Change { call, change, done: format!("hold {id} released"), columns: &[] }
-            }
-            Self::List { path } => {
-                let call = Call::new("hold.list").with("path", path);
-                Plan::List { call, columns: HOLDS, nothing: "no holds" }
-            }
-        }
-    }
-}
-
 /// Customers as a tree. They come parents first, siblings by name.
 fn show_tree(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
     let customers = all(client, call)?;
@@ -310,11 +247,9 @@ fn show_tree(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, 
             let name = show(Kind::Text, member(customer, "name"));
             let parts: Vec<String> =
                 path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-            let label = if name.is_empty() || parts.last() == Some(&name) {
-                path.rsplit('/').next().unwrap_or_default().to_owned()
-            } else {
-                format!("{}  {name}", path.rsplit('/').next().unwrap_or_default())
-            };
+            let last = parts.last().map_or("/", String::as_str);
+            let label =
+                if name.is_empty() || name == last { last.to_owned() } else { format!("{last}  {name}") };
             (parts, label)
         })
         .collect();

@@ -1,23 +1,24 @@
 //! `posthouse domain …`
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::client::Call;
+use super::hold::Hold;
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, columns};
 use super::plan::{Change, Destruction, Plan};
 
 const LIST: &[Column] = columns![
     "DOMAIN" "name" Text, "CUSTOMER" "customer" Text, "STATE" "state" Text, "ALIAS OF" "alias_of" Text,
-    "MAILBOXES" "mailboxes" Count, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size
+    "CATCH-ALL" "catch_all" Text, "LIMIT" "bytes_limit" Size
 ];
 const SHEET: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Alias of" "alias_of" Text,
-    "Catch-all" "catch_all" Text, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Used" "bytes_used" Size,
-    "Limit" "bytes_max" Size, "Mailbox default" "mailbox_bytes_max_default" Size, "Id" "id" Text,
-    "Created" "created_at" Time
+    "Aliases" "aliases" List, "Catch-all" "catch_all" Text, "Switched off" "switches_off" List,
+    "Limit on mail" "bytes_limit" Size, "Limit on messages" "messages_limit" Count,
+    "Limit of new mailboxes" "mailbox_bytes_limit_default" Size, "Id" "id" Text, "Created" "created_at" Time
 ];
+const BRIEF: &[Column] = columns!["Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text];
 
 /// Domains and alias domains
 #[derive(Subcommand, Debug)]
@@ -47,6 +48,9 @@ pub(super) enum Command {
     Confirm {
         /// The domain
         domain: String,
+        /// Whose, when several customers have claimed it
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
         #[command(flatten)]
         change: Change,
     },
@@ -57,6 +61,9 @@ pub(super) enum Command {
         /// The domain that it stands for
         #[arg(long, value_name = "DOMAIN")]
         of: String,
+        /// Whose both are
+        #[arg(long, value_name = "PATH")]
+        customer: String,
         #[command(flatten)]
         change: Change,
     },
@@ -99,6 +106,9 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Holds: reasons for which something is switched off
+    #[command(subcommand)]
+    Hold(Hold),
 }
 
 impl Command {
@@ -107,7 +117,7 @@ impl Command {
             Self::Create { domain, customer, change } => {
                 let call =
                     Call::new("domain.create").with("domain", domain.clone()).with("customer", customer);
-                Plan::Change { call, change, done: format!("domain {domain} created"), columns: &[] }
+                Plan::Change { call, change, done: format!("domain {domain} created"), columns: BRIEF }
             }
             Self::List { customer } => {
                 let call = Call::new("domain.list").maybe("customer", customer);
@@ -117,20 +127,21 @@ impl Command {
             Self::Show { domain } => {
                 Plan::Show { call: Call::new("domain.show").with("domain", domain), columns: SHEET }
             }
-            Self::Confirm { domain, change } => {
-                let call = Call::new("domain.confirm").with("domain", domain.clone());
+            Self::Confirm { domain, customer, change } => {
+                let call =
+                    Call::new("domain.confirm").with("domain", domain.clone()).maybe("customer", customer);
                 Plan::Change { call, change, done: format!("domain {domain} confirmed"), columns: &[] }
             }
-            Self::Alias { domain, of, change } => {
+            Self::Alias { domain, of, customer, change } => {
                 let call =
-                    Call::new("domain.alias").with("domain", domain.clone()).with("alias_of", of.clone());
+                    Call::new("domain.create").with("domain", domain.clone()).with("alias_of", of.clone());
+                let call = call.with("customer", customer);
                 Plan::Change { call, change, done: format!("{domain} stands for {of}"), columns: &[] }
             }
             Self::CatchAll { domain, address, change } => {
                 let is_none = address.eq_ignore_ascii_case("none");
-                let value = if is_none { Value::Null } else { address.clone().into() };
-                let call =
-                    Call::new("domain.catch-all").with("domain", domain.clone()).with("address", value);
+                let value = if is_none { String::new() } else { address.clone() };
+                let call = Call::new("domain.update").with("domain", domain.clone()).with("catch_all", value);
                 let done = if is_none {
                     format!("mail for unknown addresses of {domain} is refused")
                 } else {
@@ -141,7 +152,7 @@ impl Command {
             Self::Limit { domain, bytes, messages, mailbox_default, change } => {
                 let call = Call::new("domain.limit").with("domain", domain.clone());
                 let call = call.maybe("bytes", bytes).maybe("messages", messages);
-                let call = call.maybe("mailbox_default", mailbox_default);
+                let call = call.maybe("mailbox_bytes_default", mailbox_default);
                 Plan::Change { call, change, done: format!("limits of {domain} set"), columns: &[] }
             }
             Self::Delete { domain, destruction } => {
@@ -149,8 +160,9 @@ impl Command {
                 let question = format!("Delete {domain} with all its mailboxes?");
                 let done =
                     format!("domain {domain} deleted; posthouse domain undelete {domain} brings it back");
-                Plan::Destroy { call, destruction, question, done }
+                Plan::Destroy { call, destruction, effects: BRIEF, question, done }
             }
+            Self::Hold(hold) => hold.plan("domain"),
             Self::Undelete { domain, change } => {
                 let call = Call::new("domain.undelete").with("domain", domain.clone());
                 Plan::Change { call, change, done: format!("domain {domain} is back"), columns: &[] }

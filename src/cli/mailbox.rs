@@ -1,24 +1,28 @@
 //! `posthouse mailbox …`
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use secrecy::ExposeSecret;
 
 use super::client::Call;
 use super::failure::Failure;
+use super::hold::{Hold, Resume, Suspend};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, columns};
 use super::plan::{Change, Destruction, Plan};
 use super::prompt::{Password, SecretSource};
 
 const LIST: &[Column] = columns![
-    "ADDRESS" "address" Text, "NAME" "name" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size,
+    "ADDRESS" "address" Text, "NAME" "name" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_limit" Size,
     "MESSAGES" "messages_used" Count, "LAST LOGIN" "last_login_at" Time, "STATE" "state" Text
 ];
 const SHEET: &[Column] = columns![
-    "Address" "address" Text, "Name" "name" Text, "Customer" "customer" Text, "Store" "store" Text,
-    "Used" "bytes_used" Size, "Limit" "bytes_max" Size, "Messages" "messages_used" Count,
-    "Message limit" "messages_max" Count, "Last login" "last_login_at" Time, "State" "state" Text, "Id" "id" Text,
-    "Created" "created_at" Time
+    "Address" "address" Text, "Name" "name" Text, "Customer" "customer" Text, "State" "state" Text,
+    "Switched off" "switches_off" List, "Used" "bytes_used" Size, "Limit" "bytes_limit" Size,
+    "Messages" "messages_used" Count, "Limit on messages" "messages_limit" Count, "Last login" "last_login_at" Time,
+    "Id" "id" Text, "Created" "created_at" Time
+];
+const DELETED: &[Column] = columns![
+    "Mailbox" "address" Text, "Messages" "messages_used" Count, "Mail" "bytes_used" Size
 ];
 
 /// Mailboxes
@@ -83,28 +87,20 @@ pub(super) enum Command {
     },
     /// Switch a mailbox off
     Suspend(Suspend),
-    /// Undo suspend
-    Resume {
-        /// Its address
-        address: String,
-        /// The reason that was given
-        #[arg(long, default_value = "suspended")]
-        reason: String,
-        #[command(flatten)]
-        change: Change,
-    },
-    /// Give a mailbox another address or name
+    /// Undo suspend; what others hold stays off
+    Resume(Resume),
+    /// Change the owner's name
     Rename {
-        /// Its address
+        /// The mailbox's address
         address: String,
-        /// The new address
-        to: Option<String>,
         /// The owner's new name, for people
-        #[arg(long)]
-        name: Option<String>,
+        name: String,
         #[command(flatten)]
         change: Change,
     },
+    /// Holds: reasons for which something is switched off
+    #[command(subcommand)]
+    Hold(Hold),
     /// Delete a mailbox; it can be undeleted for a while
     Delete {
         /// Its address
@@ -121,23 +117,12 @@ pub(super) enum Command {
     },
 }
 
-#[derive(Args, Debug)]
-pub(super) struct Suspend {
-    /// Its address
-    address: String,
-    /// Why
-    #[arg(long, default_value = "suspended")]
-    reason: String,
-    #[command(flatten)]
-    destruction: Destruction,
-}
-
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
             Self::Create { address, quota, messages, name, store, secret, change } => {
                 let call = Call::new("mailbox.create").with("address", address.clone()).maybe("name", name);
-                let call = call.maybe("quota", quota).maybe("messages", messages).maybe("store", store);
+                let call = call.maybe("bytes", quota).maybe("messages", messages).maybe("store", store);
                 let call = with_password(call, &secret.read(&address)?);
                 Plan::Change { call, change, done: format!("mailbox {address} created"), columns: &[] }
             }
@@ -161,46 +146,29 @@ impl Command {
                     );
                 }
                 let call = Call::new("mailbox.quota").with("address", address.clone());
-                let call = call.maybe("quota", quota).maybe("messages", messages);
+                let call = call.maybe("bytes", quota).maybe("messages", messages);
                 Plan::Change { call, change, done: format!("quota of {address} set"), columns: &[] }
             }
-            Self::Suspend(suspend) => suspend.plan(),
-            Self::Resume { address, reason, change } => {
-                let call =
-                    Call::new("mailbox.resume").with("address", address.clone()).with("reason", reason);
-                Plan::Change { call, change, done: format!("mailbox {address} resumed"), columns: &[] }
-            }
-            Self::Rename { address, to, name, change } => {
-                if to.is_none() && name.is_none() {
-                    return Err(
-                        Failure::usage("nothing to change").hint("give a new address, --name NAME, or both")
-                    );
-                }
-                let call = Call::new("mailbox.rename").with("address", address.clone());
-                let call = call.maybe("to", to).maybe("name", name);
-                Plan::Change { call, change, done: format!("mailbox {address} changed"), columns: &[] }
+            Self::Suspend(suspend) => suspend.plan("mailbox"),
+            Self::Resume(resume) => resume.plan("mailbox"),
+            Self::Hold(hold) => hold.plan("mailbox"),
+            Self::Rename { address, name, change } => {
+                let done = format!("the owner of {address} is {name}");
+                let call = Call::new("mailbox.rename").with("address", address).with("name", name);
+                Plan::Change { call, change, done, columns: &[] }
             }
             Self::Delete { address, destruction } => {
                 let call = Call::new("mailbox.delete").with("address", address.clone());
                 let question = format!("Delete {address} with all its mail?");
                 let done =
                     format!("mailbox {address} deleted; posthouse mailbox undelete {address} brings it back");
-                Plan::Destroy { call, destruction, question, done }
+                Plan::Destroy { call, destruction, effects: DELETED, question, done }
             }
             Self::Undelete { address, change } => {
                 let call = Call::new("mailbox.undelete").with("address", address.clone());
                 Plan::Change { call, change, done: format!("mailbox {address} is back"), columns: &[] }
             }
         })
-    }
-}
-
-impl Suspend {
-    fn plan(self) -> Plan {
-        let Self { address, reason, destruction } = self;
-        let call = Call::new("mailbox.suspend").with("address", address.clone()).with("reason", reason);
-        let question = format!("Suspend {address}?");
-        Plan::Destroy { call, destruction, question, done: format!("mailbox {address} suspended") }
     }
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod customer;
 mod domain;
 mod failure;
+mod hold;
 mod limit;
 mod mailbox;
 mod manual;
@@ -235,7 +236,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Domain(command) => Ok(command.plan()),
         Command::Mailbox(command) => command.plan(),
         Command::Alias(command) => Ok(command.plan()),
-        Command::Admin(command) => command.plan(),
+        Command::Admin(command) => Ok(command.plan()),
         Command::Whoami => Ok(server::whoami()),
         Command::Report(command) => Ok(command.plan()),
         Command::Audit(command) => Ok(command.plan()),

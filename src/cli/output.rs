@@ -118,15 +118,20 @@ impl Output {
         self.line(&trimmed(&table))
     }
 
-    /// The members of one object, a line each, inner ones indented.
+    /// The members of one object, a line each.
     pub(super) fn sheet(&self, columns: &[Column], object: &Value) -> Result<(), Failure> {
+        self.sheet_text(columns, object).map_or(Ok(()), |sheet| self.line(&sheet))
+    }
+
+    /// As [`Output::sheet`]; nothing if the object has none of the members.
+    pub(super) fn sheet_text(&self, columns: &[Column], object: &Value) -> Option<String> {
         let mut table = self.empty_table();
         for column in columns {
             let Some(value) = member(object, column.member) else { continue };
             let text = show(column.kind, Some(value));
             table.add_row(vec![self.bold(Cell::new(column.title)), Cell::new(text)]);
         }
-        if table.row_count() == 0 { Ok(()) } else { self.line(&trimmed(&table)) }
+        (table.row_count() > 0).then(|| trimmed(&table))
     }
 
     fn empty_table(&self) -> Table {

@@ -9,14 +9,12 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::{Exit, Failure};
-use super::output::Kind;
-use super::output::{Column, Output, member, show};
+use super::output::{Column, Output};
 use super::prompt::consent;
+use crate::service::registry::operation;
 
 /// Objects asked for at a time.
 const PAGE_OBJECTS: u64 = 500;
-/// Most effects that are listed before somebody is asked.
-const EFFECTS_SHOWN_MAX: usize = 40;
 
 /// For every verb that changes something.
 #[derive(Args, Clone, Copy, Debug)]
@@ -46,7 +44,13 @@ pub(super) enum Plan {
     /// Something is made or changed; the answer's members in `columns` are shown.
     Change { call: Call, change: Change, done: String, columns: &'static [Column] },
     /// Something is taken away, after its effects have been shown and somebody consented.
-    Destroy { call: Call, destruction: Destruction, question: String, done: String },
+    Destroy {
+        call: Call,
+        destruction: Destruction,
+        effects: &'static [Column],
+        question: String,
+        done: String,
+    },
     /// Something with a form of its own.
     Own { call: Call, show: fn(&Client, &Output, &Call) -> Result<ExitCode, Failure> },
     /// As `Own`, with a choice of the command line.
@@ -90,8 +94,9 @@ impl Plan {
                     output.sheet(columns, &answer)?;
                 }
             }
-            Self::Destroy { call, destruction, question, done } => {
-                destroy(client, output, &call, destruction, &question, &done)?;
+            Self::Destroy { call, destruction, effects, question, done } => {
+                let answer = destroy(client, output, &call, destruction, effects, &question)?;
+                finish(output, &answer, destruction.dry_run, &done)?;
             }
             Self::Own { call, show } => return show(client, output, &call),
             Self::Report { call, format } => return super::report::quota(client, output, &call, format),
@@ -113,17 +118,27 @@ pub(super) fn pages(
     let asked_for = call.fields.get("limit").and_then(Value::as_u64);
     let mut left = asked_for.unwrap_or(u64::MAX);
     let mut call = call.clone();
+    let is_paged = takes(&call, "limit");
     loop {
-        call = call.with("limit", PAGE_OBJECTS.min(left));
+        if is_paged {
+            call = call.with("limit", PAGE_OBJECTS.min(left));
+        }
         let page = client.run(&call, false)?;
         let items = page.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         each(items)?;
         left = left.saturating_sub(items.len() as u64);
-        match page.get("next") {
-            Some(next) if !next.is_null() && left > 0 => call = call.with("cursor", next.clone()),
+        match page.get("cursor") {
+            Some(cursor) if !cursor.is_null() && left > 0 => call = call.with("cursor", cursor.clone()),
             _ => return Ok(()),
         }
     }
+}
+
+/// Whether the operation has this field.
+fn takes(call: &Call, field: &str) -> bool {
+    let schema = operation(call.operation).map(|operation| (operation.request)().schema);
+    let schema = serde_json::to_value(schema).unwrap_or_default();
+    schema.pointer("/properties").is_some_and(|fields| fields.get(field).is_some())
 }
 
 /// All objects of a list.
@@ -154,57 +169,42 @@ fn list(
     output.table(columns, &objects)
 }
 
-/// Says what was done, or what would have been.
+/// Says what was done, or that it could be.
 fn finish(output: &Output, answer: &Value, dry_run: bool, done: &str) -> Result<(), Failure> {
     if output.is_json() {
         return output.document(answer);
     }
     if dry_run {
         eprintln!("dry run: all checks passed, nothing was changed");
-        for effect in effects(answer) {
-            eprintln!("  {effect}");
-        }
     } else {
         eprintln!("{done}");
     }
     Ok(())
 }
 
+/// Shows what would happen, asks, and does it.
 fn destroy(
     client: &Client,
     output: &Output,
     call: &Call,
     destruction: Destruction,
+    effects: &[Column],
     question: &str,
-    done: &str,
-) -> Result<(), Failure> {
+) -> Result<Value, Failure> {
+    if destruction.yes && !destruction.dry_run {
+        return client.run(call, false);
+    }
+    let planned = client.run(call, true)?;
+    if (!destruction.dry_run || !output.is_json())
+        && let Some(sheet) = output.sheet_text(effects, &planned)
+    {
+        eprintln!("{sheet}");
+    }
     if destruction.dry_run {
-        let answer = client.run(call, true)?;
-        return finish(output, &answer, true, done);
+        return Ok(planned);
     }
-    if !destruction.yes {
-        let planned = client.run(call, true)?;
-        for effect in effects(&planned).iter().take(EFFECTS_SHOWN_MAX) {
-            eprintln!("  {effect}");
-        }
-        consent(question, false)?;
-    }
-    let answer = client.run(call, false)?;
-    finish(output, &answer, false, done)
-}
-
-/// What the daemon says would happen, a line each.
-fn effects(answer: &Value) -> Vec<String> {
-    match member(answer, "effects") {
-        Some(Value::Array(effects)) => effects.iter().map(|effect| show(Kind::Text, Some(effect))).collect(),
-        Some(Value::Object(effects)) => {
-            let line = |(name, value): (&String, &Value)| {
-                format!("{}: {}", name.replace('_', " "), show(Kind::Text, Some(value)))
-            };
-            effects.iter().map(line).collect()
-        }
-        _ => Vec::new(),
-    }
+    consent(question, false)?;
+    client.run(call, false)
 }
 
 /// Shows that something is going on once it takes over a second, if somebody can see it.

@@ -7,32 +7,34 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::Failure;
-use super::output::{Column, Output, columns, csv_field, member, show};
+use super::output::{Column, Kind, Output, columns, csv_field, member, show};
 use super::plan::Plan;
 
-/// Quota of mailboxes, and the totals of domains and customers.
+/// Quota of mailboxes, and the totals of domains.
 const QUOTA: &[Column] = columns![
-    "ADDRESS" "address" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size, "%" "percent" Percent,
+    "ADDRESS" "address" Text, "USED" "used" Size, "LIMIT" "limit" Size, "%" "percent" Percent,
     "MESSAGES" "messages" Count, "LAST LOGIN" "last_login_at" Time
 ];
 const QUOTA_DOMAINS: &[Column] = columns![
-    "DOMAIN" "domain" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size, "%" "percent" Percent,
-    "MESSAGES" "messages" Count, "MAILBOXES" "mailboxes" Count
+    "DOMAIN" "domain" Text, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "LIMIT" "limit" Size,
+    "%" "percent" Percent, "MESSAGES" "messages" Count
 ];
-const QUOTA_CUSTOMERS: &[Column] = columns![
-    "CUSTOMER" "customer" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size, "%" "percent" Percent,
-    "MESSAGES" "messages" Count, "MAILBOXES" "mailboxes" Count
+const QUOTA_TOTAL: &[Column] = columns![
+    "DOMAINS" "domains" Count, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "MESSAGES" "messages" Count
 ];
-/// Columns of the CSV form: kind, name, then these members as they are.
-const QUOTA_CSV: [&str; 7] =
-    ["bytes_used", "bytes_max", "percent", "messages", "messages_max", "mailboxes", "last_login_at"];
+/// Columns of the CSV form: kind, name, then these members as they are; sizes in octets.
+const QUOTA_CSV: [&str; 8] =
+    ["customer", "mailboxes", "used", "limit", "percent", "messages", "messages_limit", "last_login_at"];
+
+/// Mailboxes asked for at a time.
+const REPORT_PAGE_MAILBOXES: u64 = 1_000;
 
 const AUDIT: &[Column] = columns![
     "TIME" "at" Time, "ACTOR" "actor" Text, "OPERATION" "operation" Text, "TARGET" "target" Text,
     "OUTCOME" "outcome" Text
 ];
 const TRACE: &[Column] = columns![
-    "TIME" "at" Time, "RECIPIENT" "recipient" Text, "SENDER" "sender" Text, "SIZE" "octets" Size,
+    "TIME" "at" Time, "RECIPIENT" "recipient" Text, "SENDER" "sender" Text, "SIZE" "size" Size,
     "SOURCE" "source" Text, "OUTCOME" "outcome" Text, "DETAIL" "detail" Text
 ];
 
@@ -53,12 +55,12 @@ pub(super) enum Command {
     /// Use and limits of mailboxes, with totals of domains and customers
     Quota {
         /// Of this domain
-        #[arg(long, required_unless_present = "customer", conflicts_with = "customer")]
+        #[arg(long, conflicts_with = "customer")]
         domain: Option<String>,
         /// Of this customer and those below
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
-        /// Only mailboxes that use more than this part of their limit
+        /// Only mailboxes that use at least this part of their limit
         #[arg(long, value_name = "PERCENT")]
         over: Option<u32>,
         /// The report's form
@@ -111,6 +113,9 @@ pub(super) struct Trace {
     /// An address, or a Message-ID
     #[arg(value_name = "ADDRESS|MESSAGE-ID")]
     what: String,
+    /// Only domains of this customer and below
+    #[arg(long, value_name = "PATH")]
+    customer: Option<String>,
     /// How far to look back: RFC 3339, or how long ago
     #[arg(long, value_name = "TIME", default_value = "2d")]
     since: String,
@@ -141,22 +146,24 @@ impl AuditCommand {
 
 impl Trace {
     pub(super) fn plan(self) -> Plan {
-        let Self { what, since, limit } = self;
-        let is_message_id = what.starts_with('<');
-        let field = if is_message_id { "message_id" } else { "address" };
-        let call = Call::new("trace").with(field, what).with("since", since).with("limit", limit);
+        let Self { what, customer, since, limit } = self;
+        let call = Call::new("trace.search")
+            .with("query", what)
+            .maybe("customer", customer)
+            .with("since", since)
+            .with("limit", limit);
         Plan::List { call, columns: TRACE, nothing: "no such delivery; look further back with --since 14d" }
     }
 }
 
-/// Shows the quota report.
+/// Shows the quota report: mailboxes, domains, and the total.
 pub(super) fn quota(
     client: &Client,
     output: &Output,
     call: &Call,
     format: Format,
 ) -> Result<ExitCode, Failure> {
-    let report = client.run(call, false)?;
+    let report = whole_report(client, call)?;
     match format {
         Format::Json => output.document(&report)?,
         _ if output.is_json() => output.document(&report)?,
@@ -166,15 +173,38 @@ pub(super) fn quota(
     Ok(ExitCode::SUCCESS)
 }
 
+/// All pages as one report; the totals stand on the first one.
+fn whole_report(client: &Client, call: &Call) -> Result<Value, Failure> {
+    let call = call.clone().with("limit", REPORT_PAGE_MAILBOXES);
+    let mut report = client.run(&call, false)?;
+    let mut mailboxes = lines(&report, "items").to_vec();
+    let mut cursor = report.get("cursor").cloned();
+    while let Some(at) = cursor.filter(|cursor| !cursor.is_null()) {
+        let page = client.run(&call.clone().with("cursor", at), false)?;
+        mailboxes.extend_from_slice(lines(&page, "items"));
+        cursor = page.get("cursor").cloned();
+    }
+    if let Some(members) = report.as_object_mut() {
+        members.remove("items");
+        members.remove("cursor");
+        members.insert("mailboxes".to_owned(), mailboxes.into());
+    }
+    Ok(report)
+}
+
 fn lines<'r>(report: &'r Value, name: &str) -> &'r [Value] {
     report.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 fn table(output: &Output, report: &Value) -> Result<(), Failure> {
+    let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
+    let parts = [
+        (QUOTA, lines(report, "mailboxes")),
+        (QUOTA_DOMAINS, lines(report, "domains")),
+        (QUOTA_TOTAL, total),
+    ];
     let mut is_first = true;
-    for (columns, name) in [(QUOTA, "mailboxes"), (QUOTA_DOMAINS, "domains"), (QUOTA_CUSTOMERS, "customers")]
-    {
-        let lines = lines(report, name);
+    for (columns, lines) in parts {
         if lines.is_empty() {
             continue;
         }
@@ -184,24 +214,26 @@ fn table(output: &Output, report: &Value) -> Result<(), Failure> {
         is_first = false;
         output.table(columns, lines)?;
     }
-    if is_first {
-        eprintln!("nothing to report");
-    }
     Ok(())
 }
 
-/// One line for each mailbox, domain and customer; the first column tells which it is.
+/// One line for each mailbox and domain, and one for the total; the first column tells which it is.
 fn csv(output: &Output, report: &Value) -> Result<(), Failure> {
     output.line(&format!("kind,name,{}", QUOTA_CSV.join(",")))?;
-    for (kind, list) in [("mailbox", "mailboxes"), ("domain", "domains"), ("customer", "customers")] {
-        let name_member = if kind == "mailbox" { "address" } else { kind };
-        for line in lines(report, list) {
+    let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
+    let parts = [
+        ("mailbox", "address", lines(report, "mailboxes")),
+        ("domain", "domain", lines(report, "domains")),
+        ("total", "", total),
+    ];
+    for (kind, name, lines) in parts {
+        for line in lines {
             let text = |name: &str| match member(line, name) {
                 Some(Value::Null) | None => String::new(),
-                value => csv_field(&show(super::output::Kind::Text, value)),
+                value => csv_field(&show(Kind::Text, value)),
             };
             let fields: Vec<String> = QUOTA_CSV.into_iter().map(text).collect();
-            output.line(&format!("{kind},{},{}", text(name_member), fields.join(",")))?;
+            output.line(&format!("{kind},{},{}", text(name), fields.join(",")))?;
         }
     }
     Ok(())

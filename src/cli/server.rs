@@ -20,6 +20,7 @@ const SESSIONS: &[Column] = columns![
     "ID" "id" Text, "MAILBOX" "address" Text, "SERVICE" "service" Text, "SOURCE" "source" Text,
     "SINCE" "started_at" Time
 ];
+const CLOSED: &[Column] = columns!["Sessions" "closed" Count];
 const STORES: &[Column] = columns![
     "NAME" "name" Text, "STATE" "state" Text, "MAILBOXES" "mailboxes" Count, "PACKS" "packs" Count,
     "PACKED" "pack_octets" Size, "PATH" "path" Text
@@ -123,7 +124,8 @@ impl SessionCommand {
                 let field = if what.contains('@') { "address" } else { "id" };
                 let call = Call::new("session.close").with(field, what.clone());
                 let question = format!("Close the sessions of {what}?");
-                Plan::Destroy { call, destruction, question, done: format!("sessions of {what} closed") }
+                let done = format!("sessions of {what} closed");
+                Plan::Destroy { call, destruction, effects: CLOSED, question, done }
             }
         }
     }

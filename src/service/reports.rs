@@ -83,7 +83,7 @@ pub(in crate::service) struct QuotaReport {
     total: Option<TotalLine>,
     /// Cursor of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    cursor: Option<String>,
 }
 
 /// What a report is about.
@@ -165,12 +165,12 @@ impl Operate for QuotaReportRun {
         let more = rows.len() as i64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let last = rows.last().filter(|_| more).map(|row| (row.domain.clone(), row.local.clone()));
-        let next = last.map(|position| cursors.make(&position)).transpose()?;
+        let cursor = last.map(|position| cursors.make(&position)).transpose()?;
         Ok(QuotaReport {
             items: rows.into_iter().map(|row| mailbox_line(tx, row)).collect(),
             domains,
             total,
-            next,
+            cursor,
         })
     }
 }
