@@ -11,11 +11,11 @@ use super::output::{Column, Output, columns};
 use super::plan::{Change, Destruction, Plan};
 
 const LIST: &[Column] = columns![
-    "NAME" "login" Text, "HOME" "customer" Text, "ENABLED" "enabled" Truth, "CONTACT" "contact" Text,
-    "CREATED" "created_at" Time
+    "NAME" "name" Text, "HOME" "customer" Text, "ROLES" "roles" List, "ENABLED" "enabled" Truth,
+    "CONTACT" "contact" Text, "CREATED" "created_at" Time
 ];
 const SHEET: &[Column] = columns![
-    "Name" "login" Text, "Home" "customer" Text, "Enabled" "enabled" Truth, "Contact" "contact" Text, "Id" "id" Text,
+    "Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth, "Contact" "contact" Text, "Id" "id" Text,
     "Created" "created_at" Time
 ];
 const GRANTS: &[Column] = columns![
@@ -26,12 +26,12 @@ const GRANT: &[Column] = columns![
     "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Ends" "expires_at" Time
 ];
 const CREATED: &[Column] = columns![
-    "Name" "administrator.login" Text, "Home" "administrator.customer" Text, "Token" "token" Text
+    "Name" "name" Text, "Home" "customer" Text, "Token" "token" Text, "Token ends" "expires_at" Time
 ];
 const EFFECTIVE: &[Column] = columns![
-    "Administrator" "administrator" Text, "Customer" "customer" Text, "Permissions" "permissions" List
+    "Administrator" "name" Text, "Customer" "customer" Text, "Permissions" "permissions" List
 ];
-const BRIEF: &[Column] = columns!["Administrator" "login" Text, "Home" "customer" Text];
+const BRIEF: &[Column] = columns!["Administrator" "name" Text, "Home" "customer" Text];
 const TOKENS: &[Column] = columns![
     "ID" "id" Text, "LABEL" "label" Text, "CREATED" "created_at" Time, "EXPIRES" "expires_at" Time,
     "LAST USED" "last_used_at" Time
@@ -42,7 +42,7 @@ const REVOKED: &[Column] = columns!["Token" "id" Text, "Label" "label" Text, "La
 /// Administrators, their grants and tokens. NAME is `name@CODE`, or the bare name where it is unambiguous
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
-    /// Create an administrator, granted a role at its customer
+    /// Create an administrator with a role at its customer; its first token is printed once
     Create {
         /// Its name, unique at its customer
         name: String,
@@ -58,9 +58,6 @@ pub(super) enum Command {
         /// When the role ends: RFC 3339, or a time from now such as 30d
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
-        /// Make a token as well; it is printed once
-        #[arg(long)]
-        token: bool,
         /// Where to write to
         #[arg(long, value_name = "ADDRESS")]
         contact: Option<String>,
@@ -99,8 +96,14 @@ pub(super) enum Command {
     },
     /// Take a role away
     Revoke {
-        /// The grant's id, from `admin show`
-        grant: String,
+        /// The administrator
+        name: String,
+        /// The role
+        #[arg(long)]
+        role: String,
+        /// Where it was granted
+        #[arg(long, value_name = "PATH")]
+        customer: String,
         #[command(flatten)]
         destruction: Destruction,
     },
@@ -168,12 +171,12 @@ pub(super) enum Token {
 
 impl Command {
     pub(super) fn plan(self) -> Plan {
-        let of = |operation, name: &str| Call::new(operation).with("administrator", name);
+        let of = |operation, name: &str| Call::new(operation).with("name", name);
         match self {
-            Self::Create { name, customer, role, delegable, expires, token, contact, change } => {
+            Self::Create { name, customer, role, delegable, expires, contact, change } => {
                 let call = Call::new("administrator.create").with("name", name.clone());
                 let call = call.with("customer", customer).with("role", role).maybe("contact", contact);
-                let call = call.maybe("expires", expires).flag("delegable", delegable).flag("token", token);
+                let call = call.maybe("expires_at", expires).flag("delegable", delegable);
                 let done = format!("administrator {name} created");
                 Plan::Change { call, change, done, columns: CREATED }
             }
@@ -188,19 +191,14 @@ impl Command {
             Self::Grant { name, role, customer, expires, delegable, change } => {
                 let done = format!("{name} is {role} at {customer}");
                 let call = of("administrator.grant", &name).with("role", role).with("customer", customer);
-                let call = call.maybe("expires", expires).flag("delegable", delegable);
+                let call = call.maybe("expires_at", expires).flag("delegable", delegable);
                 Plan::Change { call, change, done, columns: GRANT }
             }
-            Self::Revoke { grant, destruction } => {
-                let call = Call::new("administrator.revoke").with("grant", grant.clone());
-                let question = format!("End the grant {grant}?");
-                Plan::Destroy {
-                    call,
-                    destruction,
-                    effects: GRANT,
-                    question,
-                    done: format!("grant {grant} ended"),
-                }
+            Self::Revoke { name, role, customer, destruction } => {
+                let question = format!("Take {role} at {customer} from {name}?");
+                let done = format!("{name} is not {role} at {customer} any more");
+                let call = of("administrator.revoke", &name).with("role", role).with("customer", customer);
+                Plan::Destroy { call, destruction, effects: GRANT, question, done }
             }
             Self::Effective { name, path } => {
                 let call = of("administrator.effective", &name).with("customer", path);
@@ -246,16 +244,16 @@ impl Token {
     fn plan(self) -> Plan {
         match self {
             Self::Create { name, label, expires, change } => {
-                let call = Call::new("token.create").maybe("administrator", name).maybe("label", label);
+                let call = Call::new("token.create").maybe("name", name).maybe("label", label);
                 let done = "token made; it is shown only now".to_owned();
-                Plan::Change { call: call.maybe("expires", expires), change, done, columns: TOKEN }
+                Plan::Change { call: call.maybe("expires_at", expires), change, done, columns: TOKEN }
             }
             Self::List { name } => {
-                let call = Call::new("token.list").maybe("administrator", name);
+                let call = Call::new("token.list").maybe("name", name);
                 Plan::List { call, columns: TOKENS, nothing: "no tokens" }
             }
             Self::Revoke { id, destruction } => {
-                let call = Call::new("token.revoke").with("token", id.clone());
+                let call = Call::new("token.revoke").with("id", id.clone());
                 let (question, done) = (format!("Revoke the token {id}?"), format!("token {id} revoked"));
                 Plan::Destroy { call, destruction, effects: REVOKED, question, done }
             }

@@ -6,18 +6,18 @@ use clap::{Args, Subcommand};
 
 use super::client::{Call, Client};
 use super::failure::Failure;
-use super::hold::{Hold, Resume, Suspend};
+use super::hold::{self, Hold, Resume, Suspend};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Kind, Output, columns, member, show};
 use super::plan::{Change, Destruction, Plan, all};
 
 const LIST: &[Column] = columns![
-    "PATH" "path" Text, "NAME" "name" Text, "KIND" "kind" Text, "CODE" "code" Text, "LIMIT" "limits.bytes" Size,
-    "MAILBOXES" "limits.mailboxes" Count
+    "PATH" "path" Text, "NAME" "name" Text, "KIND" "kind" Text, "CODE" "code" Text, "USED" "bytes_used" Size,
+    "LIMIT" "limits.bytes" Size, "MAILBOXES AT MOST" "limits.mailboxes" Count
 ];
 const SHEET: &[Column] = columns![
     "Path" "path" Text, "Name" "name" Text, "Kind" "kind" Text, "Code" "code" Text, "Contact" "contact" Text,
-    "Domains" "domains" Count, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count,
+    "State" "state" Text, "Used" "bytes_used" Size, "Domains" "domains" Count, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count,
     "Administrators" "administrators" Count, "Switched off" "switches_off" List, "Limit on mail" "limits.bytes" Size,
     "Limit on messages" "limits.messages" Count, "Limit on mailboxes" "limits.mailboxes" Count,
     "Limit on aliases" "limits.aliases" Count, "Limit on domains" "limits.domains" Count,
@@ -25,8 +25,8 @@ const SHEET: &[Column] = columns![
     "Id" "id" Text, "Created" "created_at" Time
 ];
 const CREATED: &[Column] = columns![
-    "Path" "customer.path" Text, "Code" "customer.code" Text, "Domain" "domain.name" Text,
-    "Domain is" "domain.state" Text, "Administrator" "administrator" Text, "Token" "token" Text
+    "Path" "path" Text, "Code" "code" Text, "Domain" "domain" Text, "Administrator" "administrator" Text,
+    "Token" "token" Text
 ];
 const MOVED: &[Column] = columns![
     "From" "from" Text, "To" "to" Text, "Customers" "customers" Count, "Mail" "bytes" Size,
@@ -178,42 +178,42 @@ impl Command {
                 }
             }
             Self::Show { path } => {
-                Plan::Show { call: Call::new("customer.show").with("customer", path), columns: SHEET }
+                Plan::Show { call: Call::new("customer.show").with("path", path), columns: SHEET }
             }
             Self::Rename { path, slug, name, kind, contact, change } => {
-                let call = Call::new("customer.rename").with("customer", path.clone()).maybe("slug", slug);
+                let call = Call::new("customer.rename").with("path", path.clone()).maybe("slug", slug);
                 let call = call.maybe("name", name).maybe("kind", kind).maybe("contact", contact);
                 let done = format!("customer {path} changed");
                 Plan::Change { call, change, done, columns: &[] }
             }
             Self::Move { path, to, destruction } => {
-                let call = Call::new("customer.move").with("customer", path.clone()).with("to", to.clone());
+                let call = Call::new("customer.move").with("path", path.clone()).with("to", to.clone());
                 let question = format!("Move {path} below {to}?");
                 let done = format!("customer {path} moved below {to}");
                 Plan::Destroy { call, destruction, effects: MOVED, question, done }
             }
-            Self::Suspend(suspend) => suspend.plan("customer"),
-            Self::Resume(resume) => resume.plan("customer"),
+            Self::Suspend(suspend) => suspend.plan(hold::Kind::Customer),
+            Self::Resume(resume) => resume.plan(hold::Kind::Customer),
             Self::Delete { path, destruction } => {
-                let call = Call::new("customer.delete").with("customer", path.clone());
+                let call = Call::new("customer.delete").with("path", path.clone());
                 let question = format!("Delete {path} with all it has?");
                 let done =
                     format!("customer {path} deleted; posthouse customer undelete {path} brings it back");
                 Plan::Destroy { call, destruction, effects: DELETED, question, done }
             }
             Self::Undelete { path, change } => {
-                let call = Call::new("customer.undelete").with("customer", path.clone());
+                let call = Call::new("customer.undelete").with("path", path.clone());
                 Plan::Change { call, change, done: format!("customer {path} is back"), columns: &[] }
             }
             Self::Limit(limits) => limits.plan()?,
-            Self::Hold(hold) => hold.plan("customer"),
+            Self::Hold(hold) => hold.plan(hold::Kind::Customer),
         })
     }
 }
 
 impl Limits {
     fn plan(self) -> Result<Plan, Failure> {
-        let call = Call::new("customer.limit").with("customer", self.path.clone());
+        let call = Call::new("customer.limit").with("path", self.path.clone());
         let given = [
             ("bytes", self.bytes),
             ("messages", self.messages),

@@ -1,22 +1,24 @@
 //! `posthouse domain …`
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::client::Call;
-use super::hold::Hold;
+use super::hold::{self, Hold};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, columns};
 use super::plan::{Change, Destruction, Plan};
 
 const LIST: &[Column] = columns![
     "DOMAIN" "name" Text, "CUSTOMER" "customer" Text, "STATE" "state" Text, "ALIAS OF" "alias_of" Text,
-    "CATCH-ALL" "catch_all" Text, "LIMIT" "bytes_limit" Size
+    "MAILBOXES" "mailboxes" Count, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size
 ];
 const SHEET: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Alias of" "alias_of" Text,
-    "Aliases" "aliases" List, "Catch-all" "catch_all" Text, "Switched off" "switches_off" List,
-    "Limit on mail" "bytes_limit" Size, "Limit on messages" "messages_limit" Count,
-    "Limit of new mailboxes" "mailbox_bytes_limit_default" Size, "Id" "id" Text, "Created" "created_at" Time
+    "Alias domains" "alias_domains" List, "Catch-all" "catch_all" Text, "Switched off" "switches_off" List,
+    "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Used" "bytes_used" Size,
+    "Limit on mail" "bytes_max" Size, "Limit on messages" "messages_max" Count,
+    "Limit of new mailboxes" "mailbox_bytes_max_default" Size, "Id" "id" Text, "Created" "created_at" Time
 ];
 const BRIEF: &[Column] = columns!["Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text];
 
@@ -61,9 +63,6 @@ pub(super) enum Command {
         /// The domain that it stands for
         #[arg(long, value_name = "DOMAIN")]
         of: String,
-        /// Whose both are
-        #[arg(long, value_name = "PATH")]
-        customer: String,
         #[command(flatten)]
         change: Change,
     },
@@ -132,16 +131,16 @@ impl Command {
                     Call::new("domain.confirm").with("domain", domain.clone()).maybe("customer", customer);
                 Plan::Change { call, change, done: format!("domain {domain} confirmed"), columns: &[] }
             }
-            Self::Alias { domain, of, customer, change } => {
+            Self::Alias { domain, of, change } => {
                 let call =
-                    Call::new("domain.create").with("domain", domain.clone()).with("alias_of", of.clone());
-                let call = call.with("customer", customer);
+                    Call::new("domain.alias").with("domain", domain.clone()).with("alias_of", of.clone());
                 Plan::Change { call, change, done: format!("{domain} stands for {of}"), columns: &[] }
             }
             Self::CatchAll { domain, address, change } => {
                 let is_none = address.eq_ignore_ascii_case("none");
-                let value = if is_none { String::new() } else { address.clone() };
-                let call = Call::new("domain.update").with("domain", domain.clone()).with("catch_all", value);
+                let value = if is_none { Value::Null } else { address.clone().into() };
+                let call =
+                    Call::new("domain.catch-all").with("domain", domain.clone()).with("address", value);
                 let done = if is_none {
                     format!("mail for unknown addresses of {domain} is refused")
                 } else {
@@ -152,7 +151,7 @@ impl Command {
             Self::Limit { domain, bytes, messages, mailbox_default, change } => {
                 let call = Call::new("domain.limit").with("domain", domain.clone());
                 let call = call.maybe("bytes", bytes).maybe("messages", messages);
-                let call = call.maybe("mailbox_bytes_default", mailbox_default);
+                let call = call.maybe("mailbox_default", mailbox_default);
                 Plan::Change { call, change, done: format!("limits of {domain} set"), columns: &[] }
             }
             Self::Delete { domain, destruction } => {
@@ -162,7 +161,7 @@ impl Command {
                     format!("domain {domain} deleted; posthouse domain undelete {domain} brings it back");
                 Plan::Destroy { call, destruction, effects: BRIEF, question, done }
             }
-            Self::Hold(hold) => hold.plan("domain"),
+            Self::Hold(hold) => hold.plan(hold::Kind::Domain),
             Self::Undelete { domain, change } => {
                 let call = Call::new("domain.undelete").with("domain", domain.clone());
                 Plan::Change { call, change, done: format!("domain {domain} is back"), columns: &[] }

@@ -67,16 +67,33 @@ pub(super) enum Hold {
     },
 }
 
-/// The field that names a mailbox in its own operations is its address.
-fn own_field(kind: &str) -> &str {
-    if kind == "mailbox" { "address" } else { kind }
+/// What suspending, resuming and holds are about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Customer,
+    Domain,
+    Mailbox,
+}
+
+impl Kind {
+    /// The field of a hold that names it.
+    const fn field(self) -> &'static str {
+        match self {
+            Self::Customer => "path",
+            Self::Domain => "domain",
+            Self::Mailbox => "mailbox",
+        }
+    }
 }
 
 impl Suspend {
-    pub(super) fn plan(self, kind: &'static str) -> Plan {
+    pub(super) fn plan(self, kind: Kind) -> Plan {
         let Self { name, reason, switches, destruction } = self;
-        let operation = if kind == "mailbox" { "mailbox.suspend" } else { "customer.suspend" };
-        let call = Call::new(operation).with(own_field(kind), name.clone()).maybe("reason", reason);
+        let call = match kind {
+            Kind::Mailbox => Call::new("mailbox.suspend").with("address", name.clone()),
+            Kind::Customer | Kind::Domain => Call::new("customer.suspend").with("path", name.clone()),
+        };
+        let call = call.maybe("reason", reason);
         let call = if switches.is_empty() { call } else { call.with("switches", switches) };
         let question = format!("Suspend {name}?");
         Plan::Destroy {
@@ -90,20 +107,23 @@ impl Suspend {
 }
 
 impl Resume {
-    pub(super) fn plan(self, kind: &'static str) -> Plan {
+    pub(super) fn plan(self, kind: Kind) -> Plan {
         let Self { name, reason, change } = self;
-        let operation = if kind == "mailbox" { "mailbox.resume" } else { "customer.resume" };
-        let call = Call::new(operation).with(own_field(kind), name.clone()).maybe("reason", reason);
+        let call = match kind {
+            Kind::Mailbox => Call::new("mailbox.resume").with("address", name.clone()),
+            Kind::Customer | Kind::Domain => Call::new("customer.resume").with("path", name.clone()),
+        };
+        let call = call.maybe("reason", reason);
         Plan::Change { call, change, done: format!("{name} resumed"), columns: SWITCHED_OFF }
     }
 }
 
 impl Hold {
-    /// For a `customer`, `domain` or `mailbox`.
-    pub(super) fn plan(self, kind: &'static str) -> Plan {
+    pub(super) fn plan(self, kind: Kind) -> Plan {
         match self {
             Self::Add { name, switch, reason, destruction } => {
-                let call = Call::new("hold.add").with(kind, name.clone()).with("switch", switch.clone());
+                let call =
+                    Call::new("hold.add").with(kind.field(), name.clone()).with("switch", switch.clone());
                 let question = format!("Switch {switch} off for {name}?");
                 let done = format!("{switch} is held for {name}");
                 Plan::Destroy {
@@ -115,11 +135,11 @@ impl Hold {
                 }
             }
             Self::Release { id, change } => {
-                let call = Call::new("hold.release").with("hold", id.clone());
+                let call = Call::new("hold.release").with("id", id.clone());
                 Plan::Change { call, change, done: format!("hold {id} released"), columns: &[] }
             }
             Self::List { name } => Plan::List {
-                call: Call::new("hold.list").with(kind, name),
+                call: Call::new("hold.list").with(kind.field(), name),
                 columns: HOLDS,
                 nothing: "no holds",
             },

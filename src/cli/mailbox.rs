@@ -5,20 +5,20 @@ use secrecy::ExposeSecret;
 
 use super::client::Call;
 use super::failure::Failure;
-use super::hold::{Hold, Resume, Suspend};
+use super::hold::{self, Hold, Resume, Suspend};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, columns};
 use super::plan::{Change, Destruction, Plan};
 use super::prompt::{Password, SecretSource};
 
 const LIST: &[Column] = columns![
-    "ADDRESS" "address" Text, "NAME" "name" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_limit" Size,
+    "ADDRESS" "address" Text, "NAME" "name" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size,
     "MESSAGES" "messages_used" Count, "LAST LOGIN" "last_login_at" Time, "STATE" "state" Text
 ];
 const SHEET: &[Column] = columns![
     "Address" "address" Text, "Name" "name" Text, "Customer" "customer" Text, "State" "state" Text,
-    "Switched off" "switches_off" List, "Used" "bytes_used" Size, "Limit" "bytes_limit" Size,
-    "Messages" "messages_used" Count, "Limit on messages" "messages_limit" Count, "Last login" "last_login_at" Time,
+    "Switched off" "switches_off" List, "Used" "bytes_used" Size, "Limit" "bytes_max" Size,
+    "Messages" "messages_used" Count, "Limit on messages" "messages_max" Count, "Last login" "last_login_at" Time,
     "Id" "id" Text, "Created" "created_at" Time
 ];
 const DELETED: &[Column] = columns![
@@ -89,12 +89,15 @@ pub(super) enum Command {
     Suspend(Suspend),
     /// Undo suspend; what others hold stays off
     Resume(Resume),
-    /// Change the owner's name
+    /// Give a mailbox another address in its domain, or its owner another name
     Rename {
         /// The mailbox's address
         address: String,
+        /// The new address; the old one is free then
+        to: Option<String>,
         /// The owner's new name, for people
-        name: String,
+        #[arg(long)]
+        name: Option<String>,
         #[command(flatten)]
         change: Change,
     },
@@ -122,7 +125,7 @@ impl Command {
         Ok(match self {
             Self::Create { address, quota, messages, name, store, secret, change } => {
                 let call = Call::new("mailbox.create").with("address", address.clone()).maybe("name", name);
-                let call = call.maybe("bytes", quota).maybe("messages", messages).maybe("store", store);
+                let call = call.maybe("quota", quota).maybe("messages", messages).maybe("store", store);
                 let call = with_password(call, &secret.read(&address)?);
                 Plan::Change { call, change, done: format!("mailbox {address} created"), columns: &[] }
             }
@@ -146,16 +149,21 @@ impl Command {
                     );
                 }
                 let call = Call::new("mailbox.quota").with("address", address.clone());
-                let call = call.maybe("bytes", quota).maybe("messages", messages);
+                let call = call.maybe("quota", quota).maybe("messages", messages);
                 Plan::Change { call, change, done: format!("quota of {address} set"), columns: &[] }
             }
-            Self::Suspend(suspend) => suspend.plan("mailbox"),
-            Self::Resume(resume) => resume.plan("mailbox"),
-            Self::Hold(hold) => hold.plan("mailbox"),
-            Self::Rename { address, name, change } => {
-                let done = format!("the owner of {address} is {name}");
-                let call = Call::new("mailbox.rename").with("address", address).with("name", name);
-                Plan::Change { call, change, done, columns: &[] }
+            Self::Suspend(suspend) => suspend.plan(hold::Kind::Mailbox),
+            Self::Resume(resume) => resume.plan(hold::Kind::Mailbox),
+            Self::Hold(hold) => hold.plan(hold::Kind::Mailbox),
+            Self::Rename { address, to, name, change } => {
+                if to.is_none() && name.is_none() {
+                    return Err(
+                        Failure::usage("nothing to change").hint("give a new address, --name NAME, or both")
+                    );
+                }
+                let done = format!("mailbox {} changed", to.as_ref().unwrap_or(&address));
+                let call = Call::new("mailbox.rename").with("address", address).maybe("to", to);
+                Plan::Change { call: call.maybe("name", name), change, done, columns: &[] }
             }
             Self::Delete { address, destruction } => {
                 let call = Call::new("mailbox.delete").with("address", address.clone());

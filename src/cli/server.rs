@@ -22,12 +22,15 @@ const SESSIONS: &[Column] = columns![
 ];
 const CLOSED: &[Column] = columns!["Sessions" "closed" Count];
 const STORES: &[Column] = columns![
-    "NAME" "name" Text, "STATE" "state" Text, "MAILBOXES" "mailboxes" Count, "PACKS" "packs" Count,
-    "PACKED" "pack_octets" Size, "PATH" "path" Text
+    "NAME" "name" Text, "STATE" "state" Text, "MAILBOXES" "mailboxes" Count, "BODIES" "bodies" Count,
+    "MAIL" "octets" Size, "STORED" "stored_octets" Size, "PACKS" "packs" Count, "PATH" "path" Text
 ];
 const STORE: &[Column] = columns![
     "Name" "name" Text, "State" "state" Text, "Path" "path" Text, "Compression level" "compression_level" Count,
-    "Mailboxes" "mailboxes" Count, "Packs" "packs" Count, "Packed" "pack_octets" Size, "Created" "created_at" Time
+    "Mailboxes" "mailboxes" Count, "Bodies" "bodies" Count, "Bodies not yet packed" "fresh_bodies" Count,
+    "Bodies in packs" "packed_bodies" Count, "Mail" "octets" Size, "Stored as" "stored_octets" Size,
+    "Packs" "packs" Count, "Size of packs" "pack_octets" Size, "Of that dead" "dead_octets" Size,
+    "Created" "created_at" Time
 ];
 const DRIFTS: &[Column] = columns![
     "KIND" "kind" Text, "NAME" "name" Text, "RESOURCE" "resource" Text, "RECORDED" "recorded" Count,
@@ -40,8 +43,11 @@ pub(super) enum SessionCommand {
     /// List open sessions
     List {
         /// Of this mailbox
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["domain", "customer"])]
         mailbox: Option<String>,
+        /// Of this domain
+        #[arg(long, conflicts_with = "customer")]
+        domain: Option<String>,
         /// Of this customer and those below
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
@@ -116,8 +122,9 @@ fn show_identity(client: &Client, output: &Output, call: &Call) -> Result<ExitCo
 impl SessionCommand {
     pub(super) fn plan(self) -> Plan {
         match self {
-            Self::List { mailbox, customer } => {
-                let call = Call::new("session.list").maybe("address", mailbox).maybe("customer", customer);
+            Self::List { mailbox, domain, customer } => {
+                let call = Call::new("session.list").maybe("address", mailbox).maybe("domain", domain);
+                let call = call.maybe("customer", customer);
                 Plan::List { call, columns: SESSIONS, nothing: "no sessions" }
             }
             Self::Close { what, destruction } => {
@@ -181,9 +188,13 @@ fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
         output.document(answer)?;
     } else {
         let columns: &[Column] = columns![
-            "Directory" "dir" Text, "Taken" "at" Time, "Packs" "packs" Count, "Size" "octets" Size
+            "Directory" "dir" Text, "As of" "at" Time, "Packs" "packs" Count, "Size" "octets" Size
         ];
         output.sheet(columns, answer)?;
     }
-    Ok(ExitCode::SUCCESS)
+    let missing = answer.get("missing").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for pack in missing {
+        eprintln!("not in the backup, since it cannot be read: pack {}", show(Kind::Text, Some(pack)));
+    }
+    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { partly() })
 }
