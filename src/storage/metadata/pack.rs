@@ -329,7 +329,7 @@ pub async fn delete_dropped(conn: &mut Conn, pack: PackId) -> Result<()> {
     conn.execute(text, params![pack]).await.map(drop)
 }
 
-/// Gives free pages of the SQLite file back to the system, at most 256 at once, while more than an eighth
+/// Gives free pages of the SQLite file back to the system, at most 256 at once, while more than a sixteenth
 /// of the file is free: what is left is filled by new mail. Answers whether there is more to do.
 ///
 /// # Errors
@@ -344,7 +344,7 @@ pub async fn give_back_pages(conn: &mut Conn) -> Result<bool> {
         *count = conn.row(text, Vec::new()).await?.map(|row| row.int(0)).transpose()?.unwrap_or(0);
     }
     let [free, all] = counts;
-    let wanted = (free - all / 8).min(PAGES_MAX);
+    let wanted = (free - all / 16).min(PAGES_MAX);
     if wanted < PAGES_MAX {
         return Ok(false);
     }

@@ -38,6 +38,10 @@ const WAL_OCTETS_MAX: u64 = 256 * 1024 * 1024;
 const WAL_PAUSE: Duration = Duration::from_secs(30);
 /// How often the checkpointer looks whether there is something to write back.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+/// After so many looks at an unchanged log its space is given back.
+const IDLE_ROUNDS: u32 = 4;
+/// How long the checkpointer waits for readers, and keeps a commit waiting meanwhile.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 
 pub(super) struct Sqlite {
     pub(super) readers: SqlitePool,
@@ -71,8 +75,8 @@ impl Sqlite {
             .run(&mut writer)
             .await
             .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
-        let checkpointer =
-            options.clone().statement_cache_capacity(4).pragma("cache_size", "-64").connect().await?;
+        let checkpointer = options.clone().statement_cache_capacity(4).busy_timeout(CHECKPOINT_WAIT);
+        let checkpointer = checkpointer.pragma("cache_size", "-64").connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .idle_timeout(Duration::from_secs(60))
@@ -323,9 +327,10 @@ fn again(error: &StorageError) -> StorageError {
     }
 }
 
-/// Writes the log back into the database file as it grows, so that no commit has to.
+/// Writes the log back into the database file as it grows, so that no commit has to; when nothing was written for a
+/// while, gives the log's space back.
 async fn checkpoint(mut connection: SqliteConnection, wal: PathBuf, mut ended: watch::Receiver<bool>) {
-    let mut seen = 0;
+    let (mut seen, mut idle_rounds) = (0, 0_u32);
     loop {
         tokio::select! {
             _ = ended.wait_for(|ended| *ended) => break,
@@ -334,11 +339,15 @@ async fn checkpoint(mut connection: SqliteConnection, wal: PathBuf, mut ended: w
         let modified = std::fs::metadata(&wal).and_then(|metadata| metadata.modified()).ok();
         let stamp =
             modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
-        if stamp == seen {
-            continue;
-        }
+        idle_rounds = if stamp == seen { idle_rounds.saturating_add(1) } else { 0 };
         seen = stamp;
-        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut connection).await {
+        let text = match idle_rounds {
+            0 => "PRAGMA wal_checkpoint(PASSIVE)",
+            // A log that is used again at once is better kept: writing over it costs less than making it anew.
+            IDLE_ROUNDS if wal_octets(&wal) > 0 => "PRAGMA wal_checkpoint(TRUNCATE)",
+            _ => continue,
+        };
+        if let Err(error) = sqlx::query(text).execute(&mut connection).await {
             tracing::warn!(%error, "checkpoint failed; it is tried again");
         }
     }
