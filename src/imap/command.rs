@@ -282,6 +282,13 @@ pub struct Section {
     pub text: SectionText,
 }
 
+impl Section {
+    /// Whether it is the whole message.
+    pub fn is_whole(&self) -> bool {
+        self.part.is_empty() && self.text == SectionText::Whole
+    }
+}
+
 /// What of a part or message.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub enum SectionText {

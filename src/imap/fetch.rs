@@ -19,14 +19,10 @@ use super::selected::Selected;
 use super::structure::structure;
 use crate::base::id::Uid;
 use crate::service::mailstore::types::{Access, FlagBits, FlagMode, FlagSet, MessageState};
-use crate::service::mailstore::view::MessageSummary;
+use crate::service::mailstore::view::{CHUNK_MESSAGES_MAX, MessageSummary};
 
 /// Messages whose summaries are held at a time: with headers some 5 KiB each.
 const SUMMARIES_CHUNK: usize = 256;
-/// Most messages whose bodies are held at a time.
-const WINDOW_MESSAGES_MAX: usize = 32;
-/// Most octets of bodies held at a time; a single larger message is held alone.
-const WINDOW_OCTETS_MAX: u64 = 1024 * 1024;
 
 /// What the items ask for.
 struct Plan<'a> {
@@ -70,7 +66,7 @@ pub async fn fetch(client: &mut Client, selected: &mut Selected, fetch: &Fetch) 
         }
         let mut messages = gather(selected, &plan, &chunk, fetch, &mut trouble).await?;
         while !messages.is_empty() {
-            let rest = messages.split_off(window(&plan, &messages));
+            let rest = messages.split_off(window(selected, &plan, &messages).max(1).min(messages.len()));
             send(client, selected, &plan, messages, &mut trouble).await?;
             messages = rest;
         }
@@ -84,8 +80,12 @@ pub async fn fetch(client: &mut Client, selected: &mut Selected, fetch: &Fetch) 
 impl<'a> Plan<'a> {
     fn new(fetch: &'a Fetch, selected: &Selected) -> Self {
         use FetchItem::{Body, BodyStructure, Envelope, InternalDate, Section};
-        let needs_summary =
-            |item: &FetchItem| matches!(item, InternalDate | Envelope | BodyStructure | Body | Section(_));
+        let needs_summary = |item: &FetchItem| match item {
+            InternalDate | Envelope | BodyStructure | Body => true,
+            // A whole message needs no offsets.
+            Section(wanted) => !wanted.section.is_whole(),
+            _ => false,
+        };
         let sets_seen = |item: &FetchItem| matches!(item, Section(section) if !section.peek);
         Self {
             items: &fetch.items,
@@ -96,10 +96,12 @@ impl<'a> Plan<'a> {
     }
 
     fn needs_body(&self, message: &Message) -> bool {
-        let Some(summary) = &message.summary else { return false };
-        self.items
-            .iter()
-            .any(|item| matches!(item, FetchItem::Section(wanted) if section::needs_body(&wanted.section, summary)))
+        let needs_body = |item: &FetchItem| match (item, &message.summary) {
+            (FetchItem::Section(wanted), Some(summary)) => section::needs_body(&wanted.section, summary),
+            (FetchItem::Section(_), None) => true,
+            _ => false,
+        };
+        self.items.iter().any(needs_body)
     }
 }
 
@@ -146,24 +148,22 @@ fn gone(trouble: &mut Option<Failure>) {
     trouble.get_or_insert_with(|| Failure::refused("EXPUNGEISSUED", "some of the messages are gone"));
 }
 
-/// How many of `messages` can be sent together.
-fn window(plan: &Plan<'_>, messages: &[Message]) -> usize {
-    let mut octets = 0_u64;
-    let mut bodies = 0;
-    for (index, message) in messages.iter().enumerate() {
-        if plan.needs_body(message) {
-            bodies += 1;
-            octets += u64::from(message.state.octets);
-            if bodies > 1 && (bodies > WINDOW_MESSAGES_MAX || octets > WINDOW_OCTETS_MAX) {
-                return index.max(1);
-            }
-        }
-    }
-    messages.len()
+/// How many of `messages` can be sent together: as many as have their bodies read at once.
+fn window(selected: &Selected, plan: &Plan<'_>, messages: &[Message]) -> usize {
+    let bodies: Vec<(usize, Uid)> = messages
+        .iter()
+        .enumerate()
+        .filter(|(_, message)| plan.needs_body(message))
+        .map(|(index, message)| (index, message.state.uid))
+        .take(CHUNK_MESSAGES_MAX + 1)
+        .collect();
+    let uids: Vec<Uid> = bodies.iter().map(|(_, uid)| *uid).collect();
+    // The window ends before the first body that has to wait.
+    bodies.get(selected.view.chunk_len(&uids)).map_or(messages.len(), |(index, _)| *index)
 }
 
-/// Reads the bodies of a window, sets `\Seen`, and writes the responses. A message whose body cannot be read
-/// is left out and the command answered with the reason: never an empty message instead.
+/// Reads the bodies of a window, sets `\Seen`, and writes the responses. A message whose body cannot be read is
+/// left out and the command answered with the reason: never an empty message instead.
 async fn send(
     client: &mut Client,
     selected: &mut Selected,
@@ -172,7 +172,7 @@ async fn send(
     trouble: &mut Option<Failure>,
 ) -> Result<(), Failure> {
     let wanted: Vec<Uid> =
-        messages.iter().filter(|one| plan.needs_body(one)).map(|one| one.state.uid).collect();
+        messages.iter().filter(|message| plan.needs_body(message)).map(|message| message.state.uid).collect();
     if !wanted.is_empty() {
         let mut bodies = Box::pin(selected.view.messages(&wanted)).await?.into_iter().peekable();
         messages.retain_mut(|message| {
@@ -243,10 +243,11 @@ async fn write(
         if index > 0 {
             client.out.push(b' ');
         }
-        if let (FetchItem::Section(wanted), Some(summary)) = (item, &message.summary) {
-            write_section(client, wanted, summary, message.body.as_ref()).await?;
-        } else {
-            write_item(&mut client.out, selected, item, message);
+        match item {
+            FetchItem::Section(wanted) => {
+                write_section(client, wanted, message.summary.as_ref(), message.body.as_ref()).await?;
+            }
+            item => write_item(&mut client.out, selected, item, message),
         }
     }
     if message.flags_changed {
@@ -306,7 +307,7 @@ fn write_item(out: &mut Vec<u8>, selected: &Selected, item: &FetchItem, message:
                 structure(out, &summary.summary.root, extended);
             }
         }
-        // Written by `write_section`: every message with sections has a summary.
+        // Written by `write_section`.
         FetchItem::Section(_) => {}
     }
 }
@@ -315,24 +316,24 @@ fn write_item(out: &mut Vec<u8>, selected: &Selected, item: &FetchItem, message:
 async fn write_section(
     client: &mut Client,
     wanted: &FetchSection,
-    summary: &MessageSummary,
+    summary: Option<&MessageSummary>,
     body: Option<&Bytes>,
 ) -> Result<(), Failure> {
     client.out.extend_from_slice(&wanted.label);
     client.out.push(b' ');
-    let header = summary.summary.header.as_deref().unwrap_or_default();
-    let own = body.is_none() || !section::needs_body(&wanted.section, summary);
-    let pieces: [&[u8]; 2] = if own {
-        [&summary.prefix, header]
-    } else {
-        let body = body.map(Bytes::as_ref).unwrap_or_default();
-        match section::range(&wanted.section, summary, body.len()) {
+    let body = body.map(Bytes::as_ref).unwrap_or_default();
+    let pieces: [&[u8]; 2] = match summary {
+        None => [body, &[]],
+        Some(summary) if !section::needs_body(&wanted.section, summary) => {
+            [&summary.prefix, summary.summary.header.as_deref().unwrap_or_default()]
+        }
+        Some(summary) => match section::range(&wanted.section, summary, body.len()) {
             Some(range) => [body.get(range).unwrap_or_default(), &[]],
             None => {
                 client.out.extend_from_slice(b"NIL");
                 return Ok(());
             }
-        }
+        },
     };
     let mut fields = Vec::new();
     let pieces = match &wanted.section.text {
