@@ -63,7 +63,7 @@ fn alias_with_two_targets_reaches_both() {
     for user in ["alice@acme.test", "bob@acme.test"] {
         assert_eq!(daemon.imap(user).select("INBOX").exists(), Some(1), "{user}");
     }
-    daemon.posthouse(&["--yes", "alias", "delete", "sales@acme.test"]).ok();
+    daemon.posthouse(&["alias", "delete", "sales@acme.test", "--yes"]).ok();
     assert_eq!(one(&mut daemon.lmtp(), "sales@acme.test", b"x\r\n"), "550 5.1.1");
 }
 
@@ -81,7 +81,7 @@ fn postmaster_is_always_accepted() {
 #[test]
 fn suspended_mailbox_defers_mail_and_takes_it_again() {
     let daemon = Daemon::with_alice(Setup::default());
-    daemon.posthouse(&["mailbox", "suspend", "alice@acme.test"]).ok();
+    daemon.posthouse(&["mailbox", "suspend", "alice@acme.test", "--yes"]).ok();
     assert_eq!(one(&mut daemon.lmtp(), "alice@acme.test", b"x\r\n"), "450 4.2.1");
     assert_eq!(one(&mut daemon.smtp(), "alice@acme.test", b"x\r\n"), "450 4.2.1");
     daemon.posthouse(&["mailbox", "resume", "alice@acme.test"]).ok();

@@ -70,7 +70,7 @@ fn closed_session_ends_and_suspension_ends_them_all() {
     assert!(rest.contains("* BYE"), "{rest}");
     let mut session = daemon.imap("alice@acme.test");
     session.select("INBOX");
-    daemon.posthouse(&["mailbox", "suspend", "alice@acme.test"]).ok();
+    daemon.posthouse(&["mailbox", "suspend", "alice@acme.test", "--yes"]).ok();
     let rest = String::from_utf8(session.connection.rest().expect("the server closes")).expect("text");
     assert!(rest.contains("* BYE"), "{rest}");
     let mut refused = crate::support::imap::Imap::open(daemon.address("imap")).expect("IMAP");

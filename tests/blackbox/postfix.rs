@@ -193,11 +193,11 @@ fn delivers(daemon: &Daemon, postfix: &Postfix) {
         session.deliver("far@example.test", &[recipient], b"x\r\n").expect("SMTP")[0].code
     };
     assert_eq!(code(&mut session, "nobody@acme.test"), 550);
-    assert_eq!(code(&mut session, "somebody@elsewhere.test"), 454);
+    assert_eq!(code(&mut session, "somebody@elsewhere.test"), 554);
     // Neither does mail queue up for a mailbox that takes none now.
     daemon.posthouse(&["mailbox", "quota", "bob@acme.test", "1000"]).ok();
     assert_eq!(code(&mut session, bob), 452);
-    daemon.posthouse(&["mailbox", "suspend", "bob@acme.test"]).ok();
+    daemon.posthouse(&["mailbox", "suspend", "bob@acme.test", "--yes"]).ok();
     assert_eq!(code(&mut session, bob), 450);
     daemon.posthouse(&["mailbox", "resume", "bob@acme.test"]).ok();
     for user in ["alice@acme.test", "bob@acme.test"] {
@@ -243,7 +243,7 @@ fn postfix_takes_submissions_with_mailbox_passwords() {
     assert_eq!(outcome("nobody@acme.test", PASSWORD, alice).0, Some(67));
     let (status, text) = outcome(alice, PASSWORD, "bob@acme.test");
     assert!(matches!(status, Some(55 | 56)) && text.contains("553"), "{status:?}: {text}");
-    daemon.posthouse(&["mailbox", "suspend", alice]).ok();
+    daemon.posthouse(&["mailbox", "suspend", alice, "--yes"]).ok();
     assert_eq!(outcome(alice, PASSWORD, alice).0, Some(67));
     daemon.posthouse(&["mailbox", "resume", alice]).ok();
     assert_eq!(outcome(alice, PASSWORD, alice).0, Some(0));
