@@ -39,6 +39,8 @@ mod pop3_clients;
 mod postfix;
 #[path = "blackbox/quota.rs"]
 mod quota;
+#[path = "blackbox/registry.rs"]
+mod registry;
 #[path = "blackbox/round_trip.rs"]
 mod round_trip;
 #[path = "blackbox/samples.rs"]

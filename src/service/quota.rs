@@ -1,5 +1,7 @@
 //! Limits on numbers of objects, and naming the limit that refuses: only if the caller may see whose it is.
 
+pub(in crate::service) mod verify;
+
 use crate::base::id::CustomerId;
 use crate::service::authority::Caller;
 use crate::service::error::{Resource, Result, ServiceError};

@@ -5,8 +5,10 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
 use crate::service::directory::{
-    administrators, aliases, customer_life, customers, domains, holds, identity, mailboxes, tokens,
+    administrators, aliases, customer_life, customers, domains, holds, identity, mailboxes, sessions, stores,
+    tokens,
 };
+use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::trace::TraceFind;
 
@@ -76,6 +78,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<tokens::TokenCreate>(),
     declare::<tokens::TokenList>(),
     declare::<tokens::TokenRevoke>(),
+    declare::<sessions::SessionList>(),
+    declare::<sessions::SessionClose>(),
+    declare::<QuotaVerify>(),
+    declare::<stores::StoreList>(),
+    declare::<stores::StoreShow>(),
 ];
 
 /// All operations.

@@ -1,6 +1,6 @@
 //! The handle through which the admin room and the tests run operations.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -11,6 +11,7 @@ use crate::service::authority::Authority;
 use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::directory::tokens;
 use crate::service::error::ServiceError;
+use crate::service::login::Login;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::{administrator, customer, hold, token};
@@ -42,6 +43,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) authority: Authority,
     pub(in crate::service) reads: ReadTrail,
     read_writer: Mutex<Option<JoinHandle<()>>>,
+    /// The running sessions of mailbox owners, once the daemon has brought them.
+    pub(in crate::service) login: OnceLock<Login>,
 }
 
 impl Management {
@@ -68,8 +71,14 @@ impl Management {
             authority: Authority::default(),
             reads,
             read_writer: Mutex::new(Some(writer)),
+            login: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Brings the sessions of mailbox owners, so that they can be listed and closed. The first call counts.
+    pub fn attach_login(&self, login: Login) {
+        let _ = self.inner.login.set(login);
     }
 
     /// Lets records that wait be written; other handles must have been dropped before.

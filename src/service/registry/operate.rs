@@ -35,6 +35,8 @@ pub(in crate::service) struct Tx<'c> {
     pub after: Option<serde_json::Value>,
     /// Other customers that the change concerns: each gets a record of its own.
     pub also: Vec<CustomerId>,
+    /// Whether the change is only tried: effects besides the database must not happen.
+    pub dry_run: bool,
 }
 
 /// A permission that an operation needs.

@@ -152,6 +152,7 @@ async fn perform<O: Operate>(
         before: None,
         after: None,
         also: Vec::new(),
+        dry_run: asked.options.dry_run,
     };
     let target = O::target(&mut tx, &asked.request).await?;
     let (place, label) = (target.customer(), target.label());
@@ -178,9 +179,14 @@ async fn perform<O: Operate>(
         audit::record(&caller, &asked.context, event::<O>(&tx, place, &label, before, after, "done"));
     if O::MUTATES {
         let mut records = vec![record.clone()];
-        for other in tx.also.iter().filter(|&&other| other != place) {
-            let event = event::<O>(&tx, *other, &label, record.before.clone(), record.after.clone(), "done");
-            records.push(audit::record(&caller, &asked.context, event));
+        if !tx.also.is_empty() {
+            // The hierarchy as the change has left it: a customer that was just made is in it.
+            let tree = asked.inner.authority.tree(tx.conn, TreeLock::None).await?;
+            let after = Caller { tree, ..caller.clone() };
+            for other in tx.also.iter().filter(|&&other| other != place) {
+                let event = event::<O>(&tx, *other, &label, record.before.clone(), record.after.clone(), "done");
+                records.push(audit::record(&after, &asked.context, event));
+            }
         }
         insert(tx.conn, &records).await?;
         keep(tx.conn, asked, O::NAME, key, &value).await?;

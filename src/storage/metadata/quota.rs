@@ -224,3 +224,86 @@ pub async fn move_use(
     }
     Ok(Ok(()))
 }
+
+/// What a counter says, and what there is.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Key.
+    pub id: i64,
+    /// Address, domain, or nothing.
+    pub name: String,
+    /// What the counter says.
+    pub recorded: Used,
+    /// What there is.
+    pub counted: Used,
+}
+
+/// Whose counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CountedKind {
+    /// A mailbox's.
+    Mailbox,
+    /// A domain's.
+    Domain,
+    /// A customer's.
+    Customer,
+}
+
+fn counted(row: &Row) -> Result<Counted> {
+    Ok(Counted {
+        id: row.int(0)?,
+        name: row.text(1)?,
+        recorded: Used { bytes: row.int(2)?, messages: row.int(3)? },
+        counted: Used { bytes: row.int(4)?, messages: row.int(5)? },
+    })
+}
+
+/// Locks the mailboxes of these customers and counts their messages one by one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_mailboxes(conn: &mut Conn, customers: &[i64]) -> Result<Vec<Counted>> {
+    lock_customers(conn, customers).await?;
+    let text = "SELECT m.id, m.local_part || '@' || d.name, m.bytes_used, m.messages_used,
+                    (SELECT CAST(coalesce(sum(g.octets), 0) AS BIGINT) FROM message g WHERE g.mailbox_id = m.id),
+                    (SELECT count(*) FROM message g WHERE g.mailbox_id = m.id)
+                FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE d.customer_id IN IDS($1) ORDER BY m.id";
+    conn.rows(text, vec![ids(customers.iter().copied())]).await?.iter().map(counted).collect()
+}
+
+/// The counters of these customers' domains, with the sums over their mailboxes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_domains(conn: &mut Conn, customers: &[i64]) -> Result<Vec<Counted>> {
+    let text = "SELECT d.id, d.name, u.bytes_used, u.messages_used,
+                    (SELECT CAST(coalesce(sum(m.bytes_used), 0) AS BIGINT) FROM mailbox m WHERE m.domain_id = d.id),
+                    (SELECT CAST(coalesce(sum(m.messages_used), 0) AS BIGINT) FROM mailbox m WHERE m.domain_id = d.id)
+                FROM domain_usage u JOIN domain d ON d.id = u.domain_id WHERE d.customer_id IN IDS($1) ORDER BY d.id";
+    conn.rows(text, vec![ids(customers.iter().copied())]).await?.iter().map(counted).collect()
+}
+
+/// The counters of these customers; the caller counts.
+///
+/// # Errors
+/// When the database fails.
+pub async fn recorded_customers(conn: &mut Conn, customers: &[i64]) -> Result<Vec<Counted>> {
+    let text = "SELECT customer_id, '', bytes_used, messages_used, bytes_used, messages_used
+                FROM customer_usage WHERE customer_id IN IDS($1) ORDER BY customer_id";
+    conn.rows(text, vec![ids(customers.iter().copied())]).await?.iter().map(counted).collect()
+}
+
+/// Sets a counter to what was counted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn repair(conn: &mut Conn, kind: CountedKind, one: &Counted) -> Result<()> {
+    let text = match kind {
+        CountedKind::Mailbox => "UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1",
+        CountedKind::Domain => "UPDATE domain_usage SET bytes_used = $2, messages_used = $3 WHERE domain_id = $1",
+        CountedKind::Customer => {
+            "UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1"
+        }
+    };
+    conn.execute(text, params![one.id, one.counted.bytes, one.counted.messages]).await.map(|_| ())
+}

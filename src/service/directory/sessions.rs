@@ -1,0 +1,179 @@
+//! Running sessions of mailbox owners on this node.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::scope::Place;
+use super::targets::{OneMailbox, absent};
+use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
+use crate::service::error::{Result, ServiceError};
+use crate::service::login::SessionInfo;
+use crate::service::registry::{Operate, Targeted, Tx, declare};
+
+/// Most sessions in one answer.
+const SESSIONS_MAX: usize = 10_000;
+
+/// Whose sessions.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct SessionListRequest {
+    /// Only of this mailbox.
+    address: Option<String>,
+    /// Only of this customer and those below; default: everywhere the caller may.
+    customer: Option<String>,
+}
+
+/// A session.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Session {
+    /// Random id, to close it by.
+    id: String,
+    address: String,
+    service: String,
+    /// The client's address; `unix` for a Unix socket.
+    source: String,
+    #[schema(value_type = String)]
+    started_at: Timestamp,
+}
+
+/// Sessions on this node, at most 10,000.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Sessions {
+    items: Vec<Session>,
+}
+
+fn running(tx: &Tx<'_>) -> Vec<SessionInfo> {
+    tx.inner.login.get().map(|login| login.sessions()).unwrap_or_default()
+}
+
+/// A mailbox, or a customer with all below.
+pub(in crate::service) enum Whose {
+    Mailbox(OneMailbox),
+    Place(Place),
+}
+
+impl Targeted for Whose {
+    fn customer(&self) -> CustomerId {
+        match self {
+            Self::Mailbox(one) => one.customer(),
+            Self::Place(place) => place.customer(),
+        }
+    }
+
+    fn label(&self) -> String {
+        match self {
+            Self::Mailbox(one) => one.label(),
+            Self::Place(place) => place.label(),
+        }
+    }
+}
+
+/// `session.list`.
+pub(in crate::service) struct SessionList;
+
+impl Operate for SessionList {
+    declare! { "session.list", Get, "/v1/sessions", SessionRead, reads, "List who is logged in to mailboxes" }
+    type Request = SessionListRequest;
+    type Response = Sessions;
+    type Target = Whose;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a SessionListRequest) -> Result<Whose> {
+        match &request.address {
+            Some(address) => OneMailbox::find(tx, address).await.map(Whose::Mailbox),
+            None => Place::find(tx, request.customer.as_deref(), Self::PERMISSION).map(Whose::Place),
+        }
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Whose, _: SessionListRequest) -> Result<Sessions> {
+        let is_wanted = |session: &SessionInfo| match &target {
+            Whose::Mailbox(OneMailbox(row)) => session.mailbox == row.id,
+            Whose::Place(place) => {
+                place.tops.iter().any(|&top| tx.caller.tree.covers(top, session.customer))
+            }
+        };
+        let sessions = running(tx).into_iter().filter(is_wanted).take(SESSIONS_MAX);
+        let items = sessions.map(|session| Session {
+            id: session.id,
+            address: session.address,
+            service: session.service.name().to_owned(),
+            source: session.source.map_or_else(|| "unix".to_owned(), |address| address.to_string()),
+            started_at: session.since,
+        });
+        Ok(Sessions { items: items.collect() })
+    }
+}
+
+/// Which to close.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct SessionCloseRequest {
+    /// All of this mailbox.
+    address: Option<String>,
+    /// Or the one with this id.
+    id: Option<String>,
+}
+
+/// How many were closed.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Closed {
+    closed: usize,
+}
+
+/// Sessions of one mailbox.
+pub(in crate::service) struct Closing {
+    customer: CustomerId,
+    address: String,
+    ids: Vec<String>,
+}
+
+impl Targeted for Closing {
+    fn customer(&self) -> CustomerId {
+        self.customer
+    }
+
+    fn label(&self) -> String {
+        format!("sessions of {}", self.address)
+    }
+}
+
+/// `session.close`.
+pub(in crate::service) struct SessionClose;
+
+impl Operate for SessionClose {
+    declare! { "session.close", Post, "/v1/sessions/close", SessionClose, changes,
+        "Close one session, or all of a mailbox, on this node" }
+    type Request = SessionCloseRequest;
+    type Response = Closed;
+    type Target = Closing;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a SessionCloseRequest) -> Result<Closing> {
+        match (&request.address, &request.id) {
+            (Some(address), None) => {
+                let OneMailbox(row) = OneMailbox::find(tx, address).await?;
+                let sessions = running(tx).into_iter().filter(|session| session.mailbox == row.id);
+                let ids = sessions.map(|session| session.id).collect();
+                Ok(Closing { customer: row.customer, address: row.address(), ids })
+            }
+            (None, Some(id)) => {
+                let found = running(tx).into_iter().find(|session| session.id == *id);
+                let found = found.filter(|session| tx.caller.sees(session.customer));
+                let session = found.ok_or_else(|| absent("session", id))?;
+                Ok(Closing { customer: session.customer, address: session.address, ids: vec![session.id] })
+            }
+            _ => Err(ServiceError::Invalid {
+                field: "address",
+                message: "give either an address or an id".to_owned(),
+            }),
+        }
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Closing, _: SessionCloseRequest) -> Result<Closed> {
+        if tx.dry_run {
+            return Ok(Closed { closed: target.ids.len() });
+        }
+        let login = tx.inner.login.get();
+        let closed = target.ids.iter().filter(|id| login.is_some_and(|login| login.session_close(id)));
+        Ok(Closed { closed: closed.count() })
+    }
+}

@@ -1,0 +1,144 @@
+//! The registry of operations, run in process on SQLite and on PostgreSQL: what every operation must do alike.
+
+use posthouse::base::clock::{Clock, Timestamp};
+use posthouse::params;
+use posthouse::service::context::Authentication;
+use posthouse::service::error::ServiceError;
+use posthouse::service::registry::{Management, ManagementOptions, RunOptions, operation};
+use posthouse::storage::StorageError;
+use posthouse::storage::metadata::database::Database;
+use posthouse::storage::metadata::lane::Priority;
+use serde_json::{Value, json};
+
+#[path = "registry/directory.rs"]
+mod directory;
+#[path = "registry/isolation.rs"]
+mod isolation;
+#[path = "registry/matrix.rs"]
+mod matrix;
+
+/// A hash of the password `secret` (SSHA), so that tests do not wait for argon2.
+pub const PASSWORD_HASH: &str = "{SSHA}ZLQlN0Uc9nHhMNbhTXIA3eHhLTRzYWx0";
+
+/// Management on a fresh database, its clock standing still.
+pub struct World {
+    pub management: Management,
+    pub database: Database,
+    pub clock: Clock,
+    pub system: Authentication,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// On SQLite.
+    pub async fn sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("metadata.db").display());
+        Self::open(&url, dir).await
+    }
+
+    /// On this database, which must be fresh.
+    pub async fn open(url: &str, dir: tempfile::TempDir) -> Self {
+        let database = Database::open(url).await.unwrap();
+        database
+            .write(Priority::Interactive, |conn| {
+                Box::pin(async move {
+                    let text = "INSERT INTO store (name, path, created_at) VALUES ('main', '/nowhere', 0)";
+                    conn.execute(text, params![]).await.map(|_| ())
+                })
+            })
+            .await
+            .map_err(|error: StorageError| error)
+            .unwrap();
+        let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+        let options = ManagementOptions { system_uids: vec![0], ..ManagementOptions::default() };
+        let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
+        let system = management.authenticate_peer(0).await.unwrap().unwrap();
+        Self { management, database, clock, system, _dir: dir }
+    }
+
+    /// Runs an operation.
+    pub async fn run_with(
+        &self,
+        who: &Authentication,
+        name: &str,
+        request: Value,
+        options: RunOptions,
+        key: Option<&str>,
+    ) -> Result<Value, ServiceError> {
+        let operation = operation(name).unwrap_or_else(|| panic!("no operation {name}"));
+        let context = who.context(None, "request".to_owned(), key.map(str::to_owned));
+        (operation.run)(&self.management, context, request, options).await
+    }
+
+    /// Runs an operation.
+    pub async fn run(&self, who: &Authentication, name: &str, request: Value) -> Result<Value, ServiceError> {
+        self.run_with(who, name, request, RunOptions::default(), None).await
+    }
+
+    /// Runs an operation as the system, which must succeed.
+    #[track_caller]
+    pub fn must(&self, name: &'static str, request: Value) -> impl Future<Output = Value> {
+        let place = std::panic::Location::caller();
+        async move {
+            let shown = request.to_string();
+            let outcome = self.run(&self.system, name, request).await;
+            outcome.unwrap_or_else(|error| panic!("{place}: {name} {shown}: {error:?}"))
+        }
+    }
+
+    /// Whose token it is.
+    pub async fn login(&self, token: &Value) -> Authentication {
+        let token = token.as_str().expect("a token");
+        self.management.authenticate_token(token).await.unwrap().expect("a valid token")
+    }
+
+    /// A customer with a domain and an administrator; answers the latter.
+    pub async fn aboard(&self, path: &str, domain: &str) -> Authentication {
+        let asked = json!({ "path": path, "domain": domain, "admin": "chief" });
+        let made = self.must("customer.create", asked).await;
+        self.login(&made["token"]).await
+    }
+
+    /// A mailbox.
+    pub async fn mailbox(&self, address: &str) -> Value {
+        self.must("mailbox.create", json!({ "address": address, "password_hash": PASSWORD_HASH })).await
+    }
+
+    /// One integer from the database.
+    pub async fn integer(&self, text: &'static str) -> i64 {
+        let row = self.database.read(|conn| {
+            Box::pin(async move { conn.row(text, params![]).await?.unwrap().int(0) })
+        });
+        row.await.map_err(|error: StorageError| error).unwrap()
+    }
+}
+
+/// The word for a refusal.
+pub fn refusal(outcome: Result<Value, ServiceError>) -> &'static str {
+    match outcome {
+        Ok(value) => panic!("not refused: {value}"),
+        Err(error) => error.refusal().unwrap_or_else(|| panic!("failed: {error:?}")),
+    }
+}
+
+/// Runs one contract test on each database that is there.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(crate::registry::World::sqlite().await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let Some(postgres) = crate::support::postgres::Postgres::start() else { return };
+                let dir = tempfile::tempdir().unwrap();
+                super::$name(crate::registry::World::open(&postgres.url(), dir).await).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_both;

@@ -1,0 +1,218 @@
+//! Which role may run which operation: the committed table `tests/matrix/role-operation.txt` is compared with what
+//! the operations do. Set `POSTHOUSE_WRITE_MATRIX=1` to write it anew.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use posthouse::service::authority::{Permission, Role};
+use posthouse::service::registry::{RunOptions, operations};
+use serde_json::{Value, json};
+
+use super::{PASSWORD_HASH, World, on_both, refusal};
+
+on_both!(roles_may_run_what_the_matrix_says, callers_without_permission_are_refused);
+
+/// Names of one of everything at a customer.
+#[derive(Clone, Default)]
+pub struct Names {
+    pub path: String,
+    pub code: String,
+    pub domain: String,
+    pub address: String,
+    pub alias: String,
+    pub administrator: String,
+    pub hold: String,
+    pub token: String,
+    pub deleted_path: String,
+    pub deleted_code: String,
+    pub deleted_domain: String,
+    pub deleted_address: String,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_owned()
+}
+
+impl Names {
+    /// Makes one of everything at a new customer.
+    pub async fn make(world: &World, path: &str) -> Self {
+        let word = path.replace('/', "-");
+        let domain = format!("{word}.example");
+        let asked = json!({ "path": path, "domain": domain, "admin": "chief" });
+        let made = world.must("customer.create", asked).await;
+        let login = text(&made["administrator"]);
+        let address = format!("box@{domain}");
+        world.mailbox(&address).await;
+        let alias = format!("alias@{domain}");
+        world.must("alias.create", json!({ "address": alias, "targets": [address] })).await;
+        let asked = json!({ "path": path, "switch": "pop3", "reason": "test" });
+        let hold = text(&world.must("hold.add", asked).await["id"]);
+        let token = text(&world.must("token.create", json!({ "name": login })).await["id"]);
+        let deleted_path = format!("{path}/gone-{word}");
+        let gone = world.must("customer.create", json!({ "path": deleted_path })).await;
+        world.must("customer.delete", json!({ "path": deleted_path })).await;
+        let deleted_domain = format!("gone.{domain}");
+        world.must("domain.create", json!({ "domain": deleted_domain, "customer": path })).await;
+        world.must("domain.delete", json!({ "domain": deleted_domain })).await;
+        let deleted_address = format!("gone@{domain}");
+        world.mailbox(&deleted_address).await;
+        world.must("mailbox.delete", json!({ "address": deleted_address })).await;
+        Self {
+            path: path.to_owned(),
+            code: text(&made["code"]),
+            domain,
+            address,
+            alias,
+            administrator: login,
+            hold,
+            token,
+            deleted_path,
+            deleted_code: text(&gone["code"]),
+            deleted_domain,
+            deleted_address,
+        }
+    }
+
+    /// Names of the same form that nothing has.
+    pub fn missing() -> Self {
+        Self {
+            path: "zzzzzz".to_owned(),
+            code: "zzzzzz".to_owned(),
+            domain: "missing.example".to_owned(),
+            address: "box@missing.example".to_owned(),
+            alias: "alias@missing.example".to_owned(),
+            administrator: "chief@zzzzzz".to_owned(),
+            hold: "zzzzzzzzzzzzzzzz".to_owned(),
+            token: "yyyyyyyyyyyyyyyy".to_owned(),
+            deleted_path: "xxxxxx".to_owned(),
+            deleted_code: "xxxxxx".to_owned(),
+            deleted_domain: "gone.missing.example".to_owned(),
+            deleted_address: "gone@missing.example".to_owned(),
+        }
+    }
+
+    /// `text` with these names replaced, the longer ones first since they contain shorter ones.
+    pub fn mask(&self, text: &str) -> String {
+        let mut words = [
+            (&self.deleted_address, "DELETED-ADDRESS"),
+            (&self.deleted_domain, "DELETED-DOMAIN"),
+            (&self.alias, "ALIAS"),
+            (&self.address, "ADDRESS"),
+            (&self.administrator, "ADMINISTRATOR"),
+            (&self.domain, "DOMAIN"),
+            (&self.hold, "HOLD"),
+            (&self.token, "TOKEN"),
+            (&self.deleted_path, "DELETED"),
+            (&self.path, "CUSTOMER"),
+        ];
+        words.sort_by_key(|(word, _)| std::cmp::Reverse(word.len()));
+        words.iter().fold(text.to_owned(), |text, (word, mask)| text.replace(word.as_str(), mask))
+    }
+}
+
+/// A request that names objects; nothing for operations that name none.
+pub fn request(operation: &str, names: &Names) -> Option<Value> {
+    let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
+    Some(match operation {
+        "whoami" | "store.list" | "store.show" | "server.status" | "backup.create" => return None,
+        "customer.create" => json!({ "path": format!("{path}/new") }),
+        "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list" | "audit.search"
+        | "report.quota" | "session.list" | "quota.verify" => json!({ "customer": path }),
+        "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
+        | "customer.resume" | "hold.list" => json!({ "path": path }),
+        "customer.move" => json!({ "path": path, "to": path }),
+        "customer.undelete" => json!({ "path": names.deleted_path }),
+        "hold.add" => json!({ "path": path, "switch": "imap", "reason": "test" }),
+        "hold.release" => json!({ "id": hold }),
+        "domain.create" => json!({ "domain": "brand-new.example", "customer": path }),
+        "domain.alias" => json!({ "domain": "brand-new.example", "alias_of": domain }),
+        "domain.show" | "domain.catch-all" | "domain.limit" | "domain.confirm" | "domain.delete" => {
+            json!({ "domain": domain })
+        }
+        "domain.undelete" => json!({ "domain": names.deleted_domain }),
+        "mailbox.create" => json!({ "address": format!("new@{domain}"), "password_hash": PASSWORD_HASH }),
+        "mailbox.password" => json!({ "address": address, "password_hash": PASSWORD_HASH }),
+        "mailbox.show" | "mailbox.rename" | "mailbox.quota" | "mailbox.suspend" | "mailbox.resume"
+        | "mailbox.delete" | "session.close" => json!({ "address": address }),
+        "mailbox.undelete" => json!({ "address": names.deleted_address }),
+        "alias.create" => json!({ "address": format!("new@{domain}"), "targets": [address] }),
+        "alias.delete" => json!({ "address": alias }),
+        "administrator.create" => json!({ "name": "new", "customer": path }),
+        "administrator.show" | "administrator.enable" | "administrator.disable" | "administrator.delete"
+        | "token.create" | "token.list" => json!({ "name": administrator }),
+        "administrator.grant" => json!({ "name": administrator, "role": "viewer", "customer": path }),
+        "administrator.revoke" => json!({ "name": administrator, "role": "admin", "customer": path }),
+        "administrator.effective" => json!({ "name": administrator, "customer": path }),
+        "token.revoke" => json!({ "id": token }),
+        "trace.search" => json!({ "query": address, "customer": path }),
+        other => panic!("say here how {other} names what it acts on"),
+    })
+}
+
+/// The role may run it on its own customer: `yes`, `no`.
+async fn allowed(world: &World, who: &posthouse::service::context::Authentication, name: &str, asked: &Value) -> bool {
+    let options = RunOptions { dry_run: true, ..RunOptions::default() };
+    match world.run_with(who, name, asked.clone(), options, None).await {
+        Ok(_) => true,
+        Err(error) => match error.refusal() {
+            Some("forbidden") => false,
+            // Authority comes before meaning: it would be allowed were it possible.
+            Some("conflict" | "invalid" | "over-quota" | "limit") => true,
+            other => panic!("{name} {asked}: {other:?} {error}"),
+        },
+    }
+}
+
+async fn roles_may_run_what_the_matrix_says(world: World) {
+    let names = Names::make(&world, "a").await;
+    let mut lines = BTreeMap::new();
+    for &role in Role::ALL {
+        let customer = if role == Role::SystemAdmin { "/" } else { "a" };
+        let asked = json!({ "name": role.name(), "customer": customer, "role": role.name(), "delegable": true });
+        let made = world.must("administrator.create", asked).await;
+        let who = world.login(&made["token"]).await;
+        let mut names = names.clone();
+        if role == Role::Viewer || role == Role::Billing {
+            // Their scope begins at `a`, as everybody's but the system administrator's.
+            names.path = "a".to_owned();
+        }
+        for operation in operations() {
+            let Some(asked) = request(operation.name, &names) else { continue };
+            let yes = allowed(&world, &who, operation.name, &asked).await;
+            lines.entry(operation.name).or_insert_with(Vec::new).push(if yes { "yes" } else { "-" });
+        }
+    }
+    let heads: Vec<String> = Role::ALL.iter().map(|role| format!("{:>13}", role.name())).collect();
+    let mut table = format!("{:<26}{}\n", "operation", heads.concat());
+    for (operation, cells) in lines {
+        let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>13}")).collect();
+        table.push_str(&format!("{operation:<26}{}\n", cells.concat()));
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/matrix/role-operation.txt");
+    if std::env::var_os("POSTHOUSE_WRITE_MATRIX").is_some() {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, &table).unwrap();
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(table, committed, "the roles changed; POSTHOUSE_WRITE_MATRIX=1 writes the table anew");
+}
+
+async fn callers_without_permission_are_refused(world: World) {
+    let names = Names::make(&world, "a").await;
+    let asked = json!({ "name": "nobody", "customer": "a", "role": "billing" });
+    let made = world.must("administrator.create", asked).await;
+    let nobody = world.login(&made["token"]).await;
+    let asked = json!({ "name": made["name"], "customer": "a", "role": "billing" });
+    world.must("administrator.revoke", asked).await;
+    for operation in operations().iter().filter(|operation| operation.permission != Permission::Own) {
+        let asked = request(operation.name, &names).unwrap_or_else(|| match operation.name {
+            "trace.search" => json!({ "query": names.address }),
+            "store.show" => json!({ "name": "main" }),
+            "backup.create" => json!({ "dir": "/nonexistent" }),
+            _ => json!({}),
+        });
+        // The caller's own things are its own: it sees itself, but nothing of the customer.
+        let refused = refusal(world.run(&nobody, operation.name, asked).await);
+        assert!(matches!(refused, "not-found" | "forbidden"), "{}: {refused}", operation.name);
+    }
+}
