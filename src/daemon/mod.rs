@@ -140,7 +140,8 @@ where
     if let Ok(rooms) = Arc::try_unwrap(rooms).map_err(|_| tracing::debug!("a room outlived its sessions")) {
         let Rooms { database, management, delivery, login, mail_store, bodies, packer, .. } = rooms;
         login.flush().await;
-        drop((management, delivery, login, mail_store, bodies, packer));
+        drop((delivery, login, mail_store, bodies, packer));
+        management.close().await;
         database.close().await;
     }
     drop(lock);
@@ -186,6 +187,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         message_octets_max: config.limits.message_octets_max,
     };
     let login = Login::new(database.clone(), clock.clone());
+    management.attach_login(login.clone());
     let delivery = Delivery::new(database.clone(), clock.clone(), intake, metrics.clone(), settings);
     let limits = MailStoreLimits { message_octets_max: config.limits.message_octets_max };
     let mail_store = MailStore::new(database.clone(), clock.clone(), bodies.clone(), limits);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::scope::Place;
-use super::targets::{OneMailbox, absent};
+use super::targets::{OneDomain, OneMailbox, absent};
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::service::error::{Result, ServiceError};
@@ -20,6 +20,8 @@ const SESSIONS_MAX: usize = 10_000;
 pub(in crate::service) struct SessionListRequest {
     /// Only of this mailbox.
     address: Option<String>,
+    /// Only in this domain.
+    domain: Option<String>,
     /// Only of this customer and those below; default: everywhere the caller may.
     customer: Option<String>,
 }
@@ -47,9 +49,10 @@ fn running(tx: &Tx<'_>) -> Vec<SessionInfo> {
     tx.inner.login.get().map(|login| login.sessions()).unwrap_or_default()
 }
 
-/// A mailbox, or a customer with all below.
+/// A mailbox, a domain, or a customer with all below.
 pub(in crate::service) enum Whose {
     Mailbox(OneMailbox),
+    Domain(OneDomain),
     Place(Place),
 }
 
@@ -57,6 +60,7 @@ impl Targeted for Whose {
     fn customer(&self) -> CustomerId {
         match self {
             Self::Mailbox(one) => one.customer(),
+            Self::Domain(one) => one.customer(),
             Self::Place(place) => place.customer(),
         }
     }
@@ -64,6 +68,7 @@ impl Targeted for Whose {
     fn label(&self) -> String {
         match self {
             Self::Mailbox(one) => one.label(),
+            Self::Domain(one) => one.label(),
             Self::Place(place) => place.label(),
         }
     }
@@ -79,15 +84,17 @@ impl Operate for SessionList {
     type Target = Whose;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a SessionListRequest) -> Result<Whose> {
-        match &request.address {
-            Some(address) => OneMailbox::find(tx, address).await.map(Whose::Mailbox),
-            None => Place::find(tx, request.customer.as_deref(), Self::PERMISSION).map(Whose::Place),
+        match (&request.address, &request.domain) {
+            (Some(address), _) => OneMailbox::find(tx, address).await.map(Whose::Mailbox),
+            (None, Some(domain)) => OneDomain::find(tx, domain).await.map(Whose::Domain),
+            (None, None) => Place::find(tx, request.customer.as_deref(), Self::PERMISSION).map(Whose::Place),
         }
     }
 
     async fn run(tx: &mut Tx<'_>, target: Whose, _: SessionListRequest) -> Result<Sessions> {
         let is_wanted = |session: &SessionInfo| match &target {
             Whose::Mailbox(OneMailbox(row)) => session.mailbox == row.id,
+            Whose::Domain(OneDomain(row)) => session.domain == row.id,
             Whose::Place(place) => {
                 place.tops.iter().any(|&top| tx.caller.tree.covers(top, session.customer))
             }

@@ -81,10 +81,11 @@ impl Management {
         let _ = self.inner.login.set(login);
     }
 
-    /// Lets records that wait be written; other handles must have been dropped before.
+    /// Lets records that wait be written, when this is the last handle.
     pub async fn close(self) {
-        let writer = self.inner.read_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(self);
+        let Some(inner) = Arc::into_inner(self.inner) else { return };
+        let writer = inner.read_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(inner);
         if let Some(writer) = writer {
             let _ = writer.await;
         }
