@@ -107,9 +107,9 @@ impl World {
 
     /// One integer from the database.
     pub async fn integer(&self, text: &'static str) -> i64 {
-        let row = self.database.read(|conn| {
-            Box::pin(async move { conn.row(text, params![]).await?.unwrap().int(0) })
-        });
+        let row = self
+            .database
+            .read(|conn| Box::pin(async move { conn.row(text, params![]).await?.unwrap().int(0) }));
         row.await.map_err(|error: StorageError| error).unwrap()
     }
 }

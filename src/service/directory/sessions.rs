@@ -95,9 +95,7 @@ impl Operate for SessionList {
         let is_wanted = |session: &SessionInfo| match &target {
             Whose::Mailbox(OneMailbox(row)) => session.mailbox == row.id,
             Whose::Domain(OneDomain(row)) => session.domain == row.id,
-            Whose::Place(place) => {
-                place.tops.iter().any(|&top| tx.caller.tree.covers(top, session.customer))
-            }
+            Whose::Place(place) => place.tops.iter().any(|&top| tx.caller.tree.covers(top, session.customer)),
         };
         let sessions = running(tx).into_iter().filter(is_wanted).take(SESSIONS_MAX);
         let items = sessions.map(|session| Session {
@@ -149,7 +147,7 @@ pub(in crate::service) struct SessionClose;
 
 impl Operate for SessionClose {
     declare! { "session.close", Post, "/v1/sessions/close", SessionClose, changes,
-        "Close one session, or all of a mailbox, on this node" }
+    "Close one session, or all of a mailbox, on this node" }
     type Request = SessionCloseRequest;
     type Response = Closed;
     type Target = Closing;

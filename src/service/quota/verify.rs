@@ -45,7 +45,7 @@ pub(in crate::service) struct QuotaVerify;
 
 impl Operate for QuotaVerify {
     declare! { "quota.verify", Post, "/v1/quota/verify", QuotaVerify, changes,
-        "Recount what is used and report, or repair, what has drifted" }
+    "Recount what is used and report, or repair, what has drifted" }
     type Request = QuotaVerifyRequest;
     type Response = Verified;
     type Target = Place;

@@ -184,7 +184,8 @@ async fn perform<O: Operate>(
             let tree = asked.inner.authority.tree(tx.conn, TreeLock::None).await?;
             let after = Caller { tree, ..caller.clone() };
             for other in tx.also.iter().filter(|&&other| other != place) {
-                let event = event::<O>(&tx, *other, &label, record.before.clone(), record.after.clone(), "done");
+                let event =
+                    event::<O>(&tx, *other, &label, record.before.clone(), record.after.clone(), "done");
                 records.push(audit::record(&after, &asked.context, event));
             }
         }

@@ -300,7 +300,9 @@ pub async fn recorded_customers(conn: &mut Conn, customers: &[i64]) -> Result<Ve
 pub async fn repair(conn: &mut Conn, kind: CountedKind, one: &Counted) -> Result<()> {
     let text = match kind {
         CountedKind::Mailbox => "UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1",
-        CountedKind::Domain => "UPDATE domain_usage SET bytes_used = $2, messages_used = $3 WHERE domain_id = $1",
+        CountedKind::Domain => {
+            "UPDATE domain_usage SET bytes_used = $2, messages_used = $3 WHERE domain_id = $1"
+        }
         CountedKind::Customer => {
             "UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1"
         }

@@ -80,14 +80,16 @@ async fn limits_on_numbers_count_at_every_ancestor(world: World) {
     assert_eq!(refused.to_string(), "over quota: limit of customer top");
     world.must("mailbox.delete", json!({ "address": "one@top.example" })).await;
     world.run(&chief, "mailbox.create", third).await.unwrap();
-    let undelete = world.run(&world.system, "mailbox.undelete", json!({ "address": "one@top.example" })).await;
+    let undelete =
+        world.run(&world.system, "mailbox.undelete", json!({ "address": "one@top.example" })).await;
     assert_eq!(refusal(undelete), "over-quota");
     world.must("customer.limit", json!({ "path": "top", "mailboxes": null, "customers": 1 })).await;
     world.must("mailbox.undelete", json!({ "address": "one@top.example" })).await;
     let child = world.run(&world.system, "customer.create", json!({ "path": "top/low/x" })).await;
     assert_eq!(refusal(child), "over-quota");
     world.must("customer.limit", json!({ "path": "top/low", "domains": 0 })).await;
-    let domain = world.run(&chief, "domain.create", json!({ "domain": "z.example", "customer": "low" })).await;
+    let domain =
+        world.run(&chief, "domain.create", json!({ "domain": "z.example", "customer": "low" })).await;
     assert_eq!(refusal(domain), "over-quota");
 }
 
@@ -140,7 +142,10 @@ async fn delete_then_undelete_is_an_identity(world: World) {
         (&json!(2), &json!(2), &json!(1))
     );
     assert_eq!(world.must("customer.list", json!({})).await["items"].as_array().unwrap().len(), 1);
-    assert_eq!(refusal(world.run(&world.system, "domain.show", json!({ "domain": "b.example" })).await), "not-found");
+    assert_eq!(
+        refusal(world.run(&world.system, "domain.show", json!({ "domain": "b.example" })).await),
+        "not-found"
+    );
     let inner = world.run(&world.system, "customer.undelete", json!({ "path": "a/b" })).await;
     assert_eq!(refusal(inner), "conflict");
     assert_eq!(refusal(world.run(&chief, "customer.show", json!({ "path": "b" })).await), "not-found");
@@ -173,7 +178,10 @@ async fn hold_then_release_is_an_identity(world: World) {
     world.must("hold.release", json!({ "id": unpaid["id"] })).await;
     let shown = world.must("mailbox.show", json!({ "address": "x@a.example" })).await;
     assert_eq!(off(&shown), json!([]));
-    assert_eq!(refusal(world.run(&world.system, "hold.release", json!({ "id": unpaid["id"] })).await), "not-found");
+    assert_eq!(
+        refusal(world.run(&world.system, "hold.release", json!({ "id": unpaid["id"] })).await),
+        "not-found"
+    );
 }
 
 async fn nobody_releases_what_was_set_above(world: World) {
@@ -215,7 +223,8 @@ async fn nobody_grants_more_than_they_hold(world: World) {
         assert_eq!(refusal(world.run(&chief, "administrator.create", asked).await), "invalid");
     }
     // An expiry later than one's own is more than one holds.
-    let asked = json!({ "name": "brief", "customer": "a", "role": "admin", "delegable": true, "expires_at": "10d" });
+    let asked =
+        json!({ "name": "brief", "customer": "a", "role": "admin", "delegable": true, "expires_at": "10d" });
     let brief = world.run(&chief, "administrator.create", asked).await.unwrap();
     let brief = world.login(&brief["token"]).await;
     let asked = |days: &str| json!({ "name": format!("v{days}"), "customer": "a", "role": "viewer", "expires_at": days });
@@ -263,7 +272,10 @@ async fn dry_run_changes_nothing_and_answers_the_same(world: World) {
     let tried = world.run_with(&world.system, "customer.create", asked.clone(), options.clone(), None).await;
     assert_eq!(tried.unwrap()["path"], "b");
     assert_eq!(everything(&world).await, before);
-    assert_eq!(world.integer("SELECT count(*) FROM audit WHERE operation = 'customer.create'").await, audited);
+    assert_eq!(
+        world.integer("SELECT count(*) FROM audit WHERE operation = 'customer.create'").await,
+        audited
+    );
     let taken = json!({ "path": "a" });
     let refused = world.run_with(&world.system, "customer.create", taken, options, None).await;
     assert_eq!(refusal(refused), "conflict");
@@ -357,14 +369,19 @@ async fn pending_domain_is_unique_only_once_verified(world: World) {
         assert_eq!(made["state"], "pending");
     }
     // Neither learns that the other wants it, nor that somebody has it.
-    let taken = world.run(&b, "domain.create", json!({ "domain": "a.example", "customer": "b" })).await.unwrap();
+    let taken =
+        world.run(&b, "domain.create", json!({ "domain": "a.example", "customer": "b" })).await.unwrap();
     assert_eq!(taken["state"], "pending");
-    assert_eq!(refusal(world.run(&a, "domain.confirm", json!({ "domain": "new.example" })).await), "forbidden");
+    assert_eq!(
+        refusal(world.run(&a, "domain.confirm", json!({ "domain": "new.example" })).await),
+        "forbidden"
+    );
     let unclear = world.run(&world.system, "domain.confirm", json!({ "domain": "new.example" })).await;
     assert_eq!(refusal(unclear), "conflict");
     let asked = json!({ "domain": "new.example", "customer": "b" });
     assert_eq!(world.must("domain.confirm", asked).await["state"], "verified");
-    let second = world.run(&world.system, "domain.confirm", json!({ "domain": "new.example", "customer": "a" })).await;
+    let second =
+        world.run(&world.system, "domain.confirm", json!({ "domain": "new.example", "customer": "a" })).await;
     assert_eq!(refusal(second), "conflict");
     let seen = world.run(&a, "domain.show", json!({ "domain": "new.example" })).await.unwrap();
     assert_eq!(seen["state"], "pending");
@@ -388,7 +405,10 @@ async fn aliases_lead_within_the_customer_only(world: World) {
     world.run(&a, "domain.catch-all", asked).await.unwrap();
     world.must("domain.alias", json!({ "domain": "other.example", "alias_of": "a.example" })).await;
     let shown = world.run(&a, "domain.show", json!({ "domain": "a.example" })).await.unwrap();
-    assert_eq!((&shown["alias_domains"], &shown["catch_all"]), (&json!(["other.example"]), &json!("all@a.example")));
+    assert_eq!(
+        (&shown["alias_domains"], &shown["catch_all"]),
+        (&json!(["other.example"]), &json!("all@a.example"))
+    );
 }
 
 async fn new_mailbox_has_its_folders(world: World) {

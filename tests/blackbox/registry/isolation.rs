@@ -35,7 +35,8 @@ async fn every_operation_answers_of_others_as_of_nothing(world: World) {
             // A path of theirs means nothing here; the short code would find them.
             other.path = other.code.clone();
             other.deleted_path = other.deleted_code.clone();
-            let (Some(theirs), Some(nothing)) = (request(operation.name, &other), request(operation.name, &missing))
+            let (Some(theirs), Some(nothing)) =
+                (request(operation.name, &other), request(operation.name, &missing))
             else {
                 continue;
             };

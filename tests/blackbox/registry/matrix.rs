@@ -116,8 +116,8 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
     Some(match operation {
         "whoami" | "store.list" | "store.show" | "server.status" | "backup.create" => return None,
         "customer.create" => json!({ "path": format!("{path}/new") }),
-        "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list" | "audit.search"
-        | "report.quota" | "session.list" | "quota.verify" => json!({ "customer": path }),
+        "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
+        | "audit.search" | "report.quota" | "session.list" | "quota.verify" => json!({ "customer": path }),
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
         | "customer.resume" | "hold.list" => json!({ "path": path }),
         "customer.move" => json!({ "path": path, "to": path }),
@@ -138,8 +138,12 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "alias.create" => json!({ "address": format!("new@{domain}"), "targets": [address] }),
         "alias.delete" => json!({ "address": alias }),
         "administrator.create" => json!({ "name": "new", "customer": path }),
-        "administrator.show" | "administrator.enable" | "administrator.disable" | "administrator.delete"
-        | "token.create" | "token.list" => json!({ "name": administrator }),
+        "administrator.show"
+        | "administrator.enable"
+        | "administrator.disable"
+        | "administrator.delete"
+        | "token.create"
+        | "token.list" => json!({ "name": administrator }),
         "administrator.grant" => json!({ "name": administrator, "role": "viewer", "customer": path }),
         "administrator.revoke" => json!({ "name": administrator, "role": "admin", "customer": path }),
         "administrator.effective" => json!({ "name": administrator, "customer": path }),
@@ -150,7 +154,12 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
 }
 
 /// The role may run it on its own customer: `yes`, `no`.
-async fn allowed(world: &World, who: &posthouse::service::context::Authentication, name: &str, asked: &Value) -> bool {
+async fn allowed(
+    world: &World,
+    who: &posthouse::service::context::Authentication,
+    name: &str,
+    asked: &Value,
+) -> bool {
     let options = RunOptions { dry_run: true, ..RunOptions::default() };
     match world.run_with(who, name, asked.clone(), options, None).await {
         Ok(_) => true,
@@ -168,7 +177,8 @@ async fn roles_may_run_what_the_matrix_says(world: World) {
     let mut lines = BTreeMap::new();
     for &role in Role::ALL {
         let customer = if role == Role::SystemAdmin { "/" } else { "a" };
-        let asked = json!({ "name": role.name(), "customer": customer, "role": role.name(), "delegable": true });
+        let asked =
+            json!({ "name": role.name(), "customer": customer, "role": role.name(), "delegable": true });
         let made = world.must("administrator.create", asked).await;
         let who = world.login(&made["token"]).await;
         let mut names = names.clone();
