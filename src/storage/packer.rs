@@ -18,18 +18,16 @@
 //! # Cancellation
 //! A pass that is dropped is like a crash, but for the temporary file, which goes at once.
 
-use std::collections::{HashMap, VecDeque};
+mod write;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::bodies::{Bodies, blocking, unpack};
-use super::metadata::delivery::Packed;
+use super::bodies::Bodies;
 use super::metadata::lane::Priority;
-use super::metadata::pack::{self, Framed, Intended, StoreVolume, Waiting};
-use super::pack::{
-    Codec, CodecKind, Compressed, FrameHeader, LEVEL_DEFAULT, PackName, PackSummary, PackWriter,
-    TARGET_OCTETS,
-};
+use super::metadata::pack::{self, Intended, StoreVolume, Waiting};
+use super::pack::TARGET_OCTETS;
 use super::{Result, StorageError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::{BodyId, PackId};
@@ -38,10 +36,6 @@ use crate::base::id::{BodyId, PackId};
 const SORTED_MAX: usize = 1 << 16;
 /// Most bytes that are sorted together: eight packs.
 const SORTED_OCTETS_MAX: u64 = 8 * TARGET_OCTETS;
-/// Most bytes that are read from the database at once.
-const SLICE_OCTETS_MAX: u64 = 2 << 20;
-/// Most rows that one transaction changes.
-const SLICE_ROWS_MAX: usize = 256;
 /// Most looks back that are remembered; older ones say nothing new.
 const MARKS_MAX: usize = 4_096;
 
@@ -232,7 +226,7 @@ impl Packer {
             let Some(last) = waiting.last() else { return Ok(()) };
             after = last.body;
             waiting.sort_unstable();
-            for bodies in into_packs(&waiting) {
+            for bodies in cut(&waiting, TARGET_OCTETS, usize::MAX, |body| body.stored_octets) {
                 let octets: u64 = bodies.iter().map(|body| body.stored_octets).sum();
                 if octets < ripe.octets_min && !bodies.iter().any(|body| body.body <= ripe.old) {
                     continue;
@@ -267,109 +261,6 @@ impl Packer {
             waiting.extend(page);
         }
         Ok((waiting, true))
-    }
-
-    /// Writes one pack and re-points its bodies. Nothing when none of them was there any more.
-    async fn write_pack(
-        &self,
-        volume: &StoreVolume,
-        bodies: &[Waiting],
-        now: Timestamp,
-    ) -> Result<Option<PackSummary>> {
-        let name = PackName::random();
-        let (node, store) = (self.bodies.node().clone(), volume.store);
-        let intend = self.bodies.database().write(Priority::Background, move |conn| {
-            let node = node.clone();
-            Box::pin(async move { pack::intend(conn, &node, now, &[(name, store)]).await })
-        });
-        intend.await?;
-        self.reach(1).await;
-        let outcome = match self.fill(volume, name, bodies).await {
-            Ok(Some((summary, frames))) => self.publish(volume, summary, frames, now).await.map(Some),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        if !matches!(outcome, Ok(Some(_))) {
-            let read = self.bodies.database().read(|conn| Box::pin(pack::is_intended(conn, name)));
-            if read.await? {
-                self.bodies.discard(&Intended { name, store_path: volume.path.clone() }).await?;
-            }
-        }
-        outcome
-    }
-
-    /// Writes the file. Nothing when there was nothing to write.
-    async fn fill(
-        &self,
-        volume: &StoreVolume,
-        name: PackName,
-        bodies: &[Waiting],
-    ) -> Result<Option<(PackSummary, Vec<Framed>)>> {
-        let (folder, store) = (self.bodies.pack_folder(&volume.path), volume.store);
-        let recompression = recompression(volume);
-        let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
-        let mut frames = Vec::with_capacity(bodies.len());
-        for slice in into_slices(bodies) {
-            let ids: Vec<BodyId> = slice.iter().map(|body| body.body).collect();
-            let wanted = ids.clone();
-            let read = self
-                .bodies
-                .database()
-                .read(|conn| Box::pin(async move { pack::waiting_bytes(conn, &wanted).await }));
-            let mut bytes: HashMap<BodyId, Packed> = read.await?.into_iter().collect();
-            let ordered: Vec<_> = ids.into_iter().filter_map(|id| bytes.remove_entry(&id)).collect();
-            let (codec, wanted) = (self.bodies.codec().clone(), recompression.clone());
-            let append = move || {
-                let appended = append_all(&mut writer, &codec, wanted.as_ref(), &ordered)?;
-                Ok((writer, appended))
-            };
-            let (written, appended) = blocking(append).await?;
-            writer = written;
-            frames.extend(appended);
-            self.reach(2).await;
-        }
-        if frames.is_empty() {
-            return Ok(None);
-        }
-        let summary = blocking(move || writer.finish()).await?;
-        self.reach(3).await;
-        Ok(Some((summary, frames)))
-    }
-
-    async fn publish(
-        &self,
-        volume: &StoreVolume,
-        summary: PackSummary,
-        frames: Vec<Framed>,
-        now: Timestamp,
-    ) -> Result<PackSummary> {
-        let (name, octets, store) = (summary.name, summary.octets, volume.store);
-        let all = Arc::new(frames);
-        let frames = Arc::clone(&all);
-        let write = self.bodies.database().write(Priority::Background, move |conn| {
-            let frames = Arc::clone(&frames);
-            Box::pin(async move {
-                let pack = pack::publish(conn, name, store, octets, &frames, now).await?;
-                pack::repoint(conn, pack, frames.chunks(SLICE_ROWS_MAX).next().unwrap_or_default()).await?;
-                Ok::<PackId, StorageError>(pack)
-            })
-        });
-        let pack = write.await?;
-        self.reach(4).await;
-        for slice in all.chunks(SLICE_ROWS_MAX).skip(1) {
-            let slice = slice.to_vec();
-            let write = self.bodies.database().write(Priority::Background, move |conn| {
-                let slice = slice.clone();
-                Box::pin(async move { pack::repoint(conn, pack, &slice).await })
-            });
-            match write.await {
-                Ok(()) => {}
-                // All bodies that it held were deleted, and it was dropped: the rest stays fresh.
-                Err(StorageError::Gone(_)) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(summary)
     }
 
     /// Drops packs without living bodies, and removes the files of those whose grace is over.
@@ -418,23 +309,13 @@ impl Packer {
     async fn reach(&self, _point: u8) {}
 }
 
-/// Cuts a sorted list where a pack is full.
-fn into_packs(bodies: &[Waiting]) -> Vec<&[Waiting]> {
-    cut(bodies, TARGET_OCTETS, usize::MAX)
-}
-
-/// Cuts a list into what is read from the database at once.
-fn into_slices(bodies: &[Waiting]) -> Vec<&[Waiting]> {
-    cut(bodies, SLICE_OCTETS_MAX, SLICE_ROWS_MAX)
-}
-
-/// Cuts a list behind each body that makes a part reach `octets` or `rows`.
-fn cut(bodies: &[Waiting], octets: u64, rows: usize) -> Vec<&[Waiting]> {
+/// Cuts a list behind each item that makes a part reach `octets` or `rows`.
+fn cut<T>(items: &[T], octets: u64, rows: usize, octets_of: impl Fn(&T) -> u64) -> Vec<&[T]> {
     let (mut sum, mut count) = (0, 0);
-    let mut parts: Vec<&[Waiting]> = Vec::new();
-    let mut rest = bodies;
-    for body in bodies {
-        sum += body.stored_octets;
+    let mut parts: Vec<&[T]> = Vec::new();
+    let mut rest = items;
+    for item in items {
+        sum += octets_of(item);
         count += 1;
         if sum >= octets || count >= rows {
             let (part, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
@@ -447,44 +328,4 @@ fn cut(bodies: &[Waiting], octets: u64, rows: usize) -> Vec<&[Waiting]> {
         parts.push(rest);
     }
     parts
-}
-
-/// The codec with which a store wants its packs compressed anew; nothing if what was made at delivery is
-/// good enough.
-fn recompression(volume: &StoreVolume) -> Option<Codec> {
-    let (level, dictionary) = (volume.compression_level, volume.compression_dictionary);
-    (level > LEVEL_DEFAULT || !dictionary).then(|| Codec::new(level).with_dictionary(dictionary))
-}
-
-/// Appends bodies, each read back from what the database has. One that is damaged stays there and is
-/// reported.
-fn append_all(
-    writer: &mut PackWriter,
-    codec: &Codec,
-    wanted: Option<&Codec>,
-    bodies: &[(BodyId, Packed)],
-) -> Result<Vec<Framed>> {
-    let mut frames = Vec::with_capacity(bodies.len());
-    for (body, packed) in bodies {
-        let original = match unpack(codec, packed) {
-            Ok(original) => original,
-            Err(StorageError::Corrupt(what)) => {
-                tracing::error!(%body, what, "a body in the database is damaged and is not packed");
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let compressed = match wanted {
-            Some(codec) => codec.compress(&original),
-            None => Compressed {
-                codec: CodecKind::from_number(packed.codec).unwrap_or(CodecKind::Raw),
-                dictionary_id: packed.dictionary_id,
-                data: packed.data.to_vec(),
-            },
-        };
-        let header = FrameHeader::new(*body, &original, &compressed)?;
-        let location = writer.append(&header, &compressed.data)?;
-        frames.push(Framed { body: *body, offset: location.offset, stored_octets: header.stored_len });
-    }
-    Ok(frames)
 }
