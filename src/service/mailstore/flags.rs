@@ -11,15 +11,23 @@ use crate::storage::metadata::sql::Conn;
 /// Longest keyword in octets.
 const KEYWORD_OCTETS_MAX: usize = 128;
 
-/// The keywords of a locked folder.
+/// The keywords of a locked folder, read when the first one is asked for.
 pub(super) struct Keywords {
     folder: FolderId,
-    names: Vec<String>,
+    names: Option<Vec<String>>,
 }
 
 impl Keywords {
-    pub(super) async fn load(conn: &mut Conn, folder: FolderId) -> Result<Self> {
-        Ok(Self { folder, names: folder::keywords(conn, folder).await? })
+    pub(super) const fn new(folder: FolderId) -> Self {
+        Self { folder, names: None }
+    }
+
+    async fn names(&mut self, conn: &mut Conn) -> Result<&mut Vec<String>> {
+        let names = match self.names.take() {
+            Some(names) => names,
+            None => folder::keywords(conn, self.folder).await?,
+        };
+        Ok(self.names.insert(names))
     }
 
     /// The bits of `flags`; keywords that the folder does not have are created, or left out.
@@ -38,10 +46,11 @@ impl Keywords {
     }
 
     async fn bit(&mut self, conn: &mut Conn, name: &str, create: bool) -> Result<Option<FlagBits>> {
-        if let Some(index) = self.names.iter().position(|known| known.eq_ignore_ascii_case(name)) {
+        let names = self.names(conn).await?;
+        if let Some(index) = names.iter().position(|known| known.eq_ignore_ascii_case(name)) {
             return Ok(Some(FlagBits::keyword(index)));
         }
-        let index = self.names.len();
+        let index = names.len();
         if !create || index >= KEYWORDS_MAX {
             return Ok(None);
         }
@@ -50,20 +59,20 @@ impl Keywords {
             return Err(ServiceError::Invalid { field: "keyword", message });
         }
         folder::keyword_insert(conn, self.folder, index, name).await?;
-        self.names.push(name.to_owned());
+        self.names(conn).await?.push(name.to_owned());
         Ok(Some(FlagBits::keyword(index)))
     }
 
     /// Where each of the keywords `used` here is in `target`: pairs of bits. A keyword for which the target has no
     /// room is dropped: losing a label is better than refusing the message (RFC 3501 section 6.4.7: SHOULD).
     pub(super) async fn translation(
-        &self,
+        &mut self,
         conn: &mut Conn,
         target: &mut Keywords,
         used: u64,
     ) -> Result<Vec<(u64, u64)>> {
         let mut pairs = Vec::new();
-        for (index, name) in self.names.iter().enumerate() {
+        for (index, name) in self.names(conn).await?.clone().iter().enumerate() {
             let from = FlagBits::keyword(index).0;
             if used & from != 0
                 && let Some(to) = target.bit(conn, name, true).await?
@@ -116,7 +125,7 @@ pub(super) async fn store_slice(
     if rows.is_empty() {
         return Ok(slice);
     }
-    let mut keywords = Keywords::load(conn, id).await?;
+    let mut keywords = Keywords::new(id);
     let bits = keywords.bits(conn, &change.flags, change.mode != FlagMode::Remove).await?;
     let (keep, set) = match change.mode {
         FlagMode::Replace => (0, bits),

@@ -120,7 +120,7 @@ pub(super) async fn append(
     quota::charge(conn, locked.id, octets, count).await?.map_err(over_quota)?;
     let first = first_uid(&row, messages.len())?;
     let mod_seq = row.mod_seq + 1;
-    let mut keywords = Keywords::load(conn, row.id).await?;
+    let mut keywords = Keywords::new(row.id);
     let bodies = messages.iter().map(|message| content::NewBody {
         at: message.at,
         octets: message.octets,
@@ -166,9 +166,7 @@ async fn arriving(
     let pairs = if used == 0 {
         Vec::new()
     } else {
-        let from = Keywords::load(conn, source.id).await?;
-        let mut to = Keywords::load(conn, target.id).await?;
-        from.translation(conn, &mut to, used).await?
+        Keywords::new(source.id).translation(conn, &mut Keywords::new(target.id), used).await?
     };
     let mod_seq = target.mod_seq + 1;
     let arrive = |(row, uid): (&MessageRow, u32)| MessageRow {

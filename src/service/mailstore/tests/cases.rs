@@ -20,7 +20,27 @@ on_both!(
     search_reads_what_it_needs,
     forgotten_ranges_make_a_view_read_anew,
     large_sets_go_in_slices,
+    large_message_has_its_own_pack_and_a_refused_one_leaves_none,
 );
+
+/// Two nodes share a database; what one does reaches a session on the other without its asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_another_node_reach_a_view() {
+    let Some(postgres) = super::postgres::Postgres::start() else { return };
+    let here = House::build(&postgres.url()).await;
+    let there = here.another_node(&postgres.url()).await;
+    let mut view = there.select("INBOX").await;
+    here.append("INBOX", &["one"]).await;
+    // Whatever was told first, the message arrives.
+    let mut events = Vec::new();
+    while events.is_empty() {
+        soon(view.changed()).await;
+        events = view.sync(true).await.unwrap();
+    }
+    assert_eq!(events, [FolderEvent::Exists { messages: 1, recent: 1 }]);
+    assert_eq!(view.message(Uid(1)).await.unwrap(), message_bytes("one"));
+    here.check().await;
+}
 
 async fn appended_message_is_listed_and_read_back(house: House) {
     let uids = house.append("inbox", &["one", "two"]).await;
@@ -274,4 +294,25 @@ async fn large_sets_go_in_slices(house: House) {
     assert_eq!(view.uids(), []);
     house.store.folder_delete(&house.owner, &name("Other")).await.unwrap();
     assert_eq!(house.store.quota(&house.owner).await.unwrap().octets, 0);
+}
+
+async fn large_message_has_its_own_pack_and_a_refused_one_leaves_none(house: House) {
+    // Random bytes: they must not become small.
+    let bytes: Bytes = crate::base::id::random_bytes(3 << 20).into();
+    let append = async |folder: &'static str| {
+        let message = NewMessage { bytes: bytes.clone(), flags: FlagSet::default(), internal_date: None };
+        house.store.append(&house.owner, &name(folder), vec![message]).await
+    };
+    assert!(matches!(append("INBOX").await, Err(ServiceError::OverQuota { .. })));
+    assert_eq!(
+        house.number("SELECT (SELECT count(*) FROM pack) + (SELECT count(*) FROM pack_intent)").await,
+        0
+    );
+    house.execute("UPDATE mailbox SET bytes_max = NULL").await;
+    append("INBOX").await.unwrap();
+    assert_eq!(house.number("SELECT bodies FROM pack").await, 1);
+    let mut view = house.select("INBOX").await;
+    assert_eq!(view.message(Uid(1)).await.unwrap(), bytes);
+    remove(&mut view, &[Uid(1)]).await;
+    assert_eq!(house.number("SELECT dead_bodies FROM pack").await, 1);
 }

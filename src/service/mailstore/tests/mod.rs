@@ -76,7 +76,7 @@ struct House {
     database: Database,
     store: MailStore,
     owner: Owner,
-    _folder: Arc<tempfile::TempDir>,
+    folder: Arc<tempfile::TempDir>,
 }
 
 const PROVIDER: [&str; 5] = [
@@ -121,20 +121,31 @@ impl House {
             database.write(Priority::Interactive, |conn| Box::pin(insert_provider(conn))).await;
         provider.unwrap();
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let clock = Clock::manual(Timestamp::from_secs(1_000_000));
-        let now = clock.now();
-        let epoch: Result<i64> =
-            database.write(Priority::Interactive, move |conn| Box::pin(node_start(conn, "local", now))).await;
-        let node = Node { id: "local".to_owned(), epoch: epoch.unwrap() };
-        let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().into(), node);
-        let store = MailStore::new(database.clone(), clock, bodies, MailStoreLimits::default());
         let owner = Owner {
             mailbox: MailboxId(0),
             domain: DomainId(1),
             customer: CustomerId(2),
             address: "user@a.example".parse().unwrap(),
         };
-        Self { database, store, owner, _folder: folder }.another_mailbox().await
+        let store = Self::store(&database, &folder, "one").await;
+        Self { database, store, owner, folder }.another_mailbox().await
+    }
+
+    async fn store(database: &Database, folder: &tempfile::TempDir, node: &'static str) -> MailStore {
+        let clock = Clock::manual(Timestamp::from_secs(1_000_000));
+        let now = clock.now();
+        let epoch: Result<i64> =
+            database.write(Priority::Interactive, move |conn| Box::pin(node_start(conn, node, now))).await;
+        let node = Node { id: node.to_owned(), epoch: epoch.unwrap() };
+        let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().into(), node);
+        MailStore::new(database.clone(), clock, bodies, MailStoreLimits::default())
+    }
+
+    /// The same house as another node serves it.
+    async fn another_node(&self, url: &str) -> Self {
+        let database = Database::open(url).await.unwrap();
+        let store = Self::store(&database, &self.folder, "two").await;
+        Self { database, store, ..self.clone() }
     }
 
     /// The same house with another mailbox.
