@@ -45,3 +45,5 @@ mod registry;
 mod round_trip;
 #[path = "blackbox/samples.rs"]
 mod samples;
+#[path = "blackbox/transfer.rs"]
+mod transfer;
