@@ -233,6 +233,23 @@ mod tests {
         }
     }
 
+    /// Two types of one name would describe each other's fields.
+    #[test]
+    fn names_of_schemas_mean_one_type_each() {
+        let mut known: Map<String, Value> = Map::new();
+        for operation in operations() {
+            let (request, response) = ((operation.request)(), (operation.response)());
+            let own = [(request.name, request.schema), (response.name, response.schema)];
+            for list in [request.components, response.components, own.into()] {
+                for (name, component) in list {
+                    let component = serde_json::to_value(component).unwrap();
+                    let before = known.insert(name.clone(), component.clone());
+                    assert!(before.is_none_or(|before| before == component), "{name} in {}", operation.name);
+                }
+            }
+        }
+    }
+
     #[test]
     fn names_and_places_of_operations_are_unique() {
         let mut names = BTreeSet::new();

@@ -106,6 +106,13 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
             "hold" => "posthouse customer hold list PATH shows its holds".to_owned(),
             _ => "check the spelling; what you may not see does not exist for you".to_owned(),
         },
+        "conflict" => match noun {
+            "customer" | "domain" | "mailbox" | "alias" => {
+                format!("posthouse {noun} list shows what is there")
+            }
+            "administrator" | "token" => "posthouse admin list shows what is there".to_owned(),
+            _ => return None,
+        },
         "no_such_path" | "no_such_method" => "the daemon is of another version than this program".to_owned(),
         "forbidden" => "posthouse whoami shows what you may do; ask an administrator above you".to_owned(),
         "suspended" => "posthouse customer hold list PATH shows the reason".to_owned(),

@@ -26,7 +26,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::base::config::{self, Config};
 use client::Client;
 use failure::{Exit, Failure};
-use output::Output;
+use output::{Output, note};
 
 /// A multi-tenant mail hosting server: LMTP and SMTP in, IMAP and POP3 out, each customer's administrators manage
 /// their part of the hierarchy and nothing else.
@@ -185,7 +185,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
     match carry_out(arguments) {
         Ok(start) => start,
         Err(failure) => {
-            eprintln!("{failure}");
+            note(&failure);
             Start::Done(exit(failure.exit))
         }
     }
@@ -193,7 +193,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Start {
 
 /// Tells why the daemon ended, and gives the exit code.
 pub fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("posthouse: {error}");
+    note(format!("posthouse: {error}"));
     exit(Exit::Other)
 }
 
@@ -211,7 +211,7 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
         }
         Command::Config(ConfigCommand::Check { config }) => {
             load(&config)?;
-            eprintln!("{}: no mistakes", config.display());
+            note(format!("{}: no mistakes", config.display()));
             return Ok(Start::Done(ExitCode::SUCCESS));
         }
         Command::Completions { shell } => {

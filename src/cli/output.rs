@@ -51,6 +51,11 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
+/// Tells people something on standard error. Nobody may be listening there, which is no reason to stop.
+pub(super) fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Where results go.
 pub(super) struct Output {
     json: bool,
@@ -102,6 +107,8 @@ impl Output {
             .filter(|column| objects.iter().any(|object| member(object, column.member).is_some()))
             .collect();
         let mut table = self.empty_table();
+        // Cut off anywhere, not between words.
+        table.set_delimiter('\0');
         table.set_header(filled.iter().map(|column| self.title(column)));
         for object in objects {
             let cells = filled.iter().map(|column| {
@@ -115,7 +122,7 @@ impl Output {
             row.max_height(1);
             table.add_row(row);
         }
-        self.line(&trimmed(&table))
+        self.line(&trimmed(table))
     }
 
     /// The members of one object, a line each.
@@ -131,7 +138,7 @@ impl Output {
             let text = show(column.kind, Some(value));
             table.add_row(vec![self.bold(Cell::new(column.title)), Cell::new(text)]);
         }
-        (table.row_count() > 0).then(|| trimmed(&table))
+        (table.row_count() > 0).then(|| trimmed(table))
     }
 
     fn empty_table(&self) -> Table {
@@ -160,10 +167,12 @@ impl Output {
     }
 }
 
-/// The table's lines without the padding at both ends.
-fn trimmed(table: &Table) -> String {
-    let lines = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned());
-    lines.collect::<Vec<_>>().join("\n")
+/// The table's lines with two blanks between columns and none at the ends.
+fn trimmed(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// The member of an object by its name, or by `outer.inner`. A member that is null is there.
@@ -179,6 +188,7 @@ pub(super) fn show(kind: Kind, value: Option<&Value>) -> String {
         (Kind::Percent, Value::Null) => "-".to_owned(),
         (Kind::Time, Value::Null) => "never".to_owned(),
         (_, Value::Null) => String::new(),
+        (Kind::List, Value::Array(elements)) if elements.is_empty() => "none".to_owned(),
         (Kind::Size, value) => value.as_u64().map_or_else(|| text(value), format_size),
         (Kind::Percent, value) => {
             value.as_f64().map_or_else(|| text(value), |percent| format!("{percent:.0} %"))
@@ -241,6 +251,7 @@ mod tests {
         assert_eq!(show(Kind::Time, Some(&json!("2026-11-22T10:00:59Z"))), "2026-11-22 10:00");
         assert_eq!(show(Kind::Time, Some(&Value::Null)), "never");
         assert_eq!(show(Kind::List, Some(&json!(["a", "b"]))), "a, b");
+        assert_eq!(show(Kind::List, Some(&json!([]))), "none");
         assert_eq!(show(Kind::Text, Some(&json!("a\u{1b}[31mb\n"))), "a\u{fffd}[31mb\u{fffd}");
         assert_eq!(show(Kind::Text, None), "");
     }
@@ -251,7 +262,7 @@ mod tests {
         let mut row = Row::from(vec!["a".repeat(60), "b".to_owned()]);
         row.max_height(1);
         table.add_row(row);
-        let shown = trimmed(&table);
+        let shown = trimmed(table);
         assert_eq!(shown.lines().count(), 1, "{shown}");
         assert!(shown.chars().count() <= 40 && shown.contains('…'), "{shown}");
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::{Exit, Failure};
-use super::output::{Column, Output};
+use super::output::{Column, Output, note};
 use super::prompt::consent;
 use crate::service::registry::operation;
 
@@ -163,7 +163,7 @@ fn list(
     }
     let objects = all(client, call)?;
     if objects.is_empty() {
-        eprintln!("{nothing}");
+        note(nothing);
         return Ok(());
     }
     output.table(columns, &objects)
@@ -175,9 +175,9 @@ fn finish(output: &Output, answer: &Value, dry_run: bool, done: &str) -> Result<
         return output.document(answer);
     }
     if dry_run {
-        eprintln!("dry run: all checks passed, nothing was changed");
+        note("dry run: all checks passed, nothing was changed");
     } else {
-        eprintln!("{done}");
+        note(done);
     }
     Ok(())
 }
@@ -198,7 +198,7 @@ fn destroy(
     if (!destruction.dry_run || !output.is_json())
         && let Some(sheet) = output.sheet_text(effects, &planned)
     {
-        eprintln!("{sheet}");
+        note(sheet);
     }
     if destruction.dry_run {
         return Ok(planned);

@@ -8,13 +8,12 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::Failure;
-use super::output::{Column, Kind, Output, columns, member, show};
+use super::output::{Column, Kind, Output, columns, member, note, show};
 use super::plan::{Change, Destruction, Plan, partly};
 
 const ME: &[Column] = columns!["Name" "name" Text, "Authenticated by" "authenticated" Text];
-const GRANTS: &[Column] = columns![
-    "CUSTOMER" "customer" Text, "MAY PASS ON" "delegable" Truth, "ENDS" "expires_at" Time,
-    "PERMISSIONS" "permissions" List
+const GRANT: &[Column] = columns![
+    "At" "customer" Text, "May pass on" "delegable" Truth, "Ends" "expires_at" Time, "Permissions" "permissions" List
 ];
 const SESSIONS: &[Column] = columns![
     "ID" "id" Text, "MAILBOX" "address" Text, "SERVICE" "service" Text, "SOURCE" "source" Text,
@@ -109,12 +108,13 @@ fn show_identity(client: &Client, output: &Output, call: &Call) -> Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     output.sheet(ME, &answer)?;
-    match answer.get("grants").and_then(Value::as_array).map(Vec::as_slice) {
-        None | Some([]) => eprintln!("no grants"),
-        Some(grants) => {
-            output.line("")?;
-            output.table(GRANTS, grants)?;
-        }
+    let grants = answer.get("grants").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for grant in grants {
+        output.line("")?;
+        output.sheet(GRANT, grant)?;
+    }
+    if grants.is_empty() {
+        note("no grants");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -194,7 +194,7 @@ fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
     }
     let missing = answer.get("missing").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for pack in missing {
-        eprintln!("not in the backup, since it cannot be read: pack {}", show(Kind::Text, Some(pack)));
+        note(format!("not in the backup, since it cannot be read: pack {}", show(Kind::Text, Some(pack))));
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { partly() })
 }
