@@ -8,7 +8,7 @@ const SENDER: &str = "sender@example.test";
 const READER: &str = "alice@acme.test";
 
 /// Messages with more Received lines are taken for loops.
-const RECEIVED_LINES_MAX: usize = 50;
+const RECEIVED_LINES_MAX: usize = 100;
 
 /// How a message is handed over.
 #[derive(Clone, Copy)]

@@ -24,7 +24,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_posthouse");
 pub const PASSWORD: &str = "correct horse battery";
 
 /// Lines of standard error that are kept for the message of a failing test.
-const LOG_LINES_MAX: usize = 200;
+const LOG_LINES_MAX: usize = 40;
 
 /// Which database the daemon runs on.
 pub enum Database {
