@@ -51,12 +51,17 @@ fn on_server(daemon: &Daemon, folder: &str) -> BTreeSet<Vec<u8>> {
     session.bodies("1:*").into_iter().map(|(_, body)| without_cr(&body)).collect()
 }
 
+/// Clients pass over messages without an end of the header; loops are not taken.
+fn is_usual(message: &[u8]) -> bool {
+    contains(message, b"\r\n\r\n") && message.windows(10).filter(|one| one == b"\nReceived:").count() < 30
+}
+
 /// A varied hundred of messages in the INBOX.
 fn deliver_some(daemon: &Daemon) {
     let samples = corpus::clean();
     let step = (samples.len() / 100).max(1);
     let mut lmtp = daemon.lmtp();
-    for sample in samples.iter().step_by(step).filter(|sample| sample.received_lines() < 30) {
+    for sample in samples.iter().step_by(step).filter(|sample| is_usual(&sample.octets)) {
         let replies = lmtp.deliver("sender@example.test", &[READER], &sample.octets).expect("LMTP");
         assert!(replies[0].is_ok(), "{}: {replies:?}", sample.name);
     }
@@ -186,7 +191,7 @@ fn by_keys(program: &str, package: &str) {
     let Some(program) = need(program, package) else { return };
     let Some(_) = need("tmux", "tmux") else { return };
     let daemon = Daemon::with_alice(Setup::default());
-    daemon.imap(READER).command("CREATE Archive").expect("CREATE").ok();
+    daemon.imap(READER).command("CREATE Filed").expect("CREATE").ok();
     for number in 1..=3 {
         daemon.deliver(READER, &message(900, number));
     }
@@ -198,7 +203,7 @@ fn by_keys(program: &str, package: &str) {
          set header_cache=\"{home}/cache\"\nset confirmappend=no\nset confirmcreate=no\nset delete=yes\n\
          set quit=yes\nset move=no\nset record=\"\"\nset wait_key=no\nset timeout=5\nset mbox_type=Maildir\n\
          set sort=mailbox-order\npush \"<first-entry><display-message><exit><copy-message>{saved}<enter>\
-         <next-entry><save-message>=Archive<enter><sync-mailbox><quit>\"\n",
+         <next-entry><save-message>=Filed<enter><sync-mailbox><quit>\"\n",
         port = daemon.port("imap"),
         home = home.display(),
         saved = saved.display()
@@ -222,7 +227,7 @@ fn by_keys(program: &str, package: &str) {
     let screen = || run_tmux(&["capture-pane", "-p"]).stdout;
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wait_for("the client to archive a message", || {
-            (reader.select("Archive").exists() == Some(1)).then_some(())
+            (reader.select("Filed").exists() == Some(1)).then_some(())
         });
         wait_for("the client to leave", || (!run_tmux(&["has-session"]).status.success()).then_some(()));
     }));

@@ -10,7 +10,7 @@ use crate::support::daemon::{Daemon, Database, Setup};
 use crate::support::imap::{Answer, Imap};
 
 const READER: &str = "alice@acme.test";
-const FOLDERS: [&str; 2] = ["INBOX", "Archive"];
+const FOLDERS: [&str; 2] = ["INBOX", "Filed"];
 const FLAGS: [&str; 4] = ["\\Answered", "\\Flagged", "\\Seen", "project"];
 const SESSIONS: usize = 3;
 const STEPS: usize = 400;
@@ -255,7 +255,7 @@ impl<'d> World<'d> {
 fn sessions_see_what_the_model_says() {
     for (database, seed) in Database::all().into_iter().zip([1, 2]) {
         let daemon = Daemon::with_alice(Setup { database, ..Setup::default() });
-        daemon.imap(READER).command("CREATE Archive").expect("CREATE").ok();
+        daemon.imap(READER).command("CREATE Filed").expect("CREATE").ok();
         let mut world = World::new(&daemon, seed);
         for _ in 0..STEPS {
             world.step();

@@ -65,7 +65,7 @@ fn closed_session_ends_and_suspension_ends_them_all() {
     session.read_line().expect("continuation");
     let listed = daemon.posthouse(&["session", "list"]).ok().stdout;
     assert!(listed.contains("alice@acme.test"), "{listed}");
-    daemon.posthouse(&["--yes", "session", "close", "alice@acme.test"]).ok();
+    daemon.posthouse(&["session", "close", "alice@acme.test", "--yes"]).ok();
     let rest = String::from_utf8(session.connection.rest().expect("the server closes")).expect("text");
     assert!(rest.contains("* BYE"), "{rest}");
     let mut session = daemon.imap("alice@acme.test");
