@@ -37,6 +37,8 @@ mod packs;
 mod pop3_clients;
 #[path = "blackbox/postfix.rs"]
 mod postfix;
+#[path = "blackbox/quickstart.rs"]
+mod quickstart;
 #[path = "blackbox/quota.rs"]
 mod quota;
 #[path = "blackbox/registry.rs"]

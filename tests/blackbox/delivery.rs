@@ -70,6 +70,7 @@ fn alias_with_two_targets_reaches_both() {
 #[test]
 fn postmaster_is_always_accepted() {
     let daemon = Daemon::with_alice(Setup::default());
+    daemon.posthouse(&["customer", "rename", "/", "--contact", "alice@acme.test"]).ok();
     for recipient in ["postmaster@acme.test", "Postmaster@acme.test", "postmaster"] {
         let replies = daemon.lmtp().deliver(SENDER, &[recipient], &message(600, 5)).expect("LMTP");
         assert!(replies[0].is_ok(), "{recipient}: {replies:?}");

@@ -9,19 +9,11 @@ const SENDER: &str = "sender@example.test";
 #[track_caller]
 pub fn used(daemon: &Daemon, address: &str) -> (u64, u64) {
     let (_, domain) = address.split_once('@').expect("an address");
-    let documents = daemon.json(&["report", "quota", "--domain", domain]);
-    let number = |value: &serde_json::Value, key: &str| value[key].as_u64();
-    documents
-        .iter()
-        .flat_map(rows)
-        .find(|row| row["mailbox"] == address || row["address"] == address)
-        .and_then(|row| Some((number(row, "used_bytes")?, number(row, "messages")?)))
-        .unwrap_or_else(|| panic!("no {address} in {documents:?}"))
-}
-
-fn rows(document: &serde_json::Value) -> Vec<&serde_json::Value> {
-    let nested = ["mailboxes", "items", "rows"].into_iter().find_map(|key| document[key].as_array());
-    nested.or(document.as_array()).map_or_else(|| vec![document], |rows| rows.iter().collect())
+    let report = daemon.json(&["report", "quota", "--domain", domain]).remove(0);
+    let rows = report["items"].as_array().expect("a row for each mailbox");
+    let row = rows.iter().find(|row| row["address"] == address);
+    row.and_then(|row| Some((row["used"].as_u64()?, row["messages"].as_u64()?)))
+        .unwrap_or_else(|| panic!("no {address} in {report}"))
 }
 
 /// Octets and messages that are really there.
