@@ -10,7 +10,7 @@ const SENDER: &str = "sender@example.test";
 pub fn used(daemon: &Daemon, address: &str) -> (u64, u64) {
     let (_, domain) = address.split_once('@').expect("an address");
     let report = daemon.json(&["report", "quota", "--domain", domain]).remove(0);
-    let rows = report["items"].as_array().expect("a row for each mailbox");
+    let rows = report["mailboxes"].as_array().expect("a row for each mailbox");
     let row = rows.iter().find(|row| row["address"] == address);
     row.and_then(|row| Some((row["used"].as_u64()?, row["messages"].as_u64()?)))
         .unwrap_or_else(|| panic!("no {address} in {report}"))
