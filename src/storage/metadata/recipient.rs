@@ -61,19 +61,20 @@ pub async fn contacts(conn: &mut Conn, customer: Option<CustomerId>) -> Result<V
 /// The limit that refuses one more message of `octets` in the mailbox now, if any. An estimate without locks: the
 /// delivering transaction decides.
 pub async fn refusing_limit(conn: &mut Conn, mailbox: MailboxId, octets: i64) -> Result<Option<QuotaOwner>> {
-    let text = "WITH RECURSIVE box (id, domain_id, customer_id, bytes_max, messages_max, bytes_used, messages_used) AS (
+    let text = "WITH RECURSIVE box
+                    (id, domain_id, customer_id, bytes_max, messages_max, bytes_used, messages_used) AS (
                     SELECT m.id, d.id, d.customer_id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used
                     FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1),
                 up (id, parent_id) AS (
                     SELECT c.id, c.parent_id FROM customer c JOIN box ON box.customer_id = c.id
                     UNION ALL
                     SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
-                SELECT 1, id, bytes_max, messages_max, bytes_used, messages_used FROM box
+                SELECT CAST(1 AS BIGINT), id, bytes_max, messages_max, bytes_used, messages_used FROM box
                 UNION ALL
-                SELECT 2, d.id, d.bytes_max, d.messages_max, u.bytes_used, u.messages_used
+                SELECT CAST(2 AS BIGINT), d.id, d.bytes_max, d.messages_max, u.bytes_used, u.messages_used
                 FROM domain_usage u JOIN domain d ON d.id = u.domain_id WHERE d.id IN (SELECT domain_id FROM box)
                 UNION ALL
-                SELECT 3, c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used
+                SELECT CAST(3 AS BIGINT), c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used
                 FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN (SELECT id FROM up)";
     for row in conn.rows(text, params![mailbox]).await? {
         let over = |max: Option<i64>, used: i64, more: i64| {
