@@ -40,7 +40,7 @@ pub enum SecretError {
     Content(PathBuf),
     /// The process was not started with credentials.
     #[error(
-        "credential {0:?} is not to be had: ${CREDENTIALS_DIRECTORY} is not set (see LoadCredential= in systemd.exec(5))"
+        "credential {0:?}: $CREDENTIALS_DIRECTORY is not set (see LoadCredential= in systemd.exec(5))"
     )]
     Credential(String),
 }

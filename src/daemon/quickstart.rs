@@ -155,9 +155,8 @@ impl Instance {
                 println!("\nRead the newest message of anna@health.example:");
                 println!("  curl {login} 'imap://{imap}/INBOX;MAILINDEX=*'");
                 println!("\nSend her one, then run the line above again:");
-                println!(
-                    "  curl smtp://{smtp} --mail-from you@example.org --mail-rcpt anna@health.example --upload-file {dir}/hello.eml"
-                );
+                let envelope = "--mail-from you@example.org --mail-rcpt anna@health.example";
+                println!("  curl smtp://{smtp} {envelope} --upload-file {dir}/hello.eml");
                 println!("\nThe quota report of her domain:");
                 println!("  {posthouse} report quota --domain health.example");
             }

@@ -102,8 +102,11 @@ impl FolderView {
             silenced: HashMap::new(),
         };
         view.take_present();
-        if access == Access::ReadWrite {
-            view.table.keep_recent(Priority::Interactive).await?;
+        if access == Access::ReadWrite
+            && let Err(error) = view.table.keep_recent(Priority::Interactive).await
+        {
+            // A folder can be read while nothing can be written; its messages may then be recent once more.
+            tracing::warn!(%error, "which messages are recent could not be kept");
         }
         Ok(view)
     }

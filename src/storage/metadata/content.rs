@@ -64,7 +64,8 @@ pub async fn insert(
         summaries.push(packed_row(id.0, body.summary));
         inserted.push(id);
     }
-    let head = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id, pack_offset)";
+    let head = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id,
+                                  pack_offset)";
     conn.insert_rows(head, 8, rows).await?;
     let head = "INSERT INTO fresh_body (body_id, mailbox_id, folder_id, codec, dictionary_id, data)";
     conn.insert_rows(head, 6, fresh).await?;
