@@ -39,9 +39,7 @@ pub enum SecretError {
     #[error("{} holds no secret: it must be UTF-8 text of at most {FILE_OCTETS_MAX} octets", .0.display())]
     Content(PathBuf),
     /// The process was not started with credentials.
-    #[error(
-        "credential {0:?}: $CREDENTIALS_DIRECTORY is not set (see LoadCredential= in systemd.exec(5))"
-    )]
+    #[error("credential {0:?}: $CREDENTIALS_DIRECTORY is not set (see LoadCredential= in systemd.exec(5))")]
     Credential(String),
 }
 
