@@ -62,6 +62,10 @@ impl<D: Deliver> Session<D> {
         let deadline = Instant::now() + self.server.limits.message_timeout;
         let mut missing = octets;
         while missing > 0 {
+            // A client may wait for the replies before it sends the octets it announced.
+            if self.reader.buffered().is_empty() {
+                self.flush().await?;
+            }
             let chunk =
                 next_chunk(&mut self.reader, &mut self.connection, &self.server.limits, deadline).await?;
             let take = usize::try_from(missing).unwrap_or(usize::MAX).min(chunk.len());

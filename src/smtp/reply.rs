@@ -21,7 +21,7 @@ pub(super) struct Reply {
 impl Reply {
     pub const SYNTAX: Self = fixed(500, "5.5.2", "Syntax error");
     pub const UNKNOWN: Self = fixed(500, "5.5.1", "Command not recognised");
-    pub const LINE_TOO_LONG: Self = fixed(500, "5.5.6", "Command line too long");
+    pub const LINE_TOO_LONG: Self = fixed(500, "5.5.2", "Command line too long");
     pub const NOT_IMPLEMENTED: Self = fixed(502, "5.5.1", "Command not implemented");
     pub const NOT_A_MAIL_CLIENT: Self = fixed(421, "4.7.0", "This is a mail server, closing connection");
     pub const ARGUMENT_UNEXPECTED: Self = fixed(501, "5.5.4", "This command takes no argument");

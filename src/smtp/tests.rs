@@ -338,6 +338,17 @@ async fn chunks_are_put_together_and_refused_ones_forget_the_transaction() {
 }
 
 #[tokio::test]
+async fn replies_go_out_before_the_octets_of_a_chunk_are_waited_for() {
+    let (mut client, _stop) = start(Dialect::Lmtp, &Fake::default(), limits());
+    let mut reader = crate::wire::line::Reader::new();
+    reader.line(&mut client, 1000).await.unwrap();
+    client.write_all(b"NOOP\r\nBDAT 5\r\n").await.unwrap();
+    assert_eq!(reader.line(&mut client, 1000).await.unwrap().text, b"250 2.0.0 OK");
+    client.write_all(b"hello").await.unwrap();
+    assert!(reader.line(&mut client, 1000).await.unwrap().text.starts_with(b"503 5.5.1 "));
+}
+
+#[tokio::test]
 async fn recipients_and_errors_are_bounded() {
     let fake = Fake::default();
     let many = "RCPT TO:<a@x.example>\r\n".repeat(4);
@@ -365,9 +376,9 @@ async fn memory_for_messages_is_shared_and_its_lack_is_temporary() {
 async fn command_line_too_long_is_answered_and_an_endless_one_closes() {
     let long = "x".repeat(5000);
     let replies = smtp(&Fake::default(), format!("NOOP {long}\r\nNOOP\r\nQUIT\r\n")).await;
-    assert_eq!(codes(&replies), ["500 5.5.6", "250 2.0.0", "221 2.0.0"]);
+    assert_eq!(codes(&replies), ["500 5.5.2", "250 2.0.0", "221 2.0.0"]);
     let replies = smtp(&Fake::default(), vec![b'x'; 3 << 20]).await;
-    assert_eq!(codes(&replies), ["500 5.5.6"]);
+    assert_eq!(codes(&replies), ["500 5.5.2"]);
 }
 
 #[tokio::test]
