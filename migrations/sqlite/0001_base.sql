@@ -270,7 +270,7 @@ CREATE TABLE message (
 ) WITHOUT ROWID;
 CREATE INDEX message_mod_seq ON message (folder_id, mod_seq);
 -- Few messages are marked \Deleted (bit 3) at any time: EXPUNGE and STATUS find them here.
-CREATE INDEX message_deleted ON message (mailbox_id, folder_id, uid) WHERE (flags & 8) <> 0;
+CREATE INDEX message_deleted ON message (folder_id, uid) WHERE (flags & 8) <> 0;
 
 -- UIDs that went away, as ranges with the mod-sequence of their going.
 CREATE TABLE expunged (

@@ -349,8 +349,7 @@ impl FolderView {
     pub async fn expunge(&mut self, uids: Option<&[Uid]>) -> Result<()> {
         let (mailbox, id) = (self.table.mailbox, self.table.id);
         let database = &self.table.database;
-        let deleted =
-            database.read(move |conn| Box::pin(async move { message::deleted(conn, mailbox, id).await }));
+        let deleted = database.read(move |conn| Box::pin(async move { message::deleted(conn, id).await }));
         let deleted: Vec<Uid> = deleted.await.map_err(ServiceError::from)?.into_iter().map(Uid).collect();
         let wanted = |uid: &Uid| {
             self.uids.binary_search(uid).is_ok() && uids.is_none_or(|uids| uids.binary_search(uid).is_ok())

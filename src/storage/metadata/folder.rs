@@ -48,7 +48,9 @@ pub struct FolderDelta {
     pub uids: i64,
 }
 
-const COLUMNS: &str = "id, name, special_use, selectable, uid_validity, uid_next, mod_seq, recent_uid, messages, unseen, octets";
+const COLUMNS: &str =
+    "id, name, special_use, selectable, uid_validity, uid_next, mod_seq, recent_uid, messages,
+                       unseen, octets";
 
 fn folder_row(row: &Row) -> Result<FolderRow> {
     Ok(FolderRow {
@@ -229,8 +231,7 @@ pub async fn counts(
     folder: FolderId,
     recent_uid: u32,
 ) -> Result<(u32, u32)> {
-    let text = "SELECT (SELECT count(*) FROM message
-                        WHERE mailbox_id = $1 AND folder_id = $2 AND (flags & 8) <> 0),
+    let text = "SELECT (SELECT count(*) FROM message WHERE folder_id = $2 AND (flags & 8) <> 0),
                        (SELECT count(*) FROM message WHERE mailbox_id = $1 AND folder_id = $2 AND uid >= $3)";
     match conn.row(text, params![mailbox, folder, recent_uid]).await? {
         Some(row) => Ok((row.number(0)?, row.number(1)?)),

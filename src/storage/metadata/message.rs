@@ -143,8 +143,8 @@ pub async fn changes(conn: &mut Conn, mailbox: MailboxId, folder: FolderId, curs
     let text = "SELECT CAST(0 AS BIGINT), uid_validity, uid_next, mod_seq, recent_uid, messages FROM folder
                 WHERE id = $2 AND mailbox_id = $1
                 UNION ALL SELECT * FROM (
-                    SELECT CAST(1 AS BIGINT), uid_first, uid_last, mod_seq, CAST(0 AS BIGINT), CAST(0 AS BIGINT) FROM expunged
-                    WHERE folder_id = $2 AND mod_seq >= $5 AND (mod_seq > $5 OR uid_first > $6)
+                    SELECT CAST(1 AS BIGINT), uid_first, uid_last, mod_seq, CAST(0 AS BIGINT), CAST(0 AS BIGINT)
+                    FROM expunged WHERE folder_id = $2 AND mod_seq >= $5 AND (mod_seq > $5 OR uid_first > $6)
                     ORDER BY mod_seq, uid_first LIMIT 1000) AS e
                 UNION ALL SELECT * FROM (
                     SELECT CAST(2 AS BIGINT), uid, octets, flags, mod_seq, body_id FROM message
@@ -241,10 +241,10 @@ pub async fn first_rows(
 ///
 /// # Errors
 /// What the database says.
-pub async fn deleted(conn: &mut Conn, mailbox: MailboxId, folder: FolderId) -> Result<Vec<u32>> {
-    let text = "SELECT uid FROM message WHERE mailbox_id = $1 AND folder_id = $2 AND (flags & 8) <> 0
-                ORDER BY uid";
-    conn.rows(text, params![mailbox, folder]).await?.iter().map(|row| row.number(0)).collect()
+pub async fn deleted(conn: &mut Conn, folder: FolderId) -> Result<Vec<u32>> {
+    // With the mailbox SQLite would walk the whole folder by its primary key.
+    let text = "SELECT uid FROM message WHERE folder_id = $1 AND (flags & 8) <> 0 ORDER BY uid";
+    conn.rows(text, params![folder]).await?.iter().map(|row| row.number(0)).collect()
 }
 
 /// Sets the flags of `uids` to `flags & keep | set`.
@@ -291,7 +291,8 @@ pub async fn insert(
             row.internal_date
         ]
     });
-    let head = "INSERT INTO message (mailbox_id, folder_id, uid, flags, mod_seq, body_id, prefix_id, octets, internal_date)";
+    let head = "INSERT INTO message (mailbox_id, folder_id, uid, flags, mod_seq, body_id, prefix_id, octets,
+                                     internal_date)";
     conn.insert_rows(head, 9, rows.collect()).await
 }
 

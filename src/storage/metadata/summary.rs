@@ -36,7 +36,8 @@ pub async fn read(
 ) -> Result<Vec<SummaryRow>> {
     let (condition, mut extra) = selection(chosen, 3);
     let text = format!(
-        "SELECT m.uid, m.internal_date, p.codec, p.dictionary_id, p.octets, p.data, s.codec, s.dictionary_id, s.octets, s.data
+        "SELECT m.uid, m.internal_date, p.codec, p.dictionary_id, p.octets, p.data,
+                s.codec, s.dictionary_id, s.octets, s.data
          FROM message m JOIN summary s ON s.body_id = m.body_id LEFT JOIN message_prefix p ON p.id = m.prefix_id
          WHERE m.mailbox_id = $1 AND m.folder_id = $2 AND {condition} ORDER BY m.uid"
     );
