@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use secrecy::SecretString;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::command::Command;
 use super::outcome::{Done, Failure, Outcome};
@@ -132,12 +132,12 @@ async fn authenticate(
                 return verify(session, &credentials.username, &credentials.password).await;
             }
             Step::Challenge(challenge) => {
-                let patience = session.services.limits.login_timeout;
+                let deadline = session.login_deadline();
                 let client = &mut session.client;
                 client.out.extend_from_slice(format!("+ {challenge}\r\n").as_bytes());
                 client.flush().await?;
                 let line = client.reader.line(&mut client.connection, RESPONSE_OCTETS_MAX + 2);
-                let line = match timeout(patience, line).await {
+                let line = match timeout_at(deadline, line).await {
                     Ok(Ok(line)) => line,
                     Ok(Err(crate::wire::line::LineError::TooLong)) => {
                         return Err(Failure::Bye("the authentication response is too long"));
@@ -173,8 +173,5 @@ fn verify_failed(session: &mut Session, error: LoginError) -> Result<MailSession
         LoginError::TooMany => "LIMIT",
     };
     session.failed_logins += 1;
-    if session.failed_logins >= session.services.limits.failed_logins_max {
-        return Err(Failure::Bye("too many failed logins"));
-    }
     Err(Failure::refused(code, error.to_string()))
 }

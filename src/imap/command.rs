@@ -139,6 +139,34 @@ pub enum Command {
     Move(Transfer),
 }
 
+impl Command {
+    /// Whether the command is one after which mod-sequences are told (RFC 7162 section 3.1). ENABLE and SELECT say so
+    /// in their own answers.
+    pub fn asks_for_mod_seq(&self) -> bool {
+        match self {
+            Self::Status { items, .. } => items.contains(&StatusItem::HighestModSeq),
+            Self::List(list) => list.return_status.contains(&StatusItem::HighestModSeq),
+            Self::Fetch(fetch) => fetch.changed_since.is_some() || fetch.items.contains(&FetchItem::ModSeq),
+            Self::Store(store) => store.unchanged_since.is_some(),
+            Self::Search { program, .. } => program.keys.iter().any(Key::asks_for_mod_seq),
+            _ => false,
+        }
+    }
+}
+
+impl Key {
+    /// Whether it compares mod-sequences. Depth is bounded by the parser.
+    pub fn asks_for_mod_seq(&self) -> bool {
+        match self {
+            Self::ModSeq(_) => true,
+            Self::And(keys) => keys.iter().any(Self::asks_for_mod_seq),
+            Self::Or(left, right) => left.asks_for_mod_seq() || right.asks_for_mod_seq(),
+            Self::Not(key) => key.asks_for_mod_seq(),
+            _ => false,
+        }
+    }
+}
+
 /// LIST with the selection and return options of RFC 5258.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct List {

@@ -48,9 +48,6 @@ pub async fn fetch(client: &mut Client, selected: &mut Selected, fetch: &Fetch) 
     let uids = selected.view.uids();
     let ranges =
         if fetch.by_uid { fetch.set.indexes_by_uid(uids) } else { fetch.set.indexes_by_sequence(uids)? };
-    if fetch.changed_since.is_some() || fetch.items.contains(&FetchItem::ModSeq) {
-        selected.condstore_enable(&mut client.out);
-    }
     selected.keywords_tell(&mut client.out);
     let plan = Plan::new(fetch, selected);
     let chunk_size = if plan.summaries { SUMMARIES_CHUNK } else { STATES_CHUNK };

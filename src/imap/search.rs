@@ -26,10 +26,7 @@ pub async fn search(
     by_uid: bool,
 ) -> Outcome {
     let decoder = Decoder::of(program.charset.as_deref())?;
-    let mod_seq = program.keys.iter().any(uses_mod_seq);
-    if mod_seq {
-        selected.condstore_enable(&mut client.out);
-    }
+    let mod_seq = program.keys.iter().any(Key::asks_for_mod_seq);
     let keys = program
         .keys
         .iter()
@@ -129,16 +126,6 @@ fn extended_mod_seq(selected: &Selected, found: &[Uid], options: SearchReturn) -
 fn highest_mod_seq(selected: &Selected, uids: &[Uid]) -> Option<ModSeq> {
     let highest = |uids| selected.view.states(uids).into_iter().map(|state| state.mod_seq).max();
     uids.chunks(STATES_CHUNK).filter_map(highest).max()
-}
-
-fn uses_mod_seq(key: &Key) -> bool {
-    match key {
-        Key::ModSeq(_) => true,
-        Key::And(keys) => keys.iter().any(uses_mod_seq),
-        Key::Or(left, right) => uses_mod_seq(left) || uses_mod_seq(right),
-        Key::Not(key) => uses_mod_seq(key),
-        _ => false,
-    }
 }
 
 /// Turns texts in the client's charset into UTF-8.

@@ -151,11 +151,16 @@ impl Session {
         }
     }
 
+    /// When a client must have logged in.
+    pub fn login_deadline(&self) -> Instant {
+        self.opened + self.services.limits.login_timeout
+    }
+
     /// Waits for the next command, within the time that the state allows.
     async fn receive(&mut self, state: &State) -> Result<Received, End> {
         let limits = &self.services.limits;
         let (deadline, late) = match state {
-            State::NotAuthenticated => (self.opened + limits.login_timeout, "login took too long"),
+            State::NotAuthenticated => (self.login_deadline(), "login took too long"),
             _ => (Instant::now() + limits.inactivity_timeout, "autologout: no command for too long"),
         };
         let shutdown = self.shutdown.clone();
@@ -334,6 +339,9 @@ impl Session {
         if self.malformed >= self.services.limits.malformed_max {
             return Err(End::Bye("too many malformed commands"));
         }
+        if self.failed_logins >= self.services.limits.failed_logins_max {
+            return Err(End::Bye("too many failed logins"));
+        }
         Ok(())
     }
 
@@ -376,6 +384,7 @@ impl Session {
                     (State::Authenticated(account), outcome)
                 }
                 command => {
+                    account.condstore |= command.asks_for_mod_seq();
                     let outcome = Box::pin(self.account_command(&mut account, command)).await;
                     (State::Authenticated(account), outcome)
                 }
@@ -419,8 +428,7 @@ impl Session {
                 list::lsub(client, mail, owner, &reference, &pattern).await
             }
             Command::Status { folder, items } => {
-                account.condstore |= items.contains(&super::command::StatusItem::HighestModSeq);
-                folder::status(client, &self.services, account.session.owner(), &folder, &items).await
+                folder::status(client, &self.services, owner, &folder, &items).await
             }
             Command::Append { folder, messages } => append::append(mail, owner, &folder, messages).await,
             Command::QuotaOfRoot(root) => quota::of_root(client, mail, owner, &root).await,
@@ -486,6 +494,9 @@ impl Session {
             Command::Search { by_uid, .. } => *by_uid,
             _ => true,
         };
+        if command.asks_for_mod_seq() {
+            selected.condstore_enable(&mut client.out);
+        }
         let outcome = match command {
             // RFC 3501 sections 6.1.2 and 6.4.1: a checkpoint is at every answer here.
             Command::Noop => Ok(Done::new("NOOP completed")),

@@ -14,9 +14,6 @@ use crate::base::id::Uid;
 pub async fn store(client: &mut Client, selected: &mut Selected, store: &Store) -> Outcome {
     selected.writable()?;
     let uids = transfer::uids(selected, &store.set, store.by_uid)?;
-    if store.unchanged_since.is_some() {
-        selected.condstore_enable(&mut client.out);
-    }
     if uids.is_empty() {
         return Ok(Done::new("STORE completed, no messages"));
     }

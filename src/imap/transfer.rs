@@ -42,11 +42,10 @@ pub async fn copy(selected: &mut Selected, transfer: &Transfer) -> Outcome {
     }
     let copied =
         selected.view.copy(&uids, &target).await.map_err(|error| Failure::from(error).try_create())?;
-    expunged_meanwhile(uids.len(), &copied, transfer.by_uid)?;
-    Ok(match copy_code(&copied) {
-        Some(code) => Done::with_code(code, "COPY completed"),
-        None => Done::new("COPY completed, no messages"),
-    })
+    match copy_code(&copied) {
+        Some(code) => Ok(Done::with_code(code, "COPY completed")),
+        None => nothing_left(transfer, "COPY completed, no messages"),
+    }
 }
 
 /// MOVE (RFC 6851): COPYUID comes untagged before the messages go (section 4.3).
@@ -59,20 +58,24 @@ pub async fn move_to(client: &mut Client, selected: &mut Selected, transfer: &Tr
     }
     let moved =
         selected.view.move_to(&uids, &target).await.map_err(|error| Failure::from(error).try_create())?;
-    if let Some(code) = copy_code(&moved) {
-        client.untagged("OK", Some(&code), "moved");
+    match copy_code(&moved) {
+        Some(code) => {
+            client.untagged("OK", Some(&code), "moved");
+            Ok(Done::new("MOVE completed"))
+        }
+        None => nothing_left(transfer, "MOVE completed, no messages"),
     }
-    expunged_meanwhile(uids.len(), &moved, transfer.by_uid)?;
-    Ok(Done::new("MOVE completed"))
 }
 
-/// By sequence number a client names messages that it has been told of: it learns that some went away
-/// meanwhile (RFC 5530). Missing UIDs are no error (RFC 3501 section 6.4.8).
-fn expunged_meanwhile(asked: usize, copied: &Copied, by_uid: bool) -> Result<(), Failure> {
-    if by_uid || copied.pairs.len() >= asked {
-        return Ok(());
+/// Whoever names messages by sequence number has been told of them and learns that they went away meanwhile
+/// (RFC 5530). Missing UIDs are no error (RFC 3501 section 6.4.8), nor is a part of the messages: COPYUID tells which
+/// were there.
+fn nothing_left(transfer: &Transfer, text: &'static str) -> Outcome {
+    if transfer.by_uid {
+        Ok(Done::new(text))
+    } else {
+        Err(Failure::refused("EXPUNGEISSUED", "the messages are gone"))
     }
-    Err(Failure::refused("EXPUNGEISSUED", "some of the messages are gone"))
 }
 
 /// `COPYUID` (RFC 4315 section 3); nothing when nothing was copied.

@@ -349,6 +349,9 @@ fn mod_sequences_guard_and_narrow() {
     assert_eq!(none.all("FETCH").count(), 0);
     let found = session.command(&format!("SEARCH MODSEQ {newest}")).unwrap().ok();
     assert!(found.all("SEARCH").next().unwrap().text.ends_with(&format!("(MODSEQ {newest})")));
+    // The first command that asks for mod-sequences tells where the open folder stands.
+    let status = other.command("STATUS INBOX (HIGHESTMODSEQ)").unwrap().ok();
+    assert!(status.code("HIGHESTMODSEQ").is_some(), "{status:?}");
     let silent = session.command("STORE 1 +FLAGS.SILENT (\\Seen)").unwrap().ok();
     assert!(silent.all("FETCH").filter_map(mod_seq).next().unwrap() > newest);
 }
