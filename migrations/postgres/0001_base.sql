@@ -349,6 +349,14 @@ CREATE TABLE pack_intent (
     created_at BIGINT NOT NULL
 );
 
+-- While a pin lasts, no pack file is removed: a backup copies what a snapshot of the database names.
+CREATE TABLE pin (
+    id         TEXT   PRIMARY KEY,
+    node_id    TEXT   NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+
 -- Running daemons; the epoch grows by one with each start.
 CREATE TABLE node (
     id         TEXT   PRIMARY KEY,

@@ -72,7 +72,7 @@ impl Bodies {
     }
 
     /// The running daemon.
-    pub(super) fn node(&self) -> &Node {
+    pub fn node(&self) -> &Node {
         &self.inner.node
     }
 

@@ -274,7 +274,7 @@ impl Packer {
         let mut removed = 0;
         loop {
             let packs: Vec<(PackId, Intended)> =
-                database.read(|conn| Box::pin(pack::dropped(conn, before))).await?;
+                database.read(|conn| Box::pin(pack::dropped(conn, before, now))).await?;
             if packs.is_empty() {
                 return Ok(removed);
             }

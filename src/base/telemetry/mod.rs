@@ -4,6 +4,7 @@
 //! mailbox: whoever watches the server is not thereby allowed to watch its customers.
 
 pub mod metrics;
+pub mod process;
 
 use std::io::IsTerminal;
 

@@ -1,5 +1,6 @@
 //! The database as the rooms above see it: read, write, deliver.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -8,6 +9,7 @@ use super::changes::Changes;
 use super::delivery::{Deliver, DeliverJob, TargetOutcome};
 use super::lane::{ClosureJob, Priority, Work};
 use super::postgres::Postgres;
+use super::snapshot;
 use super::sql::{Conn, Handle};
 use super::sqlite::Sqlite;
 use crate::base::telemetry::metrics::Metrics;
@@ -57,6 +59,19 @@ impl Database {
     /// Whether this is PostgreSQL, which several nodes may share.
     pub fn is_shared(&self) -> bool {
         matches!(&*self.backend, Backend::Postgres(_))
+    }
+
+    /// Writes a copy of the database, as of one moment, to a file that must not exist. On SQLite only; PostgreSQL has
+    /// tools of its own.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written, and on PostgreSQL.
+    pub async fn copy_to(&self, target: &Path) -> Result<()> {
+        let Backend::Sqlite(sqlite) = &*self.backend else {
+            return Err(StorageError::Busy("only an SQLite database can be copied"));
+        };
+        let name = target.to_str().ok_or(StorageError::Busy("the name of the copy is not UTF-8"))?;
+        snapshot::copy(&sqlite.path, name).await
     }
 
     /// Runs `work` on a reading connection. Keep it short: at most 1,000 rows or 50 ms, and never across a write to

@@ -68,8 +68,11 @@ pub async fn storage_levels(conn: &mut Conn) -> Result<StorageLevels> {
     Ok(StorageLevels { database_octets, write_ahead_log_octets, packs, pack_octets, fresh_bodies })
 }
 
-/// Sizes of the database and of SQLite's write-ahead log.
-async fn database_octets(conn: &mut Conn) -> Result<(u64, u64)> {
+/// Sizes of the database and of SQLite's write-ahead log, in octets.
+///
+/// # Errors
+/// When the database fails.
+pub async fn database_octets(conn: &mut Conn) -> Result<(u64, u64)> {
     let gone = || StorageError::Gone("the database");
     if conn.is_postgres() {
         let row = conn.row("SELECT pg_database_size(current_database())", params![]).await?;
@@ -82,4 +85,21 @@ async fn database_octets(conn: &mut Conn) -> Result<(u64, u64)> {
     // The log is not there before the first write and after a clean end.
     let log_octets = std::fs::metadata(log).map_or(0, |file| file.len());
     Ok((row.number(0)?, log_octets))
+}
+
+/// When the node was started last.
+///
+/// # Errors
+/// When the database fails.
+pub async fn node_started_at(conn: &mut Conn, node: &str) -> Result<Option<Timestamp>> {
+    let row = conn.row("SELECT started_at FROM node WHERE id = $1", params![node]).await?;
+    row.map(|row| row.int(0).map(Timestamp)).transpose()
+}
+
+/// Notes that the node runs.
+///
+/// # Errors
+/// When the database fails.
+pub async fn node_seen(conn: &mut Conn, node: &str, now: Timestamp) -> Result<()> {
+    conn.execute("UPDATE node SET seen_at = $2 WHERE id = $1", params![node, now]).await.map(drop)
 }

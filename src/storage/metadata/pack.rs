@@ -306,18 +306,20 @@ pub async fn drop_dead(conn: &mut Conn, now: Timestamp) -> Result<u64> {
     conn.execute(text, params![now]).await
 }
 
-/// Packs that were dropped before `before`; at most 256.
+/// Packs that were dropped before `before`, unless a pin lasts at `now`; at most 256.
 ///
 /// # Errors
 /// What the database says.
-pub async fn dropped(conn: &mut Conn, before: Timestamp) -> Result<Vec<(PackId, Intended)>> {
+pub async fn dropped(conn: &mut Conn, before: Timestamp, now: Timestamp) -> Result<Vec<(PackId, Intended)>> {
     let text = "SELECT p.id, p.public_id, s.path FROM pack p JOIN store s ON s.id = p.store_id
-                WHERE p.dropped_at IS NOT NULL AND p.dropped_at <= $1 ORDER BY p.dropped_at LIMIT 256";
+                WHERE p.dropped_at IS NOT NULL AND p.dropped_at <= $1
+                  AND NOT EXISTS (SELECT 1 FROM pin WHERE pin.expires_at > $2)
+                ORDER BY p.dropped_at LIMIT 256";
     let file = |row: &super::sql::Row| {
         let file = Intended { name: parse_name(&row.text(1)?)?, store_path: row.text(2)? };
         Ok((PackId(row.int(0)?), file))
     };
-    conn.rows(text, params![before]).await?.iter().map(file).collect()
+    conn.rows(text, params![before, now]).await?.iter().map(file).collect()
 }
 
 /// Deletes a dropped pack whose file is gone.

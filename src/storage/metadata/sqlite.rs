@@ -50,6 +50,8 @@ pub(super) struct Sqlite {
     background: mpsc::Sender<Box<dyn Job>>,
     deliveries: mpsc::Sender<DeliverJob>,
     ended: watch::Receiver<bool>,
+    /// The database file.
+    pub(super) path: String,
 }
 
 impl Sqlite {
@@ -104,7 +106,7 @@ impl Sqlite {
             let _ = ended_tx.send(true);
         });
         tokio::spawn(checkpoint(checkpointer, PathBuf::from(format!("{path}-wal")), stop_checkpointer));
-        Ok(Self { readers, interactive, bulk, background, deliveries, ended })
+        Ok(Self { readers, interactive, bulk, background, deliveries, ended, path: path.to_owned() })
     }
 
     pub(super) async fn submit(&self, priority: Priority, job: Box<dyn Job>) -> Result<()> {
@@ -122,7 +124,7 @@ impl Sqlite {
 
     /// Lets the queues run empty, commits, and closes the files.
     pub(super) async fn close(self) {
-        let Self { readers, interactive, bulk, background, deliveries, mut ended } = self;
+        let Self { readers, interactive, bulk, background, deliveries, mut ended, .. } = self;
         drop((interactive, bulk, background, deliveries));
         let _ = ended.wait_for(|ended| *ended).await;
         readers.close().await;

@@ -1,0 +1,254 @@
+//! Removing for good what was deleted softly and can no longer come back.
+//!
+//! # Consistency
+//! A mailbox goes in slices of messages; each releases, in its own transaction, the bodies, the trace lines, and the
+//! charge of what it removes. Locks are taken in the order of `delivery.rs`. Before the first slice the mailbox loses
+//! its address and its mark, so that nothing brings back what is no longer whole.
+
+use std::collections::BTreeMap;
+
+use super::body;
+use super::customer::tree_changed;
+use super::delivery::update_from_values;
+use super::quota;
+use super::sql::{Conn, ids};
+use crate::base::clock::Timestamp;
+use crate::base::id::{BodyId, CustomerId, MailboxId};
+use crate::params;
+use crate::storage::Result;
+
+/// Rows that one slice removes.
+const SLICE_ROWS: i64 = 256;
+/// The mark of what is being purged.
+const MARK: &str = "purge";
+
+/// What can be deleted softly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A mailbox.
+    Mailbox,
+    /// A domain.
+    Domain,
+    /// An administrator.
+    Administrator,
+    /// A customer.
+    Customer,
+}
+
+/// Keys of what was deleted up to `before` and has nothing below it any more; at most 256.
+///
+/// # Errors
+/// When the database fails.
+pub async fn due(conn: &mut Conn, kind: Kind, before: Timestamp) -> Result<Vec<i64>> {
+    let text = match kind {
+        Kind::Mailbox => "SELECT id FROM mailbox WHERE deleted_at <= $1 ORDER BY id LIMIT 256",
+        Kind::Domain => {
+            "SELECT d.id FROM domain d WHERE d.deleted_at <= $1
+               AND NOT EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id)
+               AND NOT EXISTS (SELECT 1 FROM domain a WHERE a.alias_of = d.id)
+             ORDER BY d.id LIMIT 256"
+        }
+        Kind::Administrator => "SELECT id FROM administrator WHERE deleted_at <= $1 ORDER BY id LIMIT 256",
+        Kind::Customer => {
+            "SELECT c.id FROM customer c WHERE c.deleted_at <= $1
+               AND NOT EXISTS (SELECT 1 FROM customer b WHERE b.parent_id = c.id)
+               AND NOT EXISTS (SELECT 1 FROM domain d WHERE d.customer_id = c.id)
+             ORDER BY c.id LIMIT 256"
+        }
+    };
+    conn.rows(text, params![before]).await?.iter().map(|row| row.int(0)).collect()
+}
+
+/// Removes a slice of what was deleted; false when nothing is left of it, or it was brought back.
+///
+/// # Errors
+/// When the database fails; then the transaction must not be committed.
+pub async fn slice(conn: &mut Conn, kind: Kind, key: i64, before: Timestamp) -> Result<bool> {
+    match kind {
+        Kind::Mailbox => mailbox_slice(conn, MailboxId(key), before).await,
+        Kind::Domain => domain_slice(conn, key, before).await,
+        Kind::Administrator => administrator(conn, key, before).await.map(|()| false),
+        Kind::Customer => customer(conn, CustomerId(key), before).await.map(|()| false),
+    }
+}
+
+/// Messages removed by one slice, by folder: octets, messages, unseen.
+type ByFolder = BTreeMap<i64, (i64, i64, i64)>;
+
+/// Removes a slice of a deleted mailbox; false when it is gone, or was brought back.
+async fn mailbox_slice(conn: &mut Conn, mailbox: MailboxId, before: Timestamp) -> Result<bool> {
+    let text =
+        "UPDATE mailbox SET local_part = public_id, deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
+    if conn.execute(text, params![mailbox, before, MARK]).await? == 0 {
+        return Ok(false);
+    }
+    let text = "DELETE FROM message WHERE mailbox_id = $1 AND (folder_id, uid) IN (
+                    SELECT folder_id, uid FROM message WHERE mailbox_id = $1 ORDER BY folder_id, uid LIMIT $2)
+                RETURNING folder_id, octets, 1 - (flags & 1), body_id, prefix_id";
+    let rows = conn.rows(text, params![mailbox, SLICE_ROWS]).await?;
+    if rows.is_empty() {
+        mailbox_row(conn, mailbox).await?;
+        return Ok(false);
+    }
+    let (mut folders, mut bodies, mut prefixes) = (ByFolder::new(), BTreeMap::new(), Vec::new());
+    for row in &rows {
+        let sum = folders.entry(row.int(0)?).or_default();
+        *sum = (sum.0.saturating_add(row.int(1)?), sum.1 + 1, sum.2 + row.int(2)?);
+        *bodies.entry(BodyId(row.int(3)?)).or_insert(0) += 1;
+        prefixes.push(row.int(4)?);
+    }
+    release_charge(conn, mailbox, folders).await?;
+    body::release(conn, &bodies).await?;
+    prefixes.retain(|&prefix| prefix != 0);
+    conn.execute("DELETE FROM message_prefix WHERE id IN IDS($1)", vec![ids(prefixes)]).await?;
+    Ok(true)
+}
+
+/// Takes removed messages off the counters. Those of folders that were deleted before are off already.
+async fn release_charge(conn: &mut Conn, mailbox: MailboxId, mut removed: ByFolder) -> Result<()> {
+    let lock = conn.for_update();
+    let text = format!("SELECT id FROM folder WHERE mailbox_id = $1 ORDER BY id{lock}");
+    let rows = conn.rows(text, params![mailbox]).await?;
+    let living = rows.iter().map(|row| row.int(0)).collect::<Result<Vec<_>>>()?;
+    removed.retain(|folder, _| living.contains(folder));
+    let changes = removed.iter().map(|(&id, &(octets, messages, unseen))| vec![id, octets, messages, unseen]);
+    let text = "UPDATE folder SET octets = octets - v.column2, messages = messages - v.column3,
+                                  unseen = unseen - v.column4";
+    update_from_values(conn, text, "folder.id", 4, changes.collect()).await?;
+    let octets = removed.values().fold(0_i64, |sum, one| sum.saturating_add(one.0));
+    let messages: i64 = removed.values().map(|one| one.1).sum();
+    // What shrinks is never refused.
+    quota::charge(conn, mailbox, -octets, -messages).await.map(drop)
+}
+
+/// Removes an empty mailbox with everything that belongs to it.
+async fn mailbox_row(conn: &mut Conn, mailbox: MailboxId) -> Result<()> {
+    for text in [
+        "DELETE FROM folder_keyword WHERE folder_id IN (SELECT id FROM folder WHERE mailbox_id = $1)",
+        "DELETE FROM expunged WHERE folder_id IN (SELECT id FROM folder WHERE mailbox_id = $1)",
+        "DELETE FROM folder_keyword WHERE folder_id IN (SELECT folder_id FROM folder_purge WHERE mailbox_id = $1)",
+        "DELETE FROM expunged WHERE folder_id IN (SELECT folder_id FROM folder_purge WHERE mailbox_id = $1)",
+        "DELETE FROM folder_purge WHERE mailbox_id = $1",
+        "DELETE FROM folder WHERE mailbox_id = $1",
+        "DELETE FROM subscription WHERE mailbox_id = $1",
+        "DELETE FROM hold WHERE mailbox_id = $1",
+        "DELETE FROM mailbox WHERE id = $1",
+    ] {
+        conn.execute(text, params![mailbox]).await?;
+    }
+    Ok(())
+}
+
+/// Removes a slice of a deleted domain; false when it is gone, or was brought back.
+async fn domain_slice(conn: &mut Conn, domain: i64, before: Timestamp) -> Result<bool> {
+    let text = "UPDATE domain SET deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
+    if conn.execute(text, params![domain, before, MARK]).await? == 0 {
+        return Ok(false);
+    }
+    let some = "SELECT id FROM alias WHERE domain_id = $1 ORDER BY id LIMIT $2";
+    let text = format!("DELETE FROM alias_target WHERE alias_id IN ({some})");
+    conn.execute(text, params![domain, SLICE_ROWS]).await?;
+    let text = format!("DELETE FROM alias WHERE id IN ({some})");
+    if conn.execute(text, params![domain, SLICE_ROWS]).await? > 0 {
+        return Ok(true);
+    }
+    for text in [
+        "DELETE FROM hold WHERE domain_id = $1",
+        "DELETE FROM domain_usage WHERE domain_id = $1",
+        "DELETE FROM domain WHERE id = $1",
+    ] {
+        conn.execute(text, params![domain]).await?;
+    }
+    Ok(false)
+}
+
+/// Removes a deleted administrator with tokens and grants.
+async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -> Result<()> {
+    let text = "UPDATE administrator SET deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
+    if conn.execute(text, params![administrator, before, MARK]).await? == 0 {
+        return Ok(());
+    }
+    for text in [
+        "DELETE FROM token WHERE administrator_id = $1",
+        "DELETE FROM role_grant WHERE administrator_id = $1",
+        "DELETE FROM administrator WHERE id = $1",
+    ] {
+        conn.execute(text, params![administrator]).await?;
+    }
+    Ok(())
+}
+
+/// Removes a deleted customer that has nothing below it any more, with its administrators and what was granted there.
+async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp) -> Result<()> {
+    let text = "UPDATE customer SET deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
+    if conn.execute(text, params![customer, before, MARK]).await? == 0 {
+        return Ok(());
+    }
+    for text in [
+        "DELETE FROM token WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
+        "DELETE FROM role_grant WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
+        "DELETE FROM role_grant WHERE customer_id = $1",
+        "DELETE FROM hold WHERE customer_id = $1 OR authority_customer_id = $1",
+        "DELETE FROM administrator WHERE customer_id = $1",
+        "DELETE FROM customer_usage WHERE customer_id = $1",
+        "DELETE FROM customer WHERE id = $1",
+    ] {
+        conn.execute(text, params![customer]).await?;
+    }
+    tree_changed(conn).await
+}
+
+/// Forgets answers given under an Idempotency-Key up to `before`; at most 256. Answers how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn idempotency(conn: &mut Conn, before: Timestamp) -> Result<u64> {
+    let text = "DELETE FROM idempotency WHERE (caller, operation, key) IN (
+                    SELECT caller, operation, key FROM idempotency WHERE created_at <= $1
+                    ORDER BY created_at LIMIT $2)";
+    conn.execute(text, params![before, SLICE_ROWS]).await
+}
+
+/// How far [`audit`] came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pruned {
+    /// Everything before is done.
+    pub until: Timestamp,
+    /// Whether there may be more.
+    pub more: bool,
+    /// Records that went.
+    pub removed: u64,
+}
+
+/// Forgets audit records from `from` on that are older than `before` and whose operation is one of `reads`, done; and
+/// all that are older than `all_before`. Looks at 1,000 records at most.
+///
+/// # Errors
+/// When the database fails.
+pub async fn audit(
+    conn: &mut Conn,
+    from: Timestamp,
+    before: Timestamp,
+    all_before: Timestamp,
+    reads: &[&str],
+) -> Result<Pruned> {
+    const LOOKED_AT_MAX: i64 = 1_000;
+    let text = "SELECT id, at, operation, outcome FROM audit WHERE at >= $1 AND at < $2 ORDER BY at LIMIT $3";
+    let rows = conn.rows(text, params![from, before, LOOKED_AT_MAX]).await?;
+    let (mut gone, mut until) = (Vec::new(), from);
+    for row in &rows {
+        until = Timestamp(row.int(1)?);
+        let is_read = row.text(3)? == "done" && reads.contains(&row.text(2)?.as_str());
+        if is_read || until < all_before {
+            gone.push(row.int(0)?);
+        }
+    }
+    let is_full = i64::try_from(rows.len()) == Ok(LOOKED_AT_MAX);
+    if is_full && gone.is_empty() && until == from {
+        // More records of one microsecond than are looked at: they stay.
+        until = Timestamp(until.0 + 1);
+    }
+    let removed = gone.len() as u64;
+    conn.execute("DELETE FROM audit WHERE id IN IDS($1)", vec![ids(gone)]).await?;
+    Ok(Pruned { until, more: is_full, removed })
+}

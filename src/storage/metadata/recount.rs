@@ -1,0 +1,292 @@
+//! Recounting what is used, against what is recorded.
+//!
+//! # Consistency
+//! Counted and recorded come from one statement, so from one moment of the database: what transactions change
+//! meanwhile cannot look like drift, and nothing is locked. A repair locks in the order of `delivery.rs` (mailboxes,
+//! folders, domain counters, customer counters) and counts again behind the locks.
+
+use std::collections::BTreeMap;
+
+use super::sql::{Conn, Row, ids};
+use crate::base::id::{CustomerId, DomainId, MailboxId};
+use crate::params;
+use crate::storage::Result;
+
+/// Mailboxes that one page counts at most.
+const PAGE_MAILBOXES: i64 = 1_000;
+/// Messages after which a page ends, as far as is recorded. (A statement passes over some 5 million rows a second.)
+const PAGE_MESSAGES: i64 = 100_000;
+
+/// What something uses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Sum {
+    /// Octets.
+    pub octets: i64,
+    /// Messages.
+    pub messages: i64,
+    /// Messages without `\Seen`; of folders only.
+    pub unseen: i64,
+}
+
+/// A folder, counted.
+#[derive(Clone, Debug)]
+pub struct CountedFolder {
+    /// Key.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// What its row says.
+    pub recorded: Sum,
+    /// What its messages add up to.
+    pub counted: Sum,
+}
+
+/// A mailbox, counted.
+#[derive(Clone, Debug)]
+pub struct CountedMailbox {
+    /// Key.
+    pub id: MailboxId,
+    /// `localpart@domain`.
+    pub address: String,
+    /// Its domain.
+    pub domain: DomainId,
+    /// The customer of its domain.
+    pub customer: CustomerId,
+    /// What its row says.
+    pub recorded: Sum,
+    /// Its folders. Messages of deleted folders that are still to be purged don't count any more.
+    pub folders: Vec<CountedFolder>,
+}
+
+impl CountedMailbox {
+    /// What its messages add up to.
+    pub fn counted(&self) -> Sum {
+        self.folders.iter().fold(Sum::default(), |sum, folder| Sum {
+            octets: sum.octets.saturating_add(folder.counted.octets),
+            messages: sum.messages.saturating_add(folder.counted.messages),
+            unseen: 0,
+        })
+    }
+}
+
+/// The counter of a domain or customer.
+#[derive(Clone, Debug)]
+pub struct CountedOwner {
+    /// Key of the domain or customer.
+    pub id: i64,
+    /// Name of the domain; empty for a customer.
+    pub name: String,
+    /// The customer, or the domain's.
+    pub customer: CustomerId,
+    /// Whether there has to be a counter.
+    pub limited: bool,
+    /// The counter, if there is one.
+    pub recorded: Option<Sum>,
+    /// What the mailboxes below are recorded to use.
+    pub counted: Sum,
+}
+
+/// The keys of the next mailboxes, deleted ones too, of these customers; none when there are no more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn page(conn: &mut Conn, customers: &[i64], after: MailboxId) -> Result<Vec<i64>> {
+    let text = "SELECT m.id, m.messages_used FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                WHERE d.customer_id IN IDS($1) AND m.id > $2 ORDER BY m.id LIMIT $3";
+    let params = vec![ids(customers.iter().copied()), after.into(), PAGE_MAILBOXES.into()];
+    let (mut keys, mut messages) = (Vec::new(), 0_i64);
+    for row in conn.rows(text, params).await? {
+        keys.push(row.int(0)?);
+        messages = messages.saturating_add(row.int(1)?);
+        if messages >= PAGE_MESSAGES {
+            break;
+        }
+    }
+    Ok(keys)
+}
+
+/// Locks mailboxes and their folders until the end of the transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<()> {
+    if conn.is_postgres() {
+        for text in [
+            "SELECT count(*) FROM (SELECT id FROM mailbox WHERE id IN IDS($1) ORDER BY id FOR UPDATE) AS locked",
+            "SELECT count(*) FROM (SELECT id FROM folder WHERE mailbox_id IN IDS($1)
+                                   ORDER BY mailbox_id, id FOR UPDATE) AS locked",
+        ] {
+            conn.execute(text, vec![ids(mailboxes.iter().copied())]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts mailboxes and their folders.
+///
+/// # Errors
+/// When the database fails.
+pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<CountedMailbox>> {
+    // Flag bit 0 is \Seen.
+    let text = "SELECT m.id, m.local_part, d.name, d.id, d.customer_id, m.bytes_used, m.messages_used,
+                       f.id, f.name, f.octets, f.messages, f.unseen,
+                       coalesce(c.octets, 0), coalesce(c.messages, 0), coalesce(c.unseen, 0)
+                FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                     LEFT JOIN folder f ON f.mailbox_id = m.id
+                     LEFT JOIN (SELECT folder_id, CAST(sum(octets) AS BIGINT) AS octets, count(*) AS messages,
+                                       CAST(sum(1 - (flags & 1)) AS BIGINT) AS unseen
+                                FROM message WHERE mailbox_id IN IDS($1) GROUP BY mailbox_id, folder_id) c
+                          ON c.folder_id = f.id
+                WHERE m.id IN IDS($1) ORDER BY m.id, f.id";
+    let mut counted: BTreeMap<i64, CountedMailbox> = BTreeMap::new();
+    for row in conn.rows(text, vec![ids(mailboxes.iter().copied())]).await? {
+        let id = row.int(0)?;
+        if let std::collections::btree_map::Entry::Vacant(place) = counted.entry(id) {
+            place.insert(CountedMailbox {
+                id: MailboxId(id),
+                address: format!("{}@{}", row.text(1)?, row.text(2)?),
+                domain: DomainId(row.int(3)?),
+                customer: CustomerId(row.int(4)?),
+                recorded: Sum { octets: row.int(5)?, messages: row.int(6)?, unseen: 0 },
+                folders: Vec::new(),
+            });
+        }
+        if let (Some(folder), Some(mailbox)) = (row.int_opt(7)?, counted.get_mut(&id)) {
+            mailbox.folders.push(CountedFolder {
+                id: folder,
+                name: row.text(8)?,
+                recorded: Sum { octets: row.int(9)?, messages: row.int(10)?, unseen: row.int(11)? },
+                counted: Sum { octets: row.int(12)?, messages: row.int(13)?, unseen: row.int(14)? },
+            });
+        }
+    }
+    Ok(counted.into_values().collect())
+}
+
+/// Makes the rows of a locked mailbox and its folders say what was counted behind the locks.
+///
+/// # Errors
+/// When the database fails.
+pub async fn mailbox_set(conn: &mut Conn, mailbox: &CountedMailbox) -> Result<()> {
+    for folder in mailbox.folders.iter().filter(|folder| folder.recorded != folder.counted) {
+        let text = "UPDATE folder SET octets = $2, messages = $3, unseen = $4 WHERE id = $1";
+        let Sum { octets, messages, unseen } = folder.counted;
+        conn.execute(text, params![folder.id, octets, messages, unseen]).await?;
+    }
+    let Sum { octets, messages, .. } = mailbox.counted();
+    let text = "UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1";
+    conn.execute(text, params![mailbox.id, octets, messages]).await.map(drop)
+}
+
+/// Domains of these customers that have a counter or need one, behind `after`, with what their mailboxes are recorded
+/// to use; at most 1,000.
+///
+/// # Errors
+/// When the database fails.
+pub async fn domains(conn: &mut Conn, customers: &[i64], after: i64) -> Result<Vec<CountedOwner>> {
+    let text = "WITH page AS (
+                    SELECT d.id, d.name, d.customer_id, d.bytes_max, d.messages_max, u.bytes_used, u.messages_used
+                    FROM domain d LEFT JOIN domain_usage u ON u.domain_id = d.id
+                    WHERE d.customer_id IN IDS($1) AND d.id > $2
+                      AND (u.domain_id IS NOT NULL OR d.bytes_max IS NOT NULL OR d.messages_max IS NOT NULL)
+                    ORDER BY d.id LIMIT 1000)
+                SELECT p.id, p.name, p.customer_id, p.bytes_max, p.messages_max, p.bytes_used, p.messages_used,
+                       coalesce(s.octets, 0), coalesce(s.messages, 0)
+                FROM page p LEFT JOIN (
+                    SELECT domain_id, CAST(sum(bytes_used) AS BIGINT) AS octets,
+                           CAST(sum(messages_used) AS BIGINT) AS messages
+                    FROM mailbox WHERE domain_id IN (SELECT id FROM page) GROUP BY domain_id) s ON s.domain_id = p.id
+                ORDER BY p.id";
+    let params = vec![ids(customers.iter().copied()), after.into()];
+    conn.rows(text, params).await?.iter().map(owner).collect()
+}
+
+/// Keys of the customers among these that have a counter or need one, ascending.
+///
+/// # Errors
+/// When the database fails.
+pub async fn limited_customers(conn: &mut Conn, customers: &[i64]) -> Result<Vec<i64>> {
+    let text = "SELECT c.id FROM customer c LEFT JOIN customer_usage u ON u.customer_id = c.id
+                WHERE c.id IN IDS($1)
+                  AND (u.customer_id IS NOT NULL OR c.bytes_max IS NOT NULL OR c.messages_max IS NOT NULL)
+                ORDER BY c.id";
+    conn.rows(text, vec![ids(customers.iter().copied())]).await?.iter().map(|row| row.int(0)).collect()
+}
+
+/// The customers at and below `$1`.
+const SUBTREE: &str = "WITH RECURSIVE below (id) AS (
+        SELECT id FROM customer WHERE id = $1
+        UNION ALL SELECT c.id FROM below JOIN customer c ON c.parent_id = below.id) ";
+
+/// A customer's counter, with what the mailboxes at it and below are recorded to use.
+///
+/// # Errors
+/// When the database fails.
+pub async fn customer(conn: &mut Conn, id: CustomerId) -> Result<Option<CountedOwner>> {
+    let text = format!(
+        "{SUBTREE} SELECT c.id, '', c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used,
+                (SELECT CAST(coalesce(sum(m.bytes_used), 0) AS BIGINT)
+                 FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                 WHERE d.customer_id IN (SELECT id FROM below)),
+                (SELECT CAST(coalesce(sum(m.messages_used), 0) AS BIGINT)
+                 FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                 WHERE d.customer_id IN (SELECT id FROM below))
+         FROM customer c LEFT JOIN customer_usage u ON u.customer_id = c.id WHERE c.id = $1"
+    );
+    conn.row(text, params![id]).await?.as_ref().map(owner).transpose()
+}
+
+fn owner(row: &Row) -> Result<CountedOwner> {
+    let recorded = match (row.int_opt(5)?, row.int_opt(6)?) {
+        (Some(octets), Some(messages)) => Some(Sum { octets, messages, unseen: 0 }),
+        _ => None,
+    };
+    Ok(CountedOwner {
+        id: row.int(0)?,
+        name: row.text(1)?,
+        customer: CustomerId(row.int(2)?),
+        limited: row.int_opt(3)?.is_some() || row.int_opt(4)?.is_some(),
+        recorded,
+        counted: Sum { octets: row.int(7)?, messages: row.int(8)?, unseen: 0 },
+    })
+}
+
+/// Locks the mailboxes of a domain, then makes its counter say what they are recorded to use.
+///
+/// # Errors
+/// When the database fails.
+pub async fn domain_set(conn: &mut Conn, domain: i64) -> Result<()> {
+    if conn.is_postgres() {
+        let text = "SELECT count(*) FROM (SELECT id FROM mailbox WHERE domain_id = $1 ORDER BY id FOR UPDATE) AS locked";
+        conn.execute(text, params![domain]).await?;
+    }
+    conn.execute("DELETE FROM domain_usage WHERE domain_id = $1", params![domain]).await?;
+    let text = "INSERT INTO domain_usage (domain_id, bytes_used, messages_used)
+                SELECT d.id, CAST(coalesce(sum(m.bytes_used), 0) AS BIGINT),
+                       CAST(coalesce(sum(m.messages_used), 0) AS BIGINT)
+                FROM domain d LEFT JOIN mailbox m ON m.domain_id = d.id
+                WHERE d.id = $1 AND (d.bytes_max IS NOT NULL OR d.messages_max IS NOT NULL) GROUP BY d.id";
+    conn.execute(text, params![domain]).await.map(drop)
+}
+
+/// Locks the mailboxes at and below a customer, then makes its counter say what they are recorded to use.
+///
+/// # Errors
+/// When the database fails.
+pub async fn customer_set(conn: &mut Conn, customer: CustomerId) -> Result<()> {
+    if conn.is_postgres() {
+        let text = format!(
+            "{SUBTREE} SELECT count(*) FROM (
+                 SELECT m.id FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                 WHERE d.customer_id IN (SELECT id FROM below) ORDER BY m.id FOR UPDATE OF m) AS locked"
+        );
+        conn.execute(text, params![customer]).await?;
+    }
+    conn.execute("DELETE FROM customer_usage WHERE customer_id = $1", params![customer]).await?;
+    let Some(counted) = self::customer(conn, customer).await?.filter(|counted| counted.limited) else {
+        return Ok(());
+    };
+    let text = "INSERT INTO customer_usage (customer_id, bytes_used, messages_used) VALUES ($1, $2, $3)";
+    let Sum { octets, messages, .. } = counted.counted;
+    conn.execute(text, params![customer, octets, messages]).await.map(drop)
+}
