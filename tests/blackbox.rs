@@ -49,3 +49,5 @@ mod round_trip;
 mod samples;
 #[path = "blackbox/transfer.rs"]
 mod transfer;
+#[path = "blackbox/system.rs"]
+mod system;

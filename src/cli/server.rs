@@ -92,6 +92,9 @@ pub(super) enum QuotaCommand {
 pub(super) struct Backup {
     /// The directory, on the daemon's machine; it must be empty or not exist
     dir: PathBuf,
+    /// Compare a backup with its manifest instead of taking one
+    #[arg(long, conflicts_with = "dry_run")]
+    verify: bool,
     #[command(flatten)]
     change: Change,
 }
@@ -178,6 +181,10 @@ impl Backup {
         let dir = std::path::absolute(&self.dir);
         let dir = dir.map_err(|error| Failure::usage(format!("{}: {error}", self.dir.display())))?;
         let dir = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is no UTF-8"))?.to_owned();
+        if self.verify {
+            let call = Call::new("backup.verify").with("dir", dir);
+            return Ok(Plan::Long { call, change: self.change, doing: "reading", finish: show_checked });
+        }
         let call = Call::new("backup.create").with("dir", dir);
         Ok(Plan::Long { call, change: self.change, doing: "copying", finish: show_backup })
     }
@@ -197,4 +204,21 @@ fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
         note(format!("not in the backup, since it cannot be read: pack {}", show(Kind::Text, Some(pack))));
     }
     Ok(if missing.is_empty() { ExitCode::SUCCESS } else { partly() })
+}
+
+/// Damage is told by the exit code too.
+fn show_checked(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        let columns: &[Column] = columns![
+            "Directory" "dir" Text, "As of" "at" Time, "Files" "files" Count, "Size" "octets" Size
+        ];
+        output.sheet(columns, answer)?;
+    }
+    let damaged = answer.get("damaged").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for file in damaged {
+        eprintln!("damaged or missing: {}", show(Kind::Text, Some(file)));
+    }
+    Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { partly() })
 }

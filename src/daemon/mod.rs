@@ -26,7 +26,7 @@ use crate::base::telemetry::{self, LogHandle, metrics::Metrics};
 use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
-use crate::service::housekeeping::Housekeeping;
+use crate::service::housekeeping::{Housekeeping, Kept};
 use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::mailstore::{MailStore, MailStoreLimits};
@@ -177,17 +177,18 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
             .collect(),
         hierarchy_depth_max: config.limits.hierarchy_depth_max as usize,
     };
-    let management = Management::open(database.clone(), clock.clone(), options).await?;
     let codec = delivery_codec(config);
-    let bodies = Bodies::new(database.clone(), codec, config.data.dir.clone(), Node { id: node, epoch });
+    let bodies = Bodies::new(database.clone(), codec, PathBuf::new(), Node { id: node, epoch });
     let packer = Arc::new(Packer::new(bodies.clone(), PackerSettings::default()));
+    let login = Login::new(database.clone(), clock.clone());
+    let management = Management::open(database.clone(), clock.clone(), options).await?;
+    management.attach_login(login.clone());
+    management.attach_bodies(bodies.clone());
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
         message_octets_max: config.limits.message_octets_max,
     };
-    let login = Login::new(database.clone(), clock.clone());
-    management.attach_login(login.clone());
     let delivery = Delivery::new(database.clone(), clock.clone(), intake, metrics.clone(), settings);
     let limits = MailStoreLimits { message_octets_max: config.limits.message_octets_max };
     let mail_store = MailStore::new(database.clone(), clock.clone(), bodies.clone(), limits);
@@ -207,13 +208,12 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
     let packer = Arc::clone(&rooms.packer);
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
-    let housekeeping = Housekeeping {
-        mail_store: rooms.mail_store.clone(),
-        database: rooms.database.clone(),
-        clock: rooms.clock.clone(),
-        trace_days: config.retention.trace_days,
-    };
-    tasks.spawn(until(shutdown.clone(), Box::pin(housekeeping.run())));
+    let kept =
+        Kept { trace_days: config.retention.trace_days, undelete_days: config.retention.undelete_days };
+    let node = rooms.bodies.node().id.clone();
+    let (database, mail_store) = (rooms.database.clone(), rooms.mail_store.clone());
+    let housekeeping = Housekeeping::new(database, mail_store, rooms.clock.clone(), node, kept);
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { housekeeping.run().await })));
 }
 
 /// Takes new certificates when their files change.

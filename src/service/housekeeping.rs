@@ -1,81 +1,232 @@
-//! Work that nobody waits for: what deleted folders leave, expunged ranges that nobody needs any more, and delivery
-//! traces past their time. Each step is a slice in the background queue, so mail goes first.
+//! Housekeeping: what goes by itself after its time, in small slices in the background.
+//!
+//! - messages of deleted folders at once, expunged ranges beyond a bound;
+//! - traces of deliveries after `retention.trace_days`;
+//! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
+//! - audit records of reads after 90 days, of changes and refusals after ten years;
+//! - answers kept for Idempotency-Key after a day; pins that have expired.
+//!
+//! # Cancellation
+//! Every slice is a transaction of its own, so that it may be dropped anywhere.
 
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::error::Result;
-use super::mailstore::MailStore;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
+use crate::service::error::{Result, ServiceError};
+use crate::service::mailstore::MailStore;
+use crate::service::registry::operations;
+use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::trace;
+use crate::storage::metadata::lane::{Priority, Work};
+use crate::storage::metadata::purge::Kind;
+use crate::storage::metadata::sql::Conn;
+use crate::storage::metadata::{instance, pin, purge, trace};
 
-/// How often it is looked whether there is something to purge.
-const PURGE_INTERVAL: Duration = Duration::from_secs(10);
-/// Looks between two rounds of pruning: about an hour.
-const PRUNE_LOOKS: u32 = 360;
-/// Rows of one slice.
-const SLICE_ROWS: i64 = 256;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// How often it looks for deleted folders.
+const FOLDER_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the node says that it runs.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long answers are kept for Idempotency-Key: longer than a client tries again.
+const IDEMPOTENCY_DURATION: Duration = DAY;
+/// How long audit records of reads are kept.
+const AUDIT_READS_DAYS: u32 = 90;
+/// How long audit records of changes and refusals are kept.
+const AUDIT_DAYS: u32 = 3_653;
+/// Traces that one slice removes.
+const TRACE_ROWS: i64 = 256;
 
-/// What is kept in order.
-pub struct Housekeeping {
-    /// Deleted folders and expunged ranges.
-    pub mail_store: MailStore,
-    /// Delivery traces.
-    pub database: Database,
-    /// The time.
-    pub clock: Clock,
-    /// How long delivery traces are kept.
+/// How long things are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Traces of deliveries, in days.
     pub trace_days: u32,
+    /// What was deleted and may come back, in days.
+    pub undelete_days: u32,
+}
+
+/// What one pass removed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Removed {
+    /// Traces of deliveries.
+    pub traces: u64,
+    /// Mailboxes.
+    pub mailboxes: u64,
+    /// Domains.
+    pub domains: u64,
+    /// Customers.
+    pub customers: u64,
+    /// Administrators.
+    pub administrators: u64,
+    /// Audit records.
+    pub audit: u64,
+    /// Answers kept for Idempotency-Key.
+    pub answers: u64,
+}
+
+/// Does it.
+pub struct Housekeeping {
+    database: Database,
+    mail_store: MailStore,
+    clock: Clock,
+    node: String,
+    kept: Kept,
+    /// Audit records before this have been looked at since the start.
+    audit_from: Mutex<Timestamp>,
 }
 
 impl Housekeeping {
-    /// Runs until it is dropped; dropping is safe at any point, the next start goes on.
-    pub async fn run(self) {
-        let mut looks = 0_u32;
-        loop {
-            tokio::time::sleep(PURGE_INTERVAL).await;
-            if let Err(error) = self.purge().await {
-                tracing::warn!(%error, "purging a deleted folder failed; it is tried again");
+    /// For the node of this name.
+    pub fn new(database: Database, mail_store: MailStore, clock: Clock, node: String, kept: Kept) -> Self {
+        Self { database, mail_store, clock, node, kept, audit_from: Mutex::new(Timestamp(0)) }
+    }
+
+    /// Looks at regular intervals; never ends by itself.
+    pub async fn run(&self) {
+        let passes = async {
+            loop {
+                tokio::time::sleep(INTERVAL).await;
+                match self.pass(self.clock.now()).await {
+                    Ok(removed) if removed != Removed::default() => tracing::info!(?removed, "housekeeping"),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "housekeeping failed; it is tried again"),
+                }
             }
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(PRUNE_LOOKS)
-                && let Err(error) = self.prune().await
-            {
-                tracing::warn!(%error, "what is past its time could not be removed; it is tried again");
+        };
+        let folders = async {
+            loop {
+                tokio::time::sleep(FOLDER_INTERVAL).await;
+                if let Err(error) = self.folders().await {
+                    tracing::warn!(%error, "purging a deleted folder failed; it is tried again");
+                }
             }
-        }
+        };
+        let beats = async {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                if let Err(error) = self.beat().await {
+                    tracing::warn!(%error, "the node could not say that it runs");
+                }
+            }
+        };
+        tokio::join!(passes, folders, beats);
     }
 
     /// Purges deleted folders.
     ///
     /// # Errors
     /// When the database cannot be written; what was purged before is gone.
-    pub async fn purge(&self) -> Result<()> {
+    pub async fn folders(&self) -> Result<()> {
         while self.mail_store.purge_slice().await? {}
         Ok(())
     }
 
-    /// Forgets expunged ranges and delivery traces.
+    async fn beat(&self) -> Result<()> {
+        let (node, now) = (self.node.clone(), self.clock.now());
+        self.slice(move |conn| {
+            let node = node.clone();
+            Box::pin(async move { Ok(instance::node_seen(conn, &node, now).await?) })
+        })
+        .await
+    }
+
+    /// Removes everything whose time is over at `now`.
     ///
     /// # Errors
-    /// When the database cannot be written; what was forgotten before stays so.
-    pub async fn prune(&self) -> Result<()> {
-        let ranges = self.mail_store.expunged_prune().await?;
-        let before = self.clock.now().minus(DAY.saturating_mul(self.trace_days));
-        let mut traces = 0;
-        loop {
-            let write = self.database.write(Priority::Background, move |conn| {
-                Box::pin(async move { Ok(trace::prune(conn, before, SLICE_ROWS).await?) })
-            });
-            let pruned: Result<u64> = write.await;
-            match pruned? {
-                0 => break,
-                rows => traces += rows,
+    /// When the database fails; what was removed before stays so.
+    pub async fn pass(&self, now: Timestamp) -> Result<Removed> {
+        let mut removed = Removed::default();
+        self.slice(move |conn| Box::pin(async move { Ok(pin::prune(conn, now).await?) })).await?;
+        let before = now.minus(DAY * self.kept.trace_days);
+        removed.traces = self
+            .until_none(move |conn| {
+                Box::pin(async move { Ok(trace::prune(conn, before, TRACE_ROWS).await?) })
+            })
+            .await?;
+        let before = now.minus(IDEMPOTENCY_DURATION);
+        removed.answers = self
+            .until_none(move |conn| Box::pin(async move { Ok(purge::idempotency(conn, before).await?) }))
+            .await?;
+        removed.audit = self.audit(now).await?;
+        self.folders().await?;
+        self.mail_store.expunged_prune().await?;
+        self.deleted(now.minus(DAY * self.kept.undelete_days), &mut removed).await?;
+        Ok(removed)
+    }
+
+    async fn deleted(&self, before: Timestamp, removed: &mut Removed) -> Result<()> {
+        for (kind, count) in [
+            (Kind::Mailbox, &mut removed.mailboxes),
+            (Kind::Domain, &mut removed.domains),
+            (Kind::Administrator, &mut removed.administrators),
+            (Kind::Customer, &mut removed.customers),
+        ] {
+            // Customers go from the leaves up: each round lays others bare.
+            loop {
+                let find = self.database.read(|conn| Box::pin(purge::due(conn, kind, before)));
+                let keys: Vec<i64> = find.await.map_err(|error: StorageError| error)?;
+                if keys.is_empty() {
+                    break;
+                }
+                for key in keys {
+                    while self
+                        .slice(move |conn| {
+                            Box::pin(async move { Ok(purge::slice(conn, kind, key, before).await?) })
+                        })
+                        .await?
+                    {}
+                    *count += 1;
+                }
             }
         }
-        tracing::debug!(ranges, traces, "what was past its time is gone");
         Ok(())
+    }
+
+    async fn audit(&self, now: Timestamp) -> Result<u64> {
+        let (before, all_before) = (now.minus(DAY * AUDIT_READS_DAYS), now.minus(DAY * AUDIT_DAYS));
+        let mut removed = 0;
+        loop {
+            let from = *self.audit_from.lock().unwrap_or_else(PoisonError::into_inner);
+            let slice = self.slice(move |conn| {
+                Box::pin(async move {
+                    let reads: Vec<&str> =
+                        operations().iter().filter(|one| !one.mutates).map(|one| one.name).collect();
+                    Ok(purge::audit(conn, from, before, all_before, &reads).await?)
+                })
+            });
+            let pruned = slice.await?;
+            removed += pruned.removed;
+            *self.audit_from.lock().unwrap_or_else(PoisonError::into_inner) = pruned.until;
+            if !pruned.more {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// One transaction in the background.
+    async fn slice<T, F>(&self, work: F) -> Result<T>
+    where
+        F: for<'c> Fn(&'c mut Conn) -> Work<'c, T, ServiceError> + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.database.write(Priority::Background, work).await
+    }
+
+    /// Slices until one removes nothing.
+    async fn until_none<F>(&self, work: F) -> Result<u64>
+    where
+        F: for<'c> Fn(&'c mut Conn) -> Work<'c, u64, ServiceError> + Send + Sync + Copy + 'static,
+    {
+        let mut removed = 0;
+        loop {
+            match self.slice(work).await? {
+                0 => return Ok(removed),
+                count => removed += count,
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod backup;
 pub mod context;
 pub mod delivery;
 pub mod directory;
@@ -12,4 +13,6 @@ pub mod mailstore;
 pub mod quota;
 pub mod registry;
 pub mod reports;
+pub mod server;
+pub mod stores;
 pub mod trace;

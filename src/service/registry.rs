@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use list::{operation, operations};
 pub(in crate::service) use management::Inner;
 pub use management::{Management, ManagementOptions};
-pub(in crate::service) use operate::{Need, Operate, Targeted, Tx, declare};
+pub(in crate::service) use operate::{After, Need, Operate, Targeted, Tx, declare};
 pub use schema::TypeSchema;
 
 use crate::service::authority::Permission;

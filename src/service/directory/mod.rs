@@ -12,6 +12,5 @@ pub(in crate::service) mod mailboxes;
 pub(in crate::service) mod page;
 pub(in crate::service) mod scope;
 pub(in crate::service) mod sessions;
-pub(in crate::service) mod stores;
 pub(in crate::service) mod targets;
 pub(in crate::service) mod tokens;

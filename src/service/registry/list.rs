@@ -5,12 +5,12 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
 use crate::service::directory::{
-    administrators, aliases, customer_life, customers, domains, holds, identity, mailboxes, sessions, stores,
-    tokens,
+    administrators, aliases, customer_life, customers, domains, holds, identity, mailboxes, sessions, tokens,
 };
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::trace::TraceFind;
+use crate::service::{backup, server, stores};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -83,6 +83,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<QuotaVerify>(),
     declare::<stores::StoreList>(),
     declare::<stores::StoreShow>(),
+    declare::<server::ServerShow>(),
+    declare::<backup::BackupCreate>(),
+    declare::<backup::BackupVerify>(),
 ];
 
 /// All operations.

@@ -12,6 +12,7 @@ use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::directory::tokens;
 use crate::service::error::ServiceError;
 use crate::service::login::Login;
+use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::{administrator, customer, hold, token};
@@ -45,6 +46,8 @@ pub(in crate::service) struct Inner {
     read_writer: Mutex<Option<JoinHandle<()>>>,
     /// The running sessions of mailbox owners, once the daemon has brought them.
     pub(in crate::service) login: OnceLock<Login>,
+    /// Where packs are, once the daemon has brought it.
+    pub(in crate::service) bodies: OnceLock<Bodies>,
 }
 
 impl Management {
@@ -72,6 +75,7 @@ impl Management {
             reads,
             read_writer: Mutex::new(Some(writer)),
             login: OnceLock::new(),
+            bodies: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -79,6 +83,11 @@ impl Management {
     /// Brings the sessions of mailbox owners, so that they can be listed and closed. The first call counts.
     pub fn attach_login(&self, login: Login) {
         let _ = self.inner.login.set(login);
+    }
+
+    /// Brings what knows where packs are, so that backups can be taken. The first call counts.
+    pub fn attach_bodies(&self, bodies: Bodies) {
+        let _ = self.inner.bodies.set(bodies);
     }
 
     /// Lets records that wait be written, when this is the last handle.

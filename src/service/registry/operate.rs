@@ -1,6 +1,7 @@
 //! What an operation is made of.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,6 +38,16 @@ pub(in crate::service) struct Tx<'c> {
     pub also: Vec<CustomerId>,
     /// Whether the change is only tried: effects besides the database must not happen.
     pub dry_run: bool,
+}
+
+/// What an operation has when its transaction is committed.
+pub(in crate::service) struct After {
+    /// The services.
+    pub inner: Arc<Inner>,
+    /// The request.
+    pub context: Context,
+    /// Who asked, and what they could then.
+    pub caller: Caller,
 }
 
 /// A permission that an operation needs.
@@ -87,10 +98,12 @@ pub(in crate::service) trait Operate: 'static {
     const MUTATES: bool;
     /// See [`super::Operation::summary`].
     const SUMMARY: &'static str;
+    /// Whether the work is done in [`Self::after`]. The answer of such an operation is not kept for Idempotency-Key.
+    const WORKS_AFTER: bool = false;
     /// The fields from path, query and body; unknown ones are refused.
     type Request: DeserializeOwned + ToSchema + Clone + Send + Sync + 'static;
     /// The answer.
-    type Response: Serialize + ToSchema + Send;
+    type Response: Serialize + ToSchema + Send + 'static;
     /// What it acts on.
     type Target: Targeted + Send + Sync;
 
@@ -134,6 +147,16 @@ pub(in crate::service) trait Operate: 'static {
         target: Self::Target,
         request: Self::Request,
     ) -> impl Future<Output = Result<Self::Response>> + Send + 'a;
+
+    /// What is done after the commit, because it takes long or cannot be undone. Not run for a dry run or a replay.
+    fn after(
+        done: After,
+        request: &Self::Request,
+        answer: Self::Response,
+    ) -> impl Future<Output = Result<Self::Response>> + Send {
+        let _ = (done, request);
+        std::future::ready(Ok(answer))
+    }
 }
 
 /// Declares an operation's constants: `declare! { "mailbox.create", Post, "/v1/mailboxes", MailboxCreate, changes,

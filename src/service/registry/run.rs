@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::RunOptions;
 use super::management::{Inner, Management};
-use super::operate::{Need, Operate, Targeted, Tx};
+use super::operate::{After, Need, Operate, Targeted, Tx};
 use crate::base::id::{CustomerId, public_id};
 use crate::service::audit::{self, Event};
 use crate::service::authority::Caller;
@@ -107,37 +107,82 @@ fn parse<R: serde::de::DeserializeOwned>(request: Value) -> Result<R> {
 
 async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
     let database = asked.inner.database.clone();
+    let shared = Arc::clone(&asked);
     let outcome = database
         .write(Priority::Interactive, move |conn| {
-            let asked = Arc::clone(&asked);
+            let asked = Arc::clone(&shared);
             Box::pin(async move {
                 // Management changes take turns: what one has checked, none other makes untrue before it commits.
-                let (value, _) = perform::<O>(conn, &asked, TreeLock::Exclusive).await?;
-                if asked.options.dry_run { Err(Abort::Tried(value)) } else { Ok(value) }
+                let performed = perform::<O>(conn, &asked, TreeLock::Exclusive).await?;
+                if asked.options.dry_run {
+                    Err(Abort::Tried(performed.answer.value()?))
+                } else {
+                    Ok(performed)
+                }
             })
         })
         .await;
     match outcome {
-        Ok(value) | Err(Abort::Tried(value)) => Ok(value),
+        Ok(performed) => after::<O>(&asked, performed.answer).await,
+        Err(Abort::Tried(value)) => Ok(value),
         Err(Abort::Refused(error)) => Err(error),
     }
 }
 
 async fn read<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
     let inner = Arc::clone(&asked.inner);
+    let shared = Arc::clone(&asked);
     let work = inner
         .database
-        .read(move |conn| Box::pin(async move { perform::<O>(conn, &asked, TreeLock::None).await }));
-    let (value, record) = work.await?;
-    inner.reads.add(record).await;
-    Ok(value)
+        .read(move |conn| Box::pin(async move { perform::<O>(conn, &shared, TreeLock::None).await }));
+    let performed = work.await?;
+    inner.reads.add(performed.record).await;
+    after::<O>(&asked, performed.answer).await
+}
+
+/// The answer of a run.
+enum Answer<R> {
+    /// A new one.
+    New(R),
+    /// The one given before under the same Idempotency-Key.
+    Replayed(Value),
+}
+
+impl<R: serde::Serialize> Answer<R> {
+    fn value(self) -> Result<Value> {
+        match self {
+            Self::New(response) => to_value(&response),
+            Self::Replayed(value) => Ok(value),
+        }
+    }
+}
+
+/// What a transaction gave.
+struct Performed<R> {
+    answer: Answer<R>,
+    record: Record,
+}
+
+/// What comes after the transaction.
+async fn after<O: Operate>(asked: &Asked<O::Request>, answer: Answer<O::Response>) -> Result<Value> {
+    match (answer, asked.reached()) {
+        (Answer::New(response), Some(Reached { caller, .. })) => {
+            let (inner, context) = (Arc::clone(&asked.inner), asked.context.clone());
+            to_value(&O::after(After { inner, context, caller }, &asked.request, response).await?)
+        }
+        (answer, _) => answer.value(),
+    }
+}
+
+fn to_value(response: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(response).map_err(|error| ServiceError::Internal(error.to_string()))
 }
 
 async fn perform<O: Operate>(
     conn: &mut Conn,
     asked: &Asked<O::Request>,
     lock: TreeLock,
-) -> Result<(Value, Record)> {
+) -> Result<Performed<O::Response>> {
     let now = asked.inner.clock.now();
     let tree = asked.inner.authority.tree(conn, lock).await?;
     let caller = Caller::read(conn, tree, asked.context.identity.clone(), now).await?;
@@ -160,10 +205,12 @@ async fn perform<O: Operate>(
     for need in O::needs(&mut tx, &target, &asked.request).await? {
         allowed(&caller, need)?;
     }
-    let key = asked.context.idempotency_key.as_deref().filter(|_| O::MUTATES && !asked.options.dry_run);
+    let keeps_answer = O::MUTATES && !O::WORKS_AFTER && !asked.options.dry_run;
+    let key = asked.context.idempotency_key.as_deref().filter(|_| keeps_answer);
     if let Some(answer) = replayed(tx.conn, asked, O::NAME, key).await? {
         let event = event::<O>(&tx, place, &label, None, None, "replayed");
-        return Ok((answer, audit::record(&caller, &asked.context, event)));
+        let record = audit::record(&caller, &asked.context, event);
+        return Ok(Performed { answer: Answer::Replayed(answer), record });
     }
     if let Some(wanted) = &asked.options.if_match {
         let current = O::etag(&mut tx, &target).await?;
@@ -172,7 +219,6 @@ async fn perform<O: Operate>(
         }
     }
     let response = O::run(&mut tx, target, asked.request.clone()).await?;
-    let value = serde_json::to_value(response).map_err(|error| ServiceError::Internal(error.to_string()))?;
     let (before, after) =
         (tx.before.take().map(|json| json.to_string()), tx.after.take().map(|json| json.to_string()));
     let record =
@@ -190,9 +236,10 @@ async fn perform<O: Operate>(
             }
         }
         insert(tx.conn, &records).await?;
-        keep(tx.conn, asked, O::NAME, key, &value).await?;
+        let answer = key.map(|_| to_value(&response)).transpose()?;
+        keep(tx.conn, asked, O::NAME, key.zip(answer)).await?;
     }
-    Ok((value, record))
+    Ok(Performed { answer: Answer::New(response), record })
 }
 
 fn event<'a, O: Operate>(
@@ -240,11 +287,9 @@ async fn keep<R>(
     conn: &mut Conn,
     asked: &Asked<R>,
     operation: &str,
-    key: Option<&str>,
-    value: &Value,
+    answer: Option<(&str, Value)>,
 ) -> Result<()> {
-    let Some(key) = key else { return Ok(()) };
-    let mut kept = value.clone();
+    let Some((key, mut kept)) = answer else { return Ok(()) };
     // A token is shown once and kept as a hash only; a replay says so by leaving it out.
     if let Some(secret) = kept.get_mut("token") {
         *secret = Value::Null;

@@ -43,27 +43,3 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<StoreRow>> {
         "SELECT id, name, path, state, compression_level, created_at FROM store ORDER BY id LIMIT 1000";
     conn.rows(text, params![]).await?.iter().map(from_row).collect()
 }
-
-/// What a mail store holds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StoreUse {
-    /// Mailboxes placed on it.
-    pub mailboxes: i64,
-    /// Pack files.
-    pub packs: i64,
-    /// Octets of its pack files.
-    pub pack_octets: i64,
-}
-
-/// Counts what a mail store holds.
-///
-/// # Errors
-/// When the database fails.
-pub async fn usage(conn: &mut Conn, id: StoreId) -> Result<StoreUse> {
-    let text = "SELECT (SELECT count(*) FROM mailbox WHERE store_id = $1 AND deleted_at IS NULL),
-                       (SELECT count(*) FROM pack WHERE store_id = $1 AND dropped_at IS NULL),
-                       (SELECT CAST(coalesce(sum(octets), 0) AS BIGINT) FROM pack
-                        WHERE store_id = $1 AND dropped_at IS NULL)";
-    let Some(row) = conn.row(text, params![id]).await? else { return Ok(StoreUse::default()) };
-    Ok(StoreUse { mailboxes: row.int(0)?, packs: row.int(1)?, pack_octets: row.int(2)? })
-}

@@ -1,0 +1,515 @@
+//! Sessions, stores, recounts, housekeeping and backups, through the registry of operations, on SQLite and PostgreSQL.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthouse::base::clock::{Clock, Timestamp};
+use posthouse::base::id::{BodyId, MailboxId};
+use posthouse::service::context::{Authentication, Service};
+use posthouse::service::error::ServiceError;
+use posthouse::service::housekeeping::{Housekeeping, Kept};
+use posthouse::service::login::Login;
+use posthouse::service::mailstore::{MailStore, MailStoreLimits};
+use posthouse::service::registry::{Management, ManagementOptions, RunOptions, operation};
+use posthouse::storage::bodies::Bodies;
+use posthouse::storage::metadata::database::Database;
+use posthouse::storage::metadata::delivery::{Deliver, DeliverTarget, Packed, TraceOrigin};
+use posthouse::storage::metadata::instance::{StoreSetup, ensure_stores, node_start};
+use posthouse::storage::metadata::lane::Priority;
+use posthouse::storage::metadata::pack::Node;
+use posthouse::storage::pack::Codec;
+use posthouse::storage::packer::{Packer, PackerSettings};
+use posthouse::storage::{Result, StorageError};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::support::postgres::Postgres;
+
+const NOW: Timestamp = Timestamp::from_secs(1_000_000_000);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const WORD: &str = "correct horse battery";
+
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                let url = format!("sqlite:{}", dir.path().join("metadata.db").display());
+                super::$name(super::World::new(&url, dir.path()).await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let Some(postgres) = super::Postgres::start() else { return };
+                let dir = tempfile::tempdir().unwrap();
+                super::$name(super::World::new(&postgres.url(), dir.path()).await).await;
+            })+
+        }
+    };
+}
+
+on_both!(
+    sessions_are_listed_and_closed_within_the_subtree_only,
+    stores_and_server_are_shown_to_the_system_only,
+    recount_is_clean_under_deliveries_and_repairs_what_drifted,
+    deleted_objects_are_purged_after_their_time_with_charge_and_bodies,
+);
+
+/// A provider with the customers `a` and `b`, each with a domain, a mailbox `x` and an administrator.
+struct World {
+    database: Database,
+    management: Management,
+    login: Login,
+    bodies: Bodies,
+    clock: Clock,
+    system: Authentication,
+    a: Authentication,
+    b: Authentication,
+}
+
+impl World {
+    async fn new(url: &str, folder: &Path) -> Self {
+        let database = Database::open(url).await.unwrap();
+        let clock = Clock::manual(NOW);
+        let write = database.write(Priority::Interactive, |conn| {
+            Box::pin(async move {
+                let store = StoreSetup {
+                    name: "main".to_owned(),
+                    path: "stores/main".to_owned(),
+                    compression_level: 3,
+                    compression_dictionary: true,
+                };
+                ensure_stores(conn, &[store], NOW).await?;
+                node_start(conn, "node", NOW).await
+            })
+        });
+        let epoch: Result<i64> = write.await;
+        let node = Node { id: "node".to_owned(), epoch: epoch.unwrap() };
+        let bodies = Bodies::new(database.clone(), Codec::default(), folder.to_owned(), node);
+        let login = Login::new(database.clone(), clock.clone());
+        let options = ManagementOptions { system_uids: vec![0], ..ManagementOptions::default() };
+        let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
+        management.attach_login(login.clone());
+        management.attach_bodies(bodies.clone());
+        let system = management.authenticate_peer(0).await.unwrap().unwrap();
+        let mut administrators = Vec::new();
+        for name in ["a", "b"] {
+            let run = |operation, fields| run(&management, &system, operation, fields);
+            let domain = format!("{name}.example");
+            run("customer.create", json!({ "path": name, "domain": domain })).await.unwrap();
+            let mailbox = json!({ "address": format!("x@{domain}"), "password": WORD });
+            run("mailbox.create", mailbox).await.unwrap();
+            let administrator = json!({ "name": name, "customer": name, "role": "admin" });
+            let made = run("administrator.create", administrator).await.unwrap();
+            let token = made["token"].as_str().unwrap();
+            administrators.push(management.authenticate_token(token).await.unwrap().unwrap());
+        }
+        let (b, a) = (administrators.pop().unwrap(), administrators.pop().unwrap());
+        Self { database, management, login, bodies, clock, system, a, b }
+    }
+
+    async fn run(
+        &self,
+        who: &Authentication,
+        operation: &str,
+        fields: Value,
+    ) -> std::result::Result<Value, ServiceError> {
+        run(&self.management, who, operation, fields).await
+    }
+
+    async fn execute(&self, text: &'static str) {
+        let write = self.database.write(Priority::Interactive, move |conn| {
+            Box::pin(async move { conn.execute(text, Vec::new()).await })
+        });
+        let changed: Result<u64> = write.await;
+        changed.unwrap();
+    }
+
+    async fn number(&self, text: &'static str) -> i64 {
+        let read = self.database.read(|conn| {
+            Box::pin(
+                async move { conn.row(text, Vec::new()).await?.ok_or(StorageError::Gone("row"))?.int(0) },
+            )
+        });
+        read.await.unwrap()
+    }
+
+    async fn deliver(&self, mailbox: i64, original: &Bytes) {
+        deliver(&self.database, &self.bodies, mailbox, original).await;
+    }
+
+    fn housekeeping(&self) -> Housekeeping {
+        let limits = MailStoreLimits { message_octets_max: 1 << 20 };
+        let store = MailStore::new(self.database.clone(), self.clock.clone(), self.bodies.clone(), limits);
+        let kept = Kept { trace_days: 14, undelete_days: 30 };
+        Housekeeping::new(self.database.clone(), store, self.clock.clone(), "node".to_owned(), kept)
+    }
+}
+
+async fn run(
+    management: &Management,
+    who: &Authentication,
+    name: &str,
+    fields: Value,
+) -> std::result::Result<Value, ServiceError> {
+    let operation = operation(name).unwrap_or_else(|| panic!("no operation {name}"));
+    let context = who.context(None, "request".to_owned(), None);
+    (operation.run)(management, context, fields, RunOptions::default()).await
+}
+
+async fn deliver(database: &Database, bodies: &Bodies, mailbox: i64, original: &Bytes) {
+    let mailbox = MailboxId(mailbox);
+    let place = bodies.place(original.clone(), &[mailbox], NOW).await.unwrap();
+    let prefix: Packed = bodies.compress(b"Return-Path: <>\r\n");
+    let target = DeliverTarget { mailbox, prefix, recipient: String::new() };
+    let deliver = Deliver {
+        at: NOW,
+        octets: original.len() as u64,
+        body: place.clone(),
+        summary: bodies.compress(b"summary"),
+        targets: vec![target],
+        all_or_nothing: false,
+        trace: TraceOrigin::default(),
+    };
+    assert!(database.deliver(deliver).await.unwrap()[0].is_ok());
+    bodies.settle(&place).await.unwrap();
+}
+
+async fn sessions_are_listed_and_closed_within_the_subtree_only(world: World) {
+    let word = SecretString::from(WORD);
+    let mut sessions = Vec::new();
+    for name in ["x@a.example", "x@b.example"] {
+        sessions.push(world.login.password(Service::Imap, name, &word, None).await.unwrap());
+    }
+    let ids = |answer: &Value| -> Vec<String> {
+        let items = answer["items"].as_array().unwrap();
+        items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = world.run(&world.system, "session.list", json!({})).await.unwrap();
+    assert_eq!(ids(&all).len(), 2);
+    let own = world.run(&world.a, "session.list", json!({})).await.unwrap();
+    assert_eq!(ids(&own), [sessions[0].id()]);
+    assert_eq!(own["items"][0]["address"], "x@a.example");
+    // What is a neighbour's and what does not exist are one answer.
+    for (theirs, nobodys) in [
+        (json!({ "address": "x@b.example" }), json!({ "address": "y@b.example" })),
+        (json!({ "domain": "b.example" }), json!({ "domain": "c.example" })),
+        (json!({ "customer": "b" }), json!({ "customer": "c" })),
+    ] {
+        let mut answers = Vec::new();
+        for fields in [&theirs, &nobodys] {
+            let refused = world.run(&world.a, "session.list", fields.clone()).await.unwrap_err().to_string();
+            let word = fields.as_object().unwrap().values().next().unwrap().as_str().unwrap();
+            answers.push(refused.replace(&format!(" {word} "), " NAME "));
+        }
+        assert_eq!(answers[0], answers[1]);
+        assert!(answers[0].ends_with("NAME does not exist"), "{answers:?}");
+    }
+    let close = json!({ "id": sessions[1].id() });
+    let refused = world.run(&world.a, "session.close", close.clone()).await.unwrap_err();
+    assert_eq!(refused.to_string(), format!("session {} does not exist", sessions[1].id()));
+    let dry = operation("session.close").unwrap().run;
+    let options = RunOptions { dry_run: true, ..RunOptions::default() };
+    let context = world.b.context(None, "request".to_owned(), None);
+    dry(&world.management, context, close.clone(), options).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(50), sessions[1].ended()).await.is_err());
+    let closed = world.run(&world.b, "session.close", close).await.unwrap();
+    assert_eq!(closed["closed"], 1);
+    tokio::time::timeout(Duration::from_secs(20), sessions[1].ended()).await.unwrap();
+    let closed = world.run(&world.a, "session.close", json!({ "address": "x@a.example" })).await.unwrap();
+    assert_eq!(closed["closed"], 1);
+    tokio::time::timeout(Duration::from_secs(20), sessions[0].ended()).await.unwrap();
+}
+
+async fn stores_and_server_are_shown_to_the_system_only(world: World) {
+    let text = Bytes::from_static(b"Subject: a\r\n\r\nsome text\r\n");
+    for _ in 0..3 {
+        world.deliver(1, &text).await;
+    }
+    let packer = Packer::new(world.bodies.clone(), PackerSettings::default());
+    packer.pack_everything(NOW).await.unwrap();
+    world.deliver(2, &text).await;
+    let stores = world.run(&world.system, "store.list", json!({})).await.unwrap();
+    let store = &stores["items"][0];
+    assert_eq!(store["name"], "main");
+    assert_eq!(
+        (&store["packs"], &store["packed_bodies"], &store["fresh_bodies"]),
+        (&json!(1), &json!(3), &json!(1))
+    );
+    assert_eq!(store["octets"], json!(4 * text.len()));
+    assert_eq!(world.run(&world.system, "store.show", json!({ "name": "main" })).await.unwrap(), *store);
+    assert!(world.run(&world.system, "store.show", json!({ "name": "none" })).await.is_err());
+    let server = world.run(&world.system, "server.show", json!({})).await.unwrap();
+    assert_eq!((&server["node"], &server["epoch"]), (&json!("node"), &json!(1)));
+    assert!(server["database_octets"].as_u64().unwrap() > 0);
+    // Whoever may not gets the same answer whether the store exists or not.
+    for (operation, fields) in [
+        ("store.list", json!({})),
+        ("store.show", json!({ "name": "main" })),
+        ("store.show", json!({ "name": "none" })),
+        ("server.show", json!({})),
+        ("backup.create", json!({ "dir": "/nowhere" })),
+        ("backup.verify", json!({ "dir": "/nowhere" })),
+    ] {
+        let refused = world.run(&world.a, operation, fields).await.unwrap_err();
+        assert!(matches!(refused, ServiceError::Forbidden { .. }), "{operation}: {refused}");
+    }
+}
+
+async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World) {
+    world.execute("UPDATE domain SET bytes_max = 1000000").await;
+    world.execute("INSERT INTO domain_usage SELECT id, 0, 0 FROM domain").await;
+    world.execute("UPDATE customer SET messages_max = 1000000 WHERE parent_id IS NULL OR slug = 'a'").await;
+    world
+        .execute("INSERT INTO customer_usage SELECT id, 0, 0 FROM customer WHERE messages_max IS NOT NULL")
+        .await;
+    let text = Bytes::from_static(b"Subject: a\r\n\r\nsome text\r\n");
+    let senders = [1, 2, 1, 2].map(|mailbox| {
+        let (database, bodies, text) = (world.database.clone(), world.bodies.clone(), text.clone());
+        tokio::spawn(async move {
+            for _ in 0..40 {
+                deliver(&database, &bodies, mailbox, &text).await;
+            }
+        })
+    });
+    let mut recounts = 0;
+    while recounts == 0 || senders.iter().any(|sender| !sender.is_finished()) {
+        for repair in [false, true] {
+            let answer = world.run(&world.system, "quota.verify", json!({ "repair": repair })).await.unwrap();
+            assert_eq!(answer["drift"], 0, "{answer}");
+        }
+        recounts += 1;
+    }
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    assert_eq!(world.number("SELECT count(*) FROM message").await, 160);
+    world.execute("UPDATE mailbox SET bytes_used = bytes_used + 7 WHERE id = 1").await;
+    world.execute("UPDATE folder SET unseen = unseen - 1 WHERE mailbox_id = 1 AND name = 'INBOX'").await;
+    world.execute("UPDATE domain_usage SET messages_used = 1 WHERE domain_id = 2").await;
+    world
+        .execute("DELETE FROM customer_usage WHERE customer_id = (SELECT id FROM customer WHERE slug = 'a')")
+        .await;
+    let found = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    let names = |answer: &Value| -> Vec<String> {
+        let drifts = answer["drifts"].as_array().unwrap();
+        let word = |drift: &Value, member: &str| drift[member].as_str().unwrap().to_owned();
+        drifts.iter().map(|d| [word(d, "kind"), word(d, "name"), word(d, "resource")].join(" ")).collect()
+    };
+    assert_eq!(
+        names(&found),
+        [
+            "mailbox x@a.example bytes",
+            "folder x@a.example INBOX unseen",
+            "domain b.example messages",
+            "customer a bytes",
+            "customer a messages",
+        ]
+    );
+    assert_eq!(found["repaired"], false);
+    // A customer's administrator sees and repairs its own part.
+    let own = world.run(&world.a, "quota.verify", json!({ "repair": true })).await.unwrap();
+    assert_eq!((&own["drift"], &own["mailboxes"], &own["repaired"]), (&json!(4), &json!(1), &json!(true)));
+    assert!(!own.to_string().contains("b.example"));
+    let trail = world.run(&world.a, "audit.search", json!({ "operation": "quota.verify" })).await.unwrap();
+    assert!(trail["items"].to_string().contains("mailbox x@a.example bytes"), "{trail}");
+    let rest = world.run(&world.system, "quota.verify", json!({ "repair": true })).await.unwrap();
+    assert_eq!(names(&rest), ["domain b.example messages"]);
+    let clean = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    assert_eq!(
+        (&clean["drift"], &clean["mailboxes"], &clean["domains"], &clean["customers"]),
+        (&json!(0), &json!(2), &json!(2), &json!(2))
+    );
+}
+
+async fn deleted_objects_are_purged_after_their_time_with_charge_and_bodies(world: World) {
+    world.execute("UPDATE customer SET bytes_max = 1000000000 WHERE parent_id IS NULL").await;
+    world.execute("INSERT INTO customer_usage SELECT id, 0, 0 FROM customer WHERE parent_id IS NULL").await;
+    let text = Bytes::from_static(b"Subject: a\r\n\r\nsome text\r\n");
+    // More than one slice.
+    for _ in 0..300 {
+        world.deliver(1, &text).await;
+    }
+    world.deliver(2, &text).await;
+    let one = world.number("SELECT bytes_used FROM mailbox WHERE id = 2").await;
+    world.run(&world.system, "customer.delete", json!({ "path": "a" })).await.unwrap();
+    let housekeeping = world.housekeeping();
+    let early = housekeeping.pass(NOW.plus(DAY * 29)).await.unwrap();
+    assert_eq!((early.mailboxes, early.domains, early.customers), (0, 0, 0));
+    assert_eq!(early.traces, 301);
+    assert_eq!(world.number("SELECT bytes_used FROM customer_usage").await, 301 * one);
+    let removed = housekeeping.pass(NOW.plus(DAY * 31)).await.unwrap();
+    assert_eq!((removed.mailboxes, removed.domains, removed.customers), (1, 1, 1));
+    for (count, table) in [
+        (1, "SELECT count(*) FROM message"),
+        (1, "SELECT count(*) FROM body"),
+        (1, "SELECT count(*) FROM summary"),
+        (1, "SELECT count(*) FROM message_prefix"),
+        (1, "SELECT count(*) FROM mailbox"),
+        (1, "SELECT count(*) FROM domain"),
+        (2, "SELECT count(*) FROM customer"),
+        (1, "SELECT count(*) FROM administrator"),
+        (1, "SELECT count(DISTINCT mailbox_id) FROM folder"),
+    ] {
+        assert_eq!(world.number(table).await, count, "{table}");
+    }
+    assert_eq!(world.number("SELECT bytes_used FROM customer_usage").await, one);
+    let answer = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    assert_eq!(answer["drift"], 0, "{answer}");
+    assert_eq!(housekeeping.pass(NOW.plus(DAY * 31)).await.unwrap().mailboxes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backup_is_refused_on_postgresql() {
+    let Some(postgres) = Postgres::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(&postgres.url(), dir.path()).await;
+    let target = dir.path().join("backup");
+    let refused = world.run(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
+    assert!(refused.to_string().contains("pg_dump"), "{refused}");
+    assert!(!target.exists());
+}
+
+/// A message of its own, some larger than what stays in the database.
+fn original(number: usize) -> Bytes {
+    let mut text = format!("Subject: {number}\r\n\r\n").into_bytes();
+    if number % 50 == 0 {
+        text.extend(posthouse::base::id::random_bytes(2 << 20));
+    }
+    Bytes::from(text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backup_under_deliveries_holds_everything_from_before_and_shows_a_flipped_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("metadata.db").display());
+    let world = World::new(&url, dir.path()).await;
+    let mut before = Vec::new();
+    for number in 0..120 {
+        before.push(original(number));
+        world.deliver(1, &before[number]).await;
+        if number == 60 {
+            Packer::new(world.bodies.clone(), PackerSettings::default()).pack_everything(NOW).await.unwrap();
+        }
+    }
+    let newest = world.number("SELECT max(id) FROM body").await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (database, bodies) = (world.database.clone(), world.bodies.clone());
+    let sender = tokio::spawn(async move {
+        let mut number = 1_000;
+        while !*stopped.borrow() {
+            number += 1;
+            deliver(&database, &bodies, 2, &original(number)).await;
+        }
+    });
+    let target = dir.path().join("backup");
+    let taken = world.run(&world.system, "backup.create", json!({ "dir": target })).await.unwrap();
+    stop.send(true).unwrap();
+    sender.await.unwrap();
+    assert!(taken["packs"].as_u64().unwrap() >= 4, "{taken}");
+    assert_eq!(taken["missing"], json!([]));
+    // Nothing is overwritten, and the pin is gone.
+    let again = world.run(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
+    assert!(again.to_string().contains("is not empty"), "{again}");
+    assert_eq!(world.number("SELECT count(*) FROM pin").await, 0);
+    let good = world.run(&world.system, "backup.verify", json!({ "dir": target })).await.unwrap();
+    assert_eq!(good["damaged"], json!([]));
+
+    // As after a restore: the copied directory is the data directory.
+    let restored = dir.path().join("restored");
+    copy_folder(&target, &restored);
+    let world = World::reopen(&restored).await;
+    let mut found = Vec::new();
+    for id in 1..=newest {
+        if let Ok(body) = world.bodies.read(BodyId(id)).await {
+            found.push(body);
+        }
+    }
+    for (number, wanted) in before.iter().enumerate() {
+        assert!(found.contains(wanted), "message {number} is not in the backup");
+    }
+    let bodies = world.number("SELECT count(*) FROM body").await;
+    let mut readable = 0;
+    for id in 1..=world.number("SELECT max(id) FROM body").await {
+        readable += i64::from(world.bodies.read(BodyId(id)).await.is_ok());
+    }
+    assert_eq!(readable, bodies);
+    let answer = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    assert_eq!((&answer["drift"], &answer["mailboxes"]), (&json!(0), &json!(2)), "{answer}");
+
+    let copy = dir.path().join("damaged");
+    copy_folder(&target, &copy);
+    let pack =
+        files(&copy).into_iter().find(|file| file.extension().is_some_and(|end| end == "pack")).unwrap();
+    let mut content = std::fs::read(&pack).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(&pack, content).unwrap();
+    let bad = world.run(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap();
+    let below = pack.strip_prefix(&copy).unwrap().display().to_string();
+    assert_eq!(bad["damaged"], json!([below]));
+    std::fs::remove_file(copy.join("manifest.json")).unwrap();
+    let none = world.run(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap_err();
+    assert!(none.to_string().contains("not a complete backup"), "{none}");
+    let relative = world.run(&world.system, "backup.create", json!({ "dir": "x" })).await.unwrap_err();
+    assert!(matches!(relative, ServiceError::Invalid { field: "dir", .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_stay_while_a_pin_lasts() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("metadata.db").display());
+    let world = World::new(&url, dir.path()).await;
+    world.deliver(1, &original(0)).await;
+    world.execute("UPDATE pack SET dead_bodies = bodies").await;
+    world.execute("INSERT INTO pin VALUES ('p', 'node', 0, 1000000600000000)").await;
+    let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
+    let packer = Packer::new(world.bodies.clone(), settings);
+    let packs =
+        || files(dir.path()).into_iter().filter(|file| file.extension().is_some_and(|end| end == "pack"));
+    assert_eq!(packer.remove_dead(NOW).await.unwrap(), 0);
+    assert_eq!(packs().count(), 1);
+    assert_eq!(packer.remove_dead(NOW.plus(Duration::from_secs(601))).await.unwrap(), 1);
+    assert_eq!(packs().count(), 0);
+}
+
+impl World {
+    /// The world in a restored directory.
+    async fn reopen(folder: &Path) -> Self {
+        let url = format!("sqlite:{}", folder.join("metadata.db").display());
+        let database = Database::open(&url).await.unwrap();
+        let clock = Clock::manual(NOW);
+        let node = Node { id: "other".to_owned(), epoch: 1 };
+        let bodies = Bodies::new(database.clone(), Codec::default(), folder.to_owned(), node);
+        let login = Login::new(database.clone(), clock.clone());
+        let options = ManagementOptions { system_uids: vec![0], ..ManagementOptions::default() };
+        let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
+        management.attach_login(login.clone());
+        management.attach_bodies(bodies.clone());
+        let system = management.authenticate_peer(0).await.unwrap().unwrap();
+        let (a, b) = (system.clone(), system.clone());
+        Self { database, management, login, bodies, clock, system, a, b }
+    }
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(&file, &target).unwrap();
+    }
+}
