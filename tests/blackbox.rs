@@ -47,7 +47,7 @@ mod registry;
 mod round_trip;
 #[path = "blackbox/samples.rs"]
 mod samples;
-#[path = "blackbox/transfer.rs"]
-mod transfer;
 #[path = "blackbox/system.rs"]
 mod system;
+#[path = "blackbox/transfer.rs"]
+mod transfer;
