@@ -247,7 +247,7 @@ pub struct Stored {
     pub modified: Vec<Uid>,
 }
 
-/// Use and limit of a mailbox; the limit is the tightest on the way up that the owner feels.
+/// Use and own limits of a mailbox. Limits above it are not shown: their numbers belong to others.
 #[derive(Clone, Copy, Debug)]
 pub struct QuotaUse {
     /// Octets used.
