@@ -13,7 +13,7 @@ use super::{LONG_REQUEST_TIMEOUT, REQUEST_TIMEOUT, Services, request, stream};
 use crate::service::registry::{Method, Operation, RunOptions};
 
 /// Operations that walk through all mail or copy it.
-const LONG_OPERATIONS: [&str; 3] = ["backup.create", "backup.verify", "quota.verify"];
+const LONG_OPERATIONS: [&str; 4] = ["backup.create", "backup.verify", "quota.verify", "store.pack"];
 
 /// A request that has been understood, ready to be run; lists run it once for each page.
 pub(super) struct Prepared {

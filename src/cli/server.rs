@@ -66,6 +66,8 @@ pub(super) enum SessionCommand {
 pub(super) enum StoreCommand {
     /// List mail stores
     List,
+    /// Move all bodies from the database into packs now, whatever their age
+    Pack,
     /// Show one mail store
     Show {
         /// Its name
@@ -145,6 +147,12 @@ impl StoreCommand {
     pub(super) fn plan(self) -> Plan {
         match self {
             Self::List => Plan::List { call: Call::new("store.list"), columns: STORES, nothing: "no stores" },
+            Self::Pack => Plan::Long {
+                call: Call::new("store.pack"),
+                change: Change { dry_run: false },
+                doing: "packing",
+                finish: show_packing,
+            },
             Self::Show { name } => {
                 Plan::Show { call: Call::new("store.show").with("name", name), columns: STORE }
             }
@@ -188,6 +196,17 @@ impl Backup {
         let call = Call::new("backup.create").with("dir", dir);
         Ok(Plan::Long { call, change: self.change, doing: "copying", finish: show_backup })
     }
+}
+
+fn show_packing(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        let columns: &[Column] =
+            columns!["Packs" "packs" Count, "Bodies" "bodies" Count, "Size" "octets" Size];
+        output.sheet(columns, answer)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {

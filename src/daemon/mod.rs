@@ -184,6 +184,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let management = Management::open(database.clone(), clock.clone(), options).await?;
     management.attach_login(login.clone());
     management.attach_bodies(bodies.clone());
+    management.attach_packer(Arc::clone(&packer));
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),

@@ -10,6 +10,7 @@ pub mod error;
 pub mod housekeeping;
 pub mod login;
 pub mod mailstore;
+mod packing;
 pub mod quota;
 pub mod registry;
 pub mod reports;

@@ -1,6 +1,7 @@
 //! Sessions, stores, recounts, housekeeping and backups, through the registry of operations, on SQLite and PostgreSQL.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,6 +95,8 @@ impl World {
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
         management.attach_login(login.clone());
         management.attach_bodies(bodies.clone());
+        let packer = Packer::new(bodies.clone(), PackerSettings::default());
+        management.attach_packer(Arc::new(packer));
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
         let mut administrators = Vec::new();
         for name in ["a", "b"] {
@@ -242,6 +245,13 @@ async fn stores_and_server_are_shown_to_the_system_only(world: World) {
     assert_eq!(store["octets"], json!(4 * text.len()));
     assert_eq!(world.run(&world.system, "store.show", json!({ "name": "main" })).await.unwrap(), *store);
     assert!(world.run(&world.system, "store.show", json!({ "name": "none" })).await.is_err());
+    let fresh = world.number("SELECT count(*) FROM fresh_body").await;
+    assert!(fresh > 0);
+    let packed = world.run(&world.system, "store.pack", json!({})).await.unwrap();
+    assert_eq!((&packed["packs"], &packed["bodies"]), (&json!(1), &json!(fresh)));
+    assert_eq!(world.number("SELECT count(*) FROM fresh_body").await, 0);
+    let packed = world.run(&world.system, "store.pack", json!({})).await.unwrap();
+    assert_eq!(packed["packs"], json!(0));
     let server = world.run(&world.system, "server.show", json!({})).await.unwrap();
     assert_eq!((&server["node"], &server["epoch"]), (&json!("node"), &json!(1)));
     assert!(server["database_octets"].as_u64().unwrap() > 0);
@@ -250,6 +260,7 @@ async fn stores_and_server_are_shown_to_the_system_only(world: World) {
         ("store.list", json!({})),
         ("store.show", json!({ "name": "main" })),
         ("store.show", json!({ "name": "none" })),
+        ("store.pack", json!({})),
         ("server.show", json!({})),
         ("backup.create", json!({ "dir": "/nowhere" })),
         ("backup.verify", json!({ "dir": "/nowhere" })),

@@ -89,6 +89,8 @@ permissions! {
     SystemDomainConfirm = "system.domain.confirm",
     /// See mail stores.
     SystemStoreRead = "system.store.read",
+    /// Pack bodies on request.
+    SystemStorePack = "system.store.pack",
     /// Take backups.
     SystemBackup = "system.backup",
     /// See servers.

@@ -30,6 +30,7 @@ const READS: PermissionSet =
 const SYSTEM: PermissionSet = PermissionSet::of(&[
     P::SystemDomainConfirm,
     P::SystemStoreRead,
+    P::SystemStorePack,
     P::SystemBackup,
     P::SystemServerRead,
     P::SystemRoot,

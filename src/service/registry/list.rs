@@ -10,7 +10,7 @@ use crate::service::directory::{
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::trace::TraceFind;
-use crate::service::{backup, server, stores};
+use crate::service::{backup, packing, server, stores};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -83,6 +83,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<QuotaVerify>(),
     declare::<stores::StoreList>(),
     declare::<stores::StoreShow>(),
+    declare::<packing::StorePack>(),
     declare::<server::ServerShow>(),
     declare::<backup::BackupCreate>(),
     declare::<backup::BackupVerify>(),

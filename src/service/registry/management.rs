@@ -16,6 +16,7 @@ use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::{administrator, customer, hold, token};
+use crate::storage::packer::Packer;
 
 /// How exactly the last use of a token is known: not every request writes.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(300);
@@ -48,6 +49,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) login: OnceLock<Login>,
     /// Where packs are, once the daemon has brought it.
     pub(in crate::service) bodies: OnceLock<Bodies>,
+    /// What packs bodies, once the daemon has brought it.
+    pub(in crate::service) packer: OnceLock<Arc<Packer>>,
 }
 
 impl Management {
@@ -76,6 +79,7 @@ impl Management {
             read_writer: Mutex::new(Some(writer)),
             login: OnceLock::new(),
             bodies: OnceLock::new(),
+            packer: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -88,6 +92,11 @@ impl Management {
     /// Brings what knows where packs are, so that backups can be taken. The first call counts.
     pub fn attach_bodies(&self, bodies: Bodies) {
         let _ = self.inner.bodies.set(bodies);
+    }
+
+    /// Brings what packs bodies, so that packing can be asked for. The first call counts.
+    pub fn attach_packer(&self, packer: Arc<Packer>) {
+        let _ = self.inner.packer.set(packer);
     }
 
     /// Lets records that wait be written, when this is the last handle.

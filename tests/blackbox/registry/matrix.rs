@@ -114,7 +114,8 @@ impl Names {
 pub fn request(operation: &str, names: &Names) -> Option<Value> {
     let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
     Some(match operation {
-        "whoami" | "store.list" | "store.show" | "server.show" | "backup.create" | "backup.verify" => {
+        "whoami" | "store.list" | "store.show" | "store.pack" | "server.show" | "backup.create"
+        | "backup.verify" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
