@@ -8,6 +8,8 @@
 mod caller;
 mod permission;
 mod role;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub(in crate::service) use caller::{Caller, active_grants};
