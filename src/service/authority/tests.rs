@@ -97,7 +97,10 @@ proptest! {
     #[test]
     fn evaluator_equals_a_naive_oracle_whatever_the_order_of_grants(
         parents in prop::collection::vec(any::<usize>(), 0..20),
-        picks in prop::collection::vec((any::<usize>(), 0..Role::ALL.len(), any::<bool>(), prop::option::of(0..20_i64)), 0..6),
+        picks in prop::collection::vec(
+            (any::<usize>(), 0..Role::ALL.len(), any::<bool>(), prop::option::of(0..20_i64)),
+            0..6,
+        ),
         holds in prop::collection::vec(any::<usize>(), 0..3),
     ) {
         let rows = rows(&parents);

@@ -1,6 +1,7 @@
 //! The directory: customers, domains, mailboxes, aliases, administrators, grants, tokens and holds, each operation
 //! a type that the registry lists.
 
+pub(in crate::service) mod administrator_state;
 pub(in crate::service) mod administrators;
 pub(in crate::service) mod aliases;
 pub(in crate::service) mod customer_life;

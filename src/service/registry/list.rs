@@ -5,7 +5,8 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
 use crate::service::directory::{
-    administrators, aliases, customer_life, customers, domains, holds, identity, mailboxes, sessions, tokens,
+    administrator_state, administrators, aliases, customer_life, customers, domains, holds, identity,
+    mailboxes, sessions, tokens,
 };
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
@@ -72,9 +73,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<administrators::AdministratorGrant>(),
     declare::<administrators::AdministratorRevoke>(),
     declare::<administrators::AdministratorEffective>(),
-    declare::<administrators::AdministratorEnable>(),
-    declare::<administrators::AdministratorDisable>(),
-    declare::<administrators::AdministratorDelete>(),
+    declare::<administrator_state::AdministratorEnable>(),
+    declare::<administrator_state::AdministratorDisable>(),
+    declare::<administrator_state::AdministratorDelete>(),
     declare::<tokens::TokenCreate>(),
     declare::<tokens::TokenList>(),
     declare::<tokens::TokenRevoke>(),
