@@ -1,6 +1,6 @@
 //! IMAP4rev1 (RFC 3501) and its extensions, over the mail store.
 //!
-//! One session reads a command ([`frame`]), understands it ([`parse`] makes a [`command`]), executes it
+//! One session receives a command ([`receive`]), understands it ([`parse`] makes a [`command`]), executes it
 //! ([`session`] and a file per group of commands) and writes what it has to say into one buffer ([`client`]).
 //!
 //! Invariants
@@ -25,6 +25,7 @@ mod list;
 mod outcome;
 mod parse;
 mod quota;
+mod receive;
 mod respond;
 mod search;
 mod section;
