@@ -126,6 +126,10 @@ impl<D: Deliver> Session<D> {
             ?codes,
             "message received"
         );
+        // Whoever brings mail that is taken may go on for days; the count is for those who only try.
+        if codes.iter().any(|code| *code < 300) {
+            self.errors = 0;
+        }
         for reply in replies {
             self.say(reply);
         }

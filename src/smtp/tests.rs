@@ -361,6 +361,11 @@ async fn recipients_and_errors_are_bounded() {
     assert_eq!(replies.len(), 1 + 21 + 1);
     let replies = lmtp(&fake, format!("LHLO c\r\nMAIL FROM:<>\r\n{guesses}QUIT\r\n")).await;
     assert_eq!(codes(&replies).last(), Some(&"221 2.0.0"));
+
+    let guesses = "RCPT TO:<nobody@x.example>\r\n".repeat(15);
+    let message = format!("MAIL FROM:<>\r\n{guesses}RCPT TO:<a@x.example>\r\nDATA\r\nx\r\n.\r\n");
+    let replies = smtp(&fake, format!("EHLO c\r\n{message}{message}QUIT\r\n")).await;
+    assert_eq!(codes(&replies).last(), Some(&"221 2.0.0"), "a message that is taken ends the count");
 }
 
 #[tokio::test]

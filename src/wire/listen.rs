@@ -322,13 +322,11 @@ async fn open(
         refuse(plain, busy).await;
         return None;
     };
-    let mut proxied = false;
+    let mut is_unknown = false;
     if source.is_some_and(|address| gate.is_proxy(address)) {
         match tokio::time::timeout(PROXY_TIMEOUT, proxy::read_header(&mut plain)).await {
-            Ok(Ok(Header::Client(address))) => {
-                source = Some(address);
-                proxied = true;
-            }
+            Ok(Ok(Header::Client(address))) => source = Some(address),
+            Ok(Ok(Header::Unknown)) => is_unknown = true,
             Ok(Ok(Header::Local)) => {}
             Ok(Err(error)) => {
                 tracing::debug!(?source, %error, "connection from a proxy network refused");
@@ -342,7 +340,10 @@ async fn open(
         refuse(plain, busy).await;
         return None;
     }
-    let mut connection = Connection::new(plain, source, proxied);
+    let mut connection = match is_unknown {
+        true => Connection::from_unknown(plain, source),
+        false => Connection::new(plain, source),
+    };
     if let Some(config) = implicit_tls
         && let Err(error) = connection.handshake(config).await
     {

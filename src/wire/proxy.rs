@@ -21,8 +21,10 @@ const V2_PAYLOAD_OCTETS_MAX: usize = 4096;
 pub enum Header {
     /// The client's address.
     Client(IpAddr),
-    /// The balancer's own connection (a health check), or a client without an IP address.
+    /// The balancer's own connection, a health check.
     Local,
+    /// A client whose address the balancer does not tell, or that has none.
+    Unknown,
 }
 
 /// Reads a header and not an octet more.
@@ -57,7 +59,7 @@ async fn read_v1<S: AsyncRead + Unpin>(stream: &mut S, first: [u8; FIRST_OCTETS]
 fn parse_v1(line: &[u8]) -> Option<Header> {
     let text = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?.strip_prefix("PROXY ")?;
     if text == "UNKNOWN" || text.starts_with("UNKNOWN ") {
-        return Some(Header::Local);
+        return Some(Header::Unknown);
     }
     let fields: Vec<&str> = text.split(' ').collect();
     let [family, source, destination, source_port, destination_port] = fields.as_slice() else { return None };
@@ -91,7 +93,7 @@ async fn read_v2<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Header> {
             let source = payload.first_chunk::<16>().filter(|_| length >= 36).ok_or_else(invalid)?;
             Ok(Header::Client(IpAddr::from(*source).to_canonical()))
         }
-        (0x21, 0 | 3) => Ok(Header::Local),
+        (0x21, 0 | 3) => Ok(Header::Unknown),
         _ => Err(invalid()),
     }
 }
@@ -123,7 +125,7 @@ mod tests {
         let (header, _) = read(b"PROXY TCP6 2001:db8::7 2001:db8::1 56324 143\r\n").await;
         assert_eq!(header.unwrap(), Header::Client("2001:db8::7".parse().unwrap()));
         let (header, rest) = read(b"PROXY UNKNOWN\r\nx").await;
-        assert_eq!((header.unwrap(), rest.as_slice()), (Header::Local, &b"x"[..]));
+        assert_eq!((header.unwrap(), rest.as_slice()), (Header::Unknown, &b"x"[..]));
     }
 
     #[tokio::test]
@@ -136,6 +138,7 @@ mod tests {
         assert_eq!(header.unwrap(), Header::Client("192.0.2.7".parse().unwrap()));
         assert_eq!(rest, b"rest");
         assert_eq!(read(&v2(0x20, 0x00, b"")).await.0.unwrap(), Header::Local);
+        assert_eq!(read(&v2(0x21, 0x00, b"")).await.0.unwrap(), Header::Unknown);
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! A client's connection: plain or TLS, over TCP or a Unix socket.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -59,18 +58,25 @@ enum Io {
 pub struct Connection {
     io: Io,
     source: Source,
-    proxied: bool,
+    is_loopback: bool,
 }
 
 impl Connection {
-    pub(super) fn new(plain: Plain, source: Source, proxied: bool) -> Self {
-        Self { io: Io::Plain(plain), source, proxied }
+    /// A connection from `source`; without one, from a Unix socket.
+    pub(super) fn new(plain: Plain, source: Source) -> Self {
+        let is_loopback = source.is_none_or(|address| address.to_canonical().is_loopback());
+        Self { io: Io::Plain(plain), source, is_loopback }
+    }
+
+    /// One that a load balancer passes on without telling for whom: from nowhere near.
+    pub(super) fn from_unknown(plain: Plain, balancer: Source) -> Self {
+        Self { io: Io::Plain(plain), source: balancer, is_loopback: false }
     }
 
     /// One end of a pipe in memory, as if it came from `source`.
     #[cfg(test)]
     pub(crate) fn memory(stream: tokio::io::DuplexStream, source: Source) -> Self {
-        Self::new(Plain::Memory(stream), source, false)
+        Self::new(Plain::Memory(stream), source)
     }
 
     /// The client's address, as the PROXY header tells it where there is one; nothing for a Unix socket.
@@ -91,13 +97,9 @@ impl Connection {
         matches!(self.io, Io::Tls(_))
     }
 
-    /// Whether the client is on this machine: a loopback address, or a Unix socket without PROXY header.
+    /// Whether the client is on this machine: a loopback address or a Unix socket.
     pub fn is_loopback(&self) -> bool {
-        match self.source {
-            Some(IpAddr::V6(address)) => address.to_canonical().is_loopback(),
-            Some(address) => address.is_loopback(),
-            None => !self.proxied,
-        }
+        self.is_loopback
     }
 
     /// Whether a password may be sent in the clear here: under TLS, or from this machine.
@@ -364,7 +366,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             let (stream, peer) = listener.accept().await.unwrap();
-            let mut connection = Connection::new(Plain::Tcp(stream), Some(peer.ip()), false);
+            let mut connection = Connection::new(Plain::Tcp(stream), Some(peer.ip()));
             Reader::new().line(&mut connection, 100).await.unwrap_err();
             connection.write_all(b"too long\r\n").await.unwrap();
             connection.close().await;
@@ -388,6 +390,9 @@ mod tests {
         assert!(private(Some("127.0.0.1")));
         assert!(private(Some("::1")));
         assert!(private(Some("::ffff:127.0.0.1")));
+        let (_, server) = tokio::io::duplex(1);
+        let balancer = Some("127.0.0.1".parse().unwrap());
+        assert!(!Connection::from_unknown(Plain::Memory(server), balancer).is_private());
         assert!(!private(Some("192.0.2.1")));
         assert!(!private(Some("2001:db8::1")));
     }
