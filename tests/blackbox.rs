@@ -11,6 +11,8 @@ mod support;
 
 #[path = "blackbox/bad_input.rs"]
 mod bad_input;
+#[path = "blackbox/cli.rs"]
+mod cli;
 #[path = "blackbox/crash.rs"]
 mod crash;
 #[path = "blackbox/delivery.rs"]

@@ -85,13 +85,13 @@ fn router(services: Services) -> Router {
     let mut router = Router::new()
         .route("/v1/meta", get(document::meta))
         .route("/v1/openapi.json", get(document::openapi))
-        .fallback(problem::no_such_path)
-        .method_not_allowed_fallback(problem::no_such_method);
+        .fallback(problem::no_such_path);
     for operation in operations() {
         let handler = move |State(services): State<Services>, request| run::run(services, operation, request);
         router = router.route(operation.path, on(filter(operation.method), handler));
     }
-    router.with_state(services)
+    // It counts for the routes that are there already.
+    router.method_not_allowed_fallback(problem::no_such_method).with_state(services)
 }
 
 fn filter(method: Method) -> MethodFilter {
