@@ -63,6 +63,16 @@ const COMMANDS: &[&str] = &[
      --outcome done --limit 5",
     "trace x@d.test --customer a --since 1d --limit 5",
     "trace <id@x>",
+    "session list --mailbox x@d.test",
+    "session list --customer a",
+    "session list --domain d.test",
+    "session close x@d.test --yes",
+    "session close s1 --yes",
+    "store list",
+    "store show main",
+    "quota verify --customer a --repair",
+    "backup /tmp/x --dry-run",
+    "backup /tmp/x --verify",
 ];
 
 fn call(line: &str) -> client::Call {
