@@ -123,6 +123,9 @@ enum Command {
     /// Mail stores
     #[command(subcommand)]
     Store(server::StoreCommand),
+    /// The daemon
+    #[command(subcommand)]
+    Server(server::ServerCommand),
     /// Quota accounting
     #[command(subcommand)]
     Quota(server::QuotaCommand),
@@ -243,6 +246,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Trace(command) => Ok(command.plan()),
         Command::Session(command) => Ok(command.plan()),
         Command::Store(command) => Ok(command.plan()),
+        Command::Server(command) => Ok(command.plan()),
         Command::Quota(command) => Ok(command.plan()),
         Command::Backup(command) => command.plan(),
         Command::Quickstart { .. }

@@ -31,6 +31,11 @@ const STORE: &[Column] = columns![
     "Packs" "packs" Count, "Size of packs" "pack_octets" Size, "Of that dead" "dead_octets" Size,
     "Created" "created_at" Time
 ];
+const SERVER: &[Column] = columns![
+    "Version" "version" Text, "Node" "node" Text, "Starts" "epoch" Count, "Started" "started_at" Time,
+    "Database" "database" Text, "Size of database" "database_octets" Size, "IMAP sessions" "sessions.imap" Count,
+    "POP3 sessions" "sessions.pop3" Count, "Memory" "resident_octets" Size, "Processor seconds" "cpu_secs" Count
+];
 const DRIFTS: &[Column] = columns![
     "KIND" "kind" Text, "NAME" "name" Text, "RESOURCE" "resource" Text, "RECORDED" "recorded" Count,
     "COUNTED" "counted" Count
@@ -75,6 +80,13 @@ pub(super) enum StoreCommand {
     },
 }
 
+/// The daemon
+#[derive(Subcommand, Debug)]
+pub(super) enum ServerCommand {
+    /// Show version, database, sessions, memory and processor time
+    Show,
+}
+
 /// Quota accounting
 #[derive(Subcommand, Debug)]
 pub(super) enum QuotaCommand {
@@ -86,6 +98,8 @@ pub(super) enum QuotaCommand {
         /// Set what is accounted to what was counted
         #[arg(long)]
         repair: bool,
+        #[command(flatten)]
+        change: Change,
     },
 }
 
@@ -160,10 +174,19 @@ impl StoreCommand {
     }
 }
 
+impl ServerCommand {
+    pub(super) fn plan(self) -> Plan {
+        let Self::Show = self;
+        Plan::Show { call: Call::new("server.show"), columns: SERVER }
+    }
+}
+
 impl QuotaCommand {
     pub(super) fn plan(self) -> Plan {
-        let Self::Verify { customer, repair } = self;
-        let call = Call::new("quota.verify").maybe("customer", customer).flag("repair", repair);
+        let Self::Verify { customer, repair, change } = self;
+        // Counting without repair is what a dry run of it is.
+        let call = Call::new("quota.verify").maybe("customer", customer);
+        let call = call.flag("repair", repair && !change.dry_run);
         let change = Change { dry_run: false };
         Plan::Long { call, change, doing: "counting", finish: show_drift }
     }
@@ -237,7 +260,7 @@ fn show_checked(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
     }
     let damaged = answer.get("damaged").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     for file in damaged {
-        eprintln!("damaged or missing: {}", show(Kind::Text, Some(file)));
+        note(format!("damaged or missing: {}", show(Kind::Text, Some(file))));
     }
     Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { partly() })
 }

@@ -70,6 +70,7 @@ const COMMANDS: &[&str] = &[
     "session close s1 --yes",
     "store list",
     "store show main",
+    "server show",
     "quota verify --customer a --repair",
     "backup /tmp/x --dry-run",
     "backup /tmp/x --verify",

@@ -208,7 +208,8 @@ fn completions_manual_pages_and_configuration_need_no_daemon() {
     alone(&["man", "--dir", "pages"]).ok();
     assert!(dir.path().join("pages/posthouse-customer-create.1").exists());
 
-    std::fs::write(dir.path().join("p.toml"), "[listen]\nimpa = []\n[limits]\nrecipients_max = 0\n").expect("file");
+    std::fs::write(dir.path().join("p.toml"), "[listen]\nimpa = []\n[limits]\nrecipients_max = 0\n")
+        .expect("file");
     let checked = alone(&["config", "check", "--config", "p.toml"]);
     assert_eq!(checked.status.code(), Some(2));
     assert!(checked.stderr.contains("p.toml:2:1: unknown key \"listen.impa\": did you mean \"imap\"?"));
