@@ -257,7 +257,8 @@ fn owner(row: &Row) -> Result<CountedOwner> {
 /// When the database fails.
 pub async fn domain_set(conn: &mut Conn, domain: i64) -> Result<()> {
     if conn.is_postgres() {
-        let text = "SELECT count(*) FROM (SELECT id FROM mailbox WHERE domain_id = $1 ORDER BY id FOR UPDATE) AS locked";
+        let text = "SELECT count(*) FROM (
+                        SELECT id FROM mailbox WHERE domain_id = $1 ORDER BY id FOR UPDATE) AS locked";
         conn.execute(text, params![domain]).await?;
     }
     conn.execute("DELETE FROM domain_usage WHERE domain_id = $1", params![domain]).await?;
