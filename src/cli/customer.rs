@@ -17,7 +17,8 @@ const LIST: &[Column] = columns![
 ];
 const SHEET: &[Column] = columns![
     "Path" "path" Text, "Name" "name" Text, "Kind" "kind" Text, "Code" "code" Text, "Contact" "contact" Text,
-    "State" "state" Text, "Used" "bytes_used" Size, "Domains" "domains" Count, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count,
+    "State" "state" Text, "Used" "bytes_used" Size, "Domains" "domains" Count, "Mailboxes" "mailboxes" Count,
+    "Aliases" "aliases" Count,
     "Administrators" "administrators" Count, "Switched off" "switches_off" List, "Limit on mail" "limits.bytes" Size,
     "Limit on messages" "limits.messages" Count, "Limit on mailboxes" "limits.mailboxes" Count,
     "Limit on aliases" "limits.aliases" Count, "Limit on domains" "limits.domains" Count,

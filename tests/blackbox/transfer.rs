@@ -61,7 +61,8 @@ fn load_balancer_tells_the_address_of_its_client() {
     daemon.start_again();
 
     let header = "PROXY TCP4 192.0.2.7 192.0.2.1 4000 25\r\n";
-    let dialogue = "EHLO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<alice@acme.test>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n";
+    let dialogue = "EHLO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<alice@acme.test>\r\nDATA\r\n\
+                    Subject: x\r\n\r\nx\r\n.\r\nQUIT\r\n";
     let answer = through_balancer(&daemon, "smtp", &format!("{header}{dialogue}"));
     assert!(answer.contains("\r\n250 2.0.0 "), "{answer}");
     let mut session = daemon.imap(READER);

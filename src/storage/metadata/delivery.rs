@@ -538,7 +538,8 @@ async fn insert(conn: &mut Conn, mut rows: Rows) -> Result<()> {
     for (single, at, octets, references) in std::mem::take(&mut rows.packs) {
         rows.bodies.push(pack::adopt(conn, &single, at, octets, references).await?);
     }
-    let body = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id, pack_offset)";
+    let body = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id,
+                                  pack_offset)";
     conn.insert_rows(body, 8, rows.bodies).await?;
     conn.insert_rows(
         "INSERT INTO fresh_body (body_id, mailbox_id, folder_id, codec, dictionary_id, data)",
@@ -550,9 +551,12 @@ async fn insert(conn: &mut Conn, mut rows: Rows) -> Result<()> {
     conn.insert_rows(summary, 5, rows.summaries).await?;
     let prefix = "INSERT INTO message_prefix (id, codec, dictionary_id, octets, data)";
     conn.insert_rows(prefix, 5, rows.prefixes).await?;
-    let message = "INSERT INTO message (mailbox_id, folder_id, uid, flags, mod_seq, body_id, prefix_id, octets, internal_date)";
+    let message =
+        "INSERT INTO message (mailbox_id, folder_id, uid, flags, mod_seq, body_id, prefix_id, octets,
+                                        internal_date)";
     conn.insert_rows(message, 9, rows.messages).await?;
-    let trace = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source, queue_id, outcome, detail)";
+    let trace = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source,
+                                             queue_id, outcome, detail)";
     conn.insert_rows(trace, 11, rows.traces).await
 }
 

@@ -129,6 +129,7 @@ pub async fn trace_refusals(conn: &mut Conn, refusals: &[RefusedDelivery]) -> Re
             &one.reason
         ]
     });
-    let head = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source, queue_id, outcome, detail)";
+    let head = "INSERT INTO delivery_trace (at, domain_id, mailbox_id, recipient, sender, message_id, octets, source,
+                                             queue_id, outcome, detail)";
     conn.insert_rows(head, 11, rows.collect()).await
 }

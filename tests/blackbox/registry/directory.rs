@@ -227,7 +227,10 @@ async fn nobody_grants_more_than_they_hold(world: World) {
         json!({ "name": "brief", "customer": "a", "role": "admin", "delegable": true, "expires_at": "10d" });
     let brief = world.run(&chief, "administrator.create", asked).await.unwrap();
     let brief = world.login(&brief["token"]).await;
-    let asked = |days: &str| json!({ "name": format!("v{days}"), "customer": "a", "role": "viewer", "expires_at": days });
+    let asked = |days: &str| {
+        let name = format!("v{days}");
+        json!({ "name": name, "customer": "a", "role": "viewer", "expires_at": days })
+    };
     assert_eq!(refusal(world.run(&brief, "administrator.create", asked("11d")).await), "forbidden");
     world.run(&brief, "administrator.create", asked("9d")).await.unwrap();
     // Acting on somebody who holds more than one could pass on.
