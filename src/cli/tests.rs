@@ -70,6 +70,7 @@ const COMMANDS: &[&str] = &[
     "session close s1 --yes",
     "store list",
     "store show main",
+    "store pack",
     "server show",
     "quota verify --customer a --repair",
     "backup /tmp/x --dry-run",
