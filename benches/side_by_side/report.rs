@@ -138,6 +138,10 @@ fn ratio(better: Better, ours: &[f64], theirs: &[f64]) -> String {
         return "—".to_owned();
     };
     let middle = of(our_median, their_median);
+    // CPU time is counted in hundredths of a second; what took none cannot be compared.
+    if !middle.is_finite() || our_low == 0.0 || their_low == 0.0 {
+        return "—".to_owned();
+    }
     if ours.len() == 1 {
         return format!("{middle:.2}");
     }
