@@ -68,15 +68,13 @@ fn fill(daemon: &Daemon, readers: &[&str], content: &[u8]) -> usize {
                 let reader = readers[worker % readers.len()];
                 scope.spawn(move || {
                     let mut session = daemon.lmtp();
-                    let mut accepted = 0;
                     // Bounded, so that a limit that is not applied fails the test instead of hanging it.
-                    for _ in 0..200 {
+                    for accepted in 0..200 {
                         let replies = session.deliver(SENDER, &[reader], content).expect("LMTP");
                         if !replies[0].is_ok() {
                             assert_eq!(replies[0].codes(), "452 4.2.2");
                             return accepted;
                         }
-                        accepted += 1;
                     }
                     panic!("the limit was not applied");
                 })

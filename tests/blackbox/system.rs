@@ -387,7 +387,7 @@ async fn backup_is_refused_on_postgresql() {
 /// A message of its own, some larger than what stays in the database.
 fn original(number: usize) -> Bytes {
     let mut text = format!("Subject: {number}\r\n\r\n").into_bytes();
-    if number % 50 == 0 {
+    if number.is_multiple_of(50) {
         text.extend(posthouse::base::id::random_bytes(2 << 20));
     }
     Bytes::from(text)

@@ -57,7 +57,7 @@ pub enum SearchKey {
 }
 
 /// What is known of a message so far. The caller starts with the folder table alone and adds what
-/// [`matches`] asks for, so that most searches read neither summaries nor bodies.
+/// [`matches`](fn@matches) asks for, so that most searches read neither summaries nor bodies.
 #[derive(Clone, Copy)]
 pub struct Candidate<'a> {
     /// The message in the folder table.

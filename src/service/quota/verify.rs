@@ -306,10 +306,13 @@ fn owner_drifts(kind: &'static str, name: &str, owner: &CountedOwner) -> Vec<Dri
     compare(kind, name, owner.recorded, owner.limited.then_some(owner.counted))
 }
 
+/// A resource, and where its sum stands.
+type Countable = (&'static str, fn(Sum) -> i64);
+
 fn compare(kind: &'static str, name: &str, recorded: Option<Sum>, counted: Option<Sum>) -> Vec<Drift> {
-    let resources: [(&'static str, fn(Sum) -> i64); 3] =
+    let resources: [Countable; 3] =
         [("bytes", |sum| sum.octets), ("messages", |sum| sum.messages), ("unseen", |sum| sum.unseen)];
-    let drift = |(resource, of): (&'static str, fn(Sum) -> i64)| {
+    let drift = |(resource, of): Countable| {
         let (recorded, counted) = (recorded.map(of), counted.map(of));
         // Only folders count what is unseen; elsewhere both are 0.
         let differs = recorded != counted && (resource != "unseen" || kind == "folder");

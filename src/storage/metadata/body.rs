@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::delivery::{Packed, update_from_values};
+use super::delivery::Packed;
 use super::sql::{Conn, Row, ids};
 use crate::base::id::{BodyId, PackId};
 use crate::params;
@@ -82,7 +82,7 @@ pub(super) fn location(row: &Row, first: usize, body: BodyId) -> Result<Location
 pub async fn release(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Result<()> {
     let rows = references.iter().map(|(body, count)| vec![body.0, *count]).collect();
     let text = "UPDATE body SET reference_count = reference_count - v.column2";
-    update_from_values(conn, text, "body.id", 2, rows).await?;
+    conn.update_from_values(text, "body.id", 2, rows).await?;
     let text = "SELECT id, pack_id, stored_octets FROM body
                 WHERE id IN IDS($1) AND reference_count <= 0 ORDER BY id";
     let mut dead = Vec::new();
@@ -107,5 +107,5 @@ pub async fn release(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Res
     }
     let rows = packs.into_iter().map(|(pack, (bodies, octets))| vec![pack, bodies, octets]).collect();
     let text = "UPDATE pack SET dead_bodies = dead_bodies + v.column2, dead_octets = dead_octets + v.column3";
-    update_from_values(conn, text, "pack.id", 3, rows).await
+    conn.update_from_values(text, "pack.id", 3, rows).await
 }

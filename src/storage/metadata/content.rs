@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::body::{LOCATION_COLUMNS, LOCATION_JOINS, Location, location};
-use super::delivery::{BodyPlace, Packed, packed_row, update_from_values};
+use super::delivery::{BodyPlace, Packed, packed_row};
 use super::message::{Chosen, selection};
 use super::pack;
 use super::sql::{Conn, Row};
@@ -91,7 +91,7 @@ pub fn count(bodies: impl Iterator<Item = i64>) -> BTreeMap<BodyId, i64> {
 pub async fn refer(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Result<()> {
     let rows = references.iter().map(|(body, count)| vec![body.0, *count]).collect();
     let text = "UPDATE body SET reference_count = reference_count + v.column2";
-    update_from_values(conn, text, "body.id", 2, rows).await
+    conn.update_from_values(text, "body.id", 2, rows).await
 }
 
 /// A message's bytes as they are stored.

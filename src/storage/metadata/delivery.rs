@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::changes::Touched;
 use super::pack::{self, SinglePack};
-use super::sql::{Conn, Value, ids, values_placeholders};
+use super::sql::{Conn, Value, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, DomainId, FolderId, MailboxId, PackId, StoreId, Uid};
 use crate::params;
@@ -567,35 +567,17 @@ async fn update_counters(conn: &mut Conn, ground: &Ground) -> Result<()> {
     });
     let text = "UPDATE folder SET uid_next = v.column2, mod_seq = v.column3, messages = messages + v.column4,
                                   unseen = unseen + v.column4, octets = octets + v.column5";
-    update_from_values(conn, text, "folder.id", 5, folders.collect()).await?;
+    conn.update_from_values(text, "folder.id", 5, folders.collect()).await?;
     let mailboxes = changed
         .iter()
         .map(|(id, inbox)| vec![**id, inbox.mailbox_meter.bytes_used, inbox.mailbox_meter.messages_used]);
     let text = "UPDATE mailbox SET bytes_used = v.column2, messages_used = v.column3";
-    update_from_values(conn, text, "mailbox.id", 3, mailboxes.collect()).await?;
+    conn.update_from_values(text, "mailbox.id", 3, mailboxes.collect()).await?;
     let meters = |meters: &BTreeMap<i64, Meter>| {
         meters.iter().map(|(id, meter)| vec![*id, meter.bytes_used, meter.messages_used]).collect()
     };
     let text = "UPDATE domain_usage SET bytes_used = v.column2, messages_used = v.column3";
-    update_from_values(conn, text, "domain_usage.domain_id", 3, meters(&ground.domains)).await?;
+    conn.update_from_values(text, "domain_usage.domain_id", 3, meters(&ground.domains)).await?;
     let text = "UPDATE customer_usage SET bytes_used = v.column2, messages_used = v.column3";
-    update_from_values(conn, text, "customer_usage.customer_id", 3, meters(&ground.customers)).await
-}
-
-/// `head FROM (VALUES …) AS v WHERE key = v.column1` in chunks; both databases call the columns column1, column2….
-pub(super) async fn update_from_values(
-    conn: &mut Conn,
-    head: &'static str,
-    key: &'static str,
-    columns: usize,
-    rows: Vec<Vec<i64>>,
-) -> Result<()> {
-    let mut rows = rows.into_iter();
-    while rows.len() > 0 {
-        let chunk = [64, 16, 4, 1].into_iter().find(|&size| size <= rows.len()).unwrap_or(1);
-        let list = values_placeholders(chunk, columns, true);
-        let text = format!("{head} FROM (VALUES {list}) AS v WHERE {key} = v.column1");
-        conn.execute(text, rows.by_ref().take(chunk).flatten().map(Value::from).collect()).await?;
-    }
-    Ok(())
+    conn.update_from_values(text, "customer_usage.customer_id", 3, meters(&ground.customers)).await
 }

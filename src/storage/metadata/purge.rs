@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use super::body;
 use super::customer::tree_changed;
-use super::delivery::update_from_values;
 use super::quota;
 use super::sql::{Conn, ids};
 use crate::base::clock::Timestamp;
@@ -114,7 +113,7 @@ async fn release_charge(conn: &mut Conn, mailbox: MailboxId, mut removed: ByFold
     let changes = removed.iter().map(|(&id, &(octets, messages, unseen))| vec![id, octets, messages, unseen]);
     let text = "UPDATE folder SET octets = octets - v.column2, messages = messages - v.column3,
                                   unseen = unseen - v.column4";
-    update_from_values(conn, text, "folder.id", 4, changes.collect()).await?;
+    conn.update_from_values(text, "folder.id", 4, changes.collect()).await?;
     let octets = removed.values().fold(0_i64, |sum, one| sum.saturating_add(one.0));
     let messages: i64 = removed.values().map(|one| one.1).sum();
     // What shrinks is never refused.

@@ -286,6 +286,28 @@ impl Conn {
         Ok(())
     }
 
+    /// Changes many rows with few statements: `head FROM (VALUES …) AS v WHERE key = v.column1`; both databases call
+    /// the columns column1, column2….
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub(super) async fn update_from_values(
+        &mut self,
+        head: &'static str,
+        key: &'static str,
+        columns: usize,
+        rows: Vec<Vec<i64>>,
+    ) -> Result<()> {
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let chunk = [64, 16, 4, 1].into_iter().find(|&size| size <= rows.len()).unwrap_or(1);
+            let list = values_placeholders(chunk, columns, true);
+            let text = format!("{head} FROM (VALUES {list}) AS v WHERE {key} = v.column1");
+            self.execute(text, rows.by_ref().take(chunk).flatten().map(Value::from).collect()).await?;
+        }
+        Ok(())
+    }
+
     /// The next `count` ids for bodies and trace lines, ascending; never given again.
     ///
     /// # Errors

@@ -245,7 +245,8 @@ impl Lane {
     /// Deliveries run set-based under one savepoint; when a statement fails the group is split in halves, so that
     /// only the delivery at fault fails.
     async fn run_deliveries(&mut self, deliveries: &mut [DeliverJob]) -> Result<()> {
-        let mut ranges = VecDeque::from([0..deliveries.len()]);
+        let mut ranges = VecDeque::new();
+        ranges.push_back(0..deliveries.len());
         while let Some(range) = ranges.pop_front() {
             let Some(part) = deliveries.get_mut(range.clone()) else { continue };
             if part.is_empty() {
