@@ -2,7 +2,7 @@
 //!
 //! `cargo bench` runs every workload several times on each server in turn and prints each server's median and spread
 //! and the ratio; with `-- --write` it puts the table into `docs/benchmarks.md`. `-- --rounds N` and
-//! `-- --only WORD` narrow a run. `POSTHOUSE_TEST_CORPUS` names the folder with real mail; without it the messages
+//! `-- --only WORD` (also several) narrow a run. `POSTHOUSE_TEST_CORPUS` names the folder with real mail; without it the messages
 //! are made here. Nothing here passes or fails: the figures decide what is kept.
 #![allow(
     clippy::unwrap_used,
@@ -29,12 +29,13 @@ use report::Table;
 
 struct Options {
     rounds: usize,
-    only: Option<String>,
+    /// Words of which a workload's name must contain one; none means all workloads.
+    only: Vec<String>,
     write: bool,
 }
 
 fn options() -> Options {
-    let mut options = Options { rounds: 5, only: None, write: false };
+    let mut options = Options { rounds: 5, only: Vec::new(), write: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -42,7 +43,7 @@ fn options() -> Options {
                 let rounds = arguments.next().and_then(|number| number.parse().ok());
                 options.rounds = rounds.expect("--rounds takes a number");
             }
-            "--only" => options.only = arguments.next(),
+            "--only" => options.only.extend(arguments.next()),
             "--write" => options.write = true,
             // What cargo itself adds.
             "--bench" => {}
@@ -60,7 +61,8 @@ fn main() {
     }
     let mut table = Table::new(hosts.iter().map(|host| host.name().to_owned()).collect());
     for workload in workloads::all() {
-        if options.only.as_ref().is_some_and(|word| !workload.name.contains(word.as_str())) {
+        let wanted = options.only.iter().any(|word| workload.name.contains(word.as_str()));
+        if !wanted && !options.only.is_empty() {
             continue;
         }
         let rounds = if workload.once { 1 } else { options.rounds };
