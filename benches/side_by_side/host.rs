@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::support::daemon::{Daemon, PASSWORD, Setup};
+use crate::support::wait_for;
 
 /// Mailboxes that mail is delivered to, `user0` to `user31`.
 pub const USERS: usize = 32;
@@ -79,6 +80,12 @@ impl Host for Posthouse {
 
     fn settle(&self) {
         self.daemon.posthouse(&["store", "pack"]).ok();
+        // The database's log keeps its length while it is busy; an idle one is cut.
+        let log = self.files().join("metadata.db-wal");
+        wait_for("the idle log to be cut", || {
+            let octets = std::fs::metadata(&log).map_or(0, |data| data.len());
+            (octets < 1 << 20).then_some(())
+        });
     }
 }
 
