@@ -134,12 +134,16 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
     Some(hint)
 }
 
-/// `administrator.create` is `admin create` on the command line.
+/// The command of an operation: `administrator.create` is `admin create` on the command line.
 fn command_name(operation: &str) -> String {
-    let words = operation.replace('.', " ");
-    match words.strip_prefix("administrator") {
-        Some(verb) => format!("admin{verb}"),
-        None => words,
+    let (noun, verb) = operation.split_once('.').unwrap_or((operation, ""));
+    match noun {
+        "administrator" => format!("admin {verb}"),
+        "token" => format!("admin token {verb}"),
+        "hold" => format!("customer hold {verb}"),
+        "trace" => "trace".to_owned(),
+        "backup" => "backup".to_owned(),
+        _ => operation.replace('.', " "),
     }
 }
 

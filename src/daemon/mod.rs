@@ -119,6 +119,8 @@ where
     S: Future<Output = Result<(), DaemonError>>,
 {
     let log = telemetry::start(&config.log).ok();
+    // What the daemon writes is for its own user alone; sockets get their modes explicitly.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let mut signals = Signals::new()?;
     let lock = DataLock::take(&config.data.dir)?;
     let rooms = Arc::new(build(&config, &lock.node).await?);

@@ -34,6 +34,25 @@ pub(in crate::service) async fn admit_along(
     if more <= 0 {
         return Ok(());
     }
+    fits(tx, place, except, resource, more).await
+}
+
+/// Whether what is there by now, in this transaction, is within the limits: for what came back by undelete.
+pub(in crate::service) async fn admit_present(
+    tx: &mut Tx<'_>,
+    place: CustomerId,
+    resource: Resource,
+) -> Result<()> {
+    fits(tx, place, None, resource, 0).await
+}
+
+async fn fits(
+    tx: &mut Tx<'_>,
+    place: CustomerId,
+    except: Option<CustomerId>,
+    resource: Resource,
+    more: i64,
+) -> Result<()> {
     let tree = std::sync::Arc::clone(&tx.caller.tree);
     let path = tree.path(place);
     let path = path.iter().filter(|node| except.is_none_or(|except| !tree.covers(node.id, except)));

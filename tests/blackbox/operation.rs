@@ -53,6 +53,9 @@ fn trace_tells_where_a_message_went() {
     daemon.lmtp().deliver("sender@example.test", &["nobody@acme.test"], &message(900, 2)).expect("LMTP");
     let told = daemon.posthouse(&["trace", "alice+bills@acme.test"]).ok().stdout;
     assert!(told.contains("sender@example.test") && told.contains("INBOX"), "{told}");
+    // The mailbox is found whatever address the mail was sent to.
+    let told = daemon.posthouse(&["trace", "alice@acme.test"]).ok().stdout;
+    assert!(told.contains("alice+bills@acme.test"), "{told}");
     let told = wait_for("the refusal in the trace", || {
         let told = daemon.posthouse(&["trace", "nobody@acme.test"]).ok().stdout;
         (!told.is_empty()).then_some(told)

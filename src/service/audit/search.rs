@@ -103,8 +103,18 @@ impl Operate for AuditSearch {
         };
         // The system has no administrator's key; its own records are those that say so.
         let actor_id = request.mine.then(|| tx.caller.administrator().map_or(0, |id| id.0));
+        // A filter must not find by what is not shown: of others than those whom the reader sees.
+        let tops = tx.caller.tops();
+        let sees_all = tops.iter().any(|top| top.parent.is_none());
+        let filters = request.actor.is_some() || request.target.is_some() || request.text.is_some();
+        let actor_paths = if request.mine || sees_all || !filters {
+            None
+        } else {
+            Some(tops.iter().map(|top| tx.caller.tree.id_path(top.id)).collect())
+        };
         let wanted = Search {
             node_paths,
+            actor_paths,
             actor_id,
             actor: request.actor,
             operation: request.operation,
@@ -135,6 +145,19 @@ fn show(reader: &Caller, record: Record, mine: bool) -> AuditEntry {
     let customer: Vec<&str> = record.customer_path.split('/').skip(cut).collect();
     // Who stands above the reader is not named.
     let actor_visible = mine || ids(&record.actor_path).last().is_some_and(|&home| reader.sees(home));
+    // Target, before and after are in the words of whoever acted; they may name what stands above or beside.
+    let hidden: Vec<&str> =
+        record.customer_path.split('/').take(cut).filter(|slug| !slug.is_empty()).collect();
+    let names_hidden =
+        |text: &str| hidden.iter().any(|slug| text.contains(&format!("{slug}/")) || text.ends_with(slug));
+    let is_clear = mine
+        || actor_visible
+            && !names_hidden(&record.target)
+            && !record.before.as_deref().is_some_and(names_hidden)
+            && !record.after.as_deref().is_some_and(names_hidden);
+    let names_customer = record.target.starts_with("customer ") || record.target.contains('/');
+    let target =
+        if is_clear || !names_customer { record.target } else { format!("customer {}", customer.join("/")) };
     AuditEntry {
         id: record.public_id,
         at: record.at,
@@ -143,9 +166,9 @@ fn show(reader: &Caller, record: Record, mine: bool) -> AuditEntry {
         authenticated: if actor_visible { record.authenticated } else { String::new() },
         source: if actor_visible { record.source } else { String::new() },
         operation: record.operation,
-        target: record.target,
-        before: json(record.before),
-        after: json(record.after),
+        target,
+        before: json(record.before.filter(|_| is_clear)),
+        after: json(record.after.filter(|_| is_clear)),
         outcome: record.outcome,
         request_id: record.request_id,
     }

@@ -113,10 +113,33 @@ async fn look_up(conn: &mut Conn, text: &str) -> Result<Route, RouteError> {
         found = expand(conn, &catch_all).await?;
     }
     if found.is_empty() {
-        return Err(RouteError::Refused(Some(domain.id), DeliveryRefusal::UnknownMailbox));
+        let refusal = if leads_nowhere(conn, &domain, &address).await? {
+            tracing::warn!(domain = %domain.name, "mail is deferred: an alias or catch-all leads to no mailbox");
+            DeliveryRefusal::Unavailable
+        } else {
+            DeliveryRefusal::UnknownMailbox
+        };
+        return Err(RouteError::Refused(Some(domain.id), refusal));
     }
     let recipient = Recipient { address, targets: found };
     Ok(Route { recipient, domain: Some(domain.id), is_postmaster, is_own })
+}
+
+/// Whether somebody meant the address to be taken, and only what it leads to is gone, perhaps to be undeleted.
+async fn leads_nowhere(
+    conn: &mut Conn,
+    domain: &DomainRoute,
+    address: &Address,
+) -> Result<bool, StorageError> {
+    if domain.catch_all.is_some() {
+        return Ok(true);
+    }
+    for local in [address.local(), address.user_and_detail().0] {
+        if !alias::targets(conn, domain.id, local).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// An address no mailbox here can have: ours or not decides between unknown and relaying.

@@ -510,7 +510,8 @@ impl Operate for DomainUndelete {
         quota::admit(tx, row.customer, Resource::Domains, 1).await?;
         let operation = row.deleted_by.clone().unwrap_or_default();
         domain::undelete(tx.conn, row.id, &operation).await?;
-        quota::admit(tx, row.customer, Resource::Mailboxes, 0).await?;
+        quota::admit_present(tx, row.customer, Resource::Mailboxes).await?;
+        quota::admit_present(tx, row.customer, Resource::Aliases).await?;
         let row = self::row(tx, row.id).await?;
         let after = show(tx, row);
         tx.after = serde_json::to_value(&after).ok();

@@ -40,11 +40,13 @@ pub(in crate::service) struct Hold {
 
 fn show(tx: &Tx<'_>, row: HoldRow) -> Hold {
     let authority = tx.caller.path_of(row.authority);
+    let home = row.actor.rsplit_once('@').and_then(|(_, code)| tx.caller.tree.by_code(code));
+    let is_visible = home.is_some_and(|home| tx.caller.sees(home)) || tx.caller.name() == row.actor;
     Hold {
         id: row.public_id,
         switch: row.switch,
         reason: row.reason,
-        actor: if authority.is_some() { row.actor } else { "provider".to_owned() },
+        actor: if authority.is_some() && is_visible { row.actor } else { "provider".to_owned() },
         authority: authority.unwrap_or_else(|| "provider".to_owned()),
         created_at: row.created_at,
     }

@@ -299,9 +299,11 @@ pub(super) async fn expunge_slice(
     quota::charge(conn, locked.id, delta.octets, delta.messages).await?.map_err(over_quota)
 }
 
-/// Deletes rows with their trace lines, and bodies that nothing else refers to.
+/// Deletes rows with their trace lines, and bodies that nothing else refers to. Only what this transaction deleted
+/// itself is released: on PostgreSQL another may have purged the same rows since they were read.
 async fn remove(conn: &mut Conn, mailbox: MailboxId, id: FolderId, rows: &[MessageRow]) -> Result<()> {
-    message::delete(conn, mailbox, id, &uids_of(rows)).await?;
+    let deleted = message::delete(conn, mailbox, id, &uids_of(rows)).await?;
+    let rows: Vec<&MessageRow> = rows.iter().filter(|row| deleted.contains(&row.uid)).collect();
     let prefixes = rows.iter().map(|row| row.prefix).filter(|&prefix| prefix != 0).collect();
     message::prefixes_delete(conn, prefixes).await?;
     Ok(body::release(conn, &content::count(rows.iter().map(|row| row.body))).await?)

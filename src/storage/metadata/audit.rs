@@ -76,6 +76,8 @@ pub async fn insert(conn: &mut Conn, records: &[Record]) -> Result<()> {
 pub struct Search {
     /// Beginnings of `node_path` of which one must match; none matches nothing.
     pub node_paths: Vec<String>,
+    /// Only records of actors who are at home at one of these paths or below.
+    pub actor_paths: Option<Vec<String>>,
     /// Only records of this administrator.
     pub actor_id: Option<i64>,
     /// Only records with this in the actor's name.
@@ -119,6 +121,20 @@ struct Filter {
 }
 
 impl Filter {
+    /// Conditions for everything at one of the paths and below.
+    fn ranges(&mut self, column: &str, paths: &[String]) -> Vec<String> {
+        let mut ranges = Vec::with_capacity(paths.len());
+        for path in paths {
+            // '0' follows '/' in ASCII, so this is the range of the path and what is below.
+            let end = format!("{}0", path.trim_end_matches('/'));
+            self.params.push(path.into());
+            self.params.push(end.into());
+            let count = self.params.len();
+            ranges.push(format!("({column} >= ${} AND {column} < ${count})", count - 1));
+        }
+        ranges
+    }
+
     /// Adds a condition in which `?` stands for the parameter.
     fn and(&mut self, condition: &str, param: impl Into<Value>) {
         self.params.push(param.into());
@@ -133,20 +149,17 @@ impl Filter {
 /// When the database fails.
 pub async fn search(conn: &mut Conn, search: &Search) -> Result<Vec<Record>> {
     let mut filter = Filter::default();
-    let mut places = Vec::new();
-    for path in &search.node_paths {
-        // '0' follows '/' in ASCII, so this is the range of everything at the path and below.
-        let end = format!("{}0", path.trim_end_matches('/'));
-        filter.params.push(path.into());
-        filter.params.push(end.into());
-        let count = filter.params.len();
-        places.push(format!("(node_path >= ${} AND node_path < ${count})", count - 1));
-    }
+    let places = filter.ranges("node_path", &search.node_paths);
     if places.is_empty() && search.actor_id.is_none() {
         return Ok(Vec::new());
     }
     if !places.is_empty() {
         filter.text = format!(" AND ({})", places.join(" OR "));
+    }
+    if let Some(paths) = &search.actor_paths {
+        let homes = filter.ranges("actor_path", paths);
+        let homes = if homes.is_empty() { "1 = 0".to_owned() } else { homes.join(" OR ") };
+        filter.text.push_str(&format!(" AND ({homes})"));
     }
     if let Some(id) = search.actor_id {
         filter.and("actor_id = ?", id);

@@ -111,7 +111,15 @@ impl Database {
         let job = Box::new(ClosureJob::new(work, reply));
         match &*self.backend {
             Backend::Sqlite(sqlite) => sqlite.submit(priority, job).await?,
-            Backend::Postgres(postgres) => postgres.run(priority, job).await,
+            Backend::Postgres(_) => {
+                // A task of its own: a caller that goes away must not leave a transaction open on its connection.
+                let backend = Arc::clone(&self.backend);
+                tokio::spawn(async move {
+                    if let Backend::Postgres(postgres) = &*backend {
+                        postgres.run(priority, job).await;
+                    }
+                });
+            }
         }
         answer.await.unwrap_or_else(|_| Err(StorageError::Busy("the database is closing").into()))
     }

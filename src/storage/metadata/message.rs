@@ -1,5 +1,7 @@
 //! Messages of folders, and the UIDs that went away.
 
+use std::collections::HashSet;
+
 use super::sql::{Conn, Value, ids, values_placeholders};
 use crate::base::id::{FolderId, MailboxId};
 use crate::params;
@@ -300,12 +302,18 @@ pub async fn insert(
 ///
 /// # Errors
 /// What the database says.
-pub async fn delete(conn: &mut Conn, mailbox: MailboxId, folder: FolderId, uids: &[u32]) -> Result<()> {
+pub async fn delete(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    folder: FolderId,
+    uids: &[u32],
+) -> Result<HashSet<u32>> {
     let (chosen, mut extra) = selection(&uids.into(), 3);
-    let text = format!("DELETE FROM message WHERE mailbox_id = $1 AND folder_id = $2 AND {chosen}");
+    let text =
+        format!("DELETE FROM message WHERE mailbox_id = $1 AND folder_id = $2 AND {chosen} RETURNING uid");
     let mut params = params![mailbox, folder];
     params.append(&mut extra);
-    conn.execute(text, params).await.map(|_| ())
+    conn.rows(text, params).await?.iter().map(|row| row.number(0)).collect()
 }
 
 /// Notes that `uids` (ascending) went away, as ranges.

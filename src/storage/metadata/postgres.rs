@@ -121,11 +121,11 @@ impl Postgres {
         let succeeded = job.run(&mut conn).await;
         if !succeeded {
             let trouble = conn.trouble;
-            let _ = conn.execute("ROLLBACK", Vec::new()).await;
+            let _ = finish(&mut conn, "ROLLBACK").await;
             return if trouble == Some(Trouble::Retry) { Attempt::Again } else { Attempt::Done(Ok(())) };
         }
         let touched = std::mem::take(&mut conn.touched);
-        match conn.execute("COMMIT", Vec::new()).await {
+        match finish(&mut conn, "COMMIT").await {
             Ok(_) => {
                 self.after.publish(&touched);
                 Attempt::Done(Ok(()))
@@ -147,8 +147,16 @@ enum Attempt {
     Again,
 }
 
+/// Ends the transaction; a connection on which that fails is not used again.
+async fn finish(conn: &mut Conn, text: &'static str) -> Result<()> {
+    conn.execute(text, Vec::new()).await?;
+    conn.in_transaction = false;
+    Ok(())
+}
+
 async fn begin(pool: &PgPool) -> Result<Conn> {
     let mut conn = Conn::new(Handle::Postgres(pool.acquire().await?));
+    conn.in_transaction = true;
     conn.execute("BEGIN", Vec::new()).await?;
     Ok(conn)
 }
@@ -204,7 +212,7 @@ async fn commit_retrying(
             Ok(()) => {
                 let touched = std::mem::take(&mut conn.touched);
                 let begun = Instant::now();
-                let committed = conn.execute("COMMIT", Vec::new()).await.map(|_| touched);
+                let committed = finish(&mut conn, "COMMIT").await.map(|_| touched);
                 after.metrics.commit(group.len(), begun.elapsed());
                 committed.map_err(|error| (error, false))
             }
@@ -217,7 +225,7 @@ async fn commit_retrying(
                 return Ok(());
             }
             Err((error, in_work)) => {
-                let _ = conn.execute("ROLLBACK", Vec::new()).await;
+                let _ = finish(&mut conn, "ROLLBACK").await;
                 if trouble != Some(Trouble::Retry) {
                     return Err((error, in_work && trouble == Some(Trouble::Statement)));
                 }

@@ -167,11 +167,24 @@ pub struct Conn {
     pub(super) trouble: Option<Trouble>,
     /// What sessions must be told of after commit.
     pub(super) touched: Vec<Touched>,
+    /// Whether a transaction was begun on PostgreSQL and not ended yet.
+    pub(super) in_transaction: bool,
+}
+
+/// A connection whose transaction was cut off is closed: the pool would give it, half done, to the next.
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.in_transaction
+            && let Handle::Postgres(connection) = &mut self.handle
+        {
+            connection.close_on_drop();
+        }
+    }
 }
 
 impl Conn {
     pub(super) fn new(handle: Handle) -> Self {
-        Self { handle, trouble: None, touched: Vec::new() }
+        Self { handle, trouble: None, touched: Vec::new(), in_transaction: false }
     }
 
     /// Whether this is PostgreSQL, for the few texts that differ.

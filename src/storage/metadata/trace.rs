@@ -3,6 +3,7 @@
 //! It has no index besides its key, which ascends with time, since every delivery would pay for one. A look-up finds
 //! the first key of its time by halving and reads from there in bounded steps, each a statement of its own.
 
+use super::mailbox;
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::params;
@@ -67,6 +68,11 @@ pub async fn search(conn: &mut Conn, search: &TraceSearch) -> Result<Vec<TraceRo
     };
     let wanted = search.wanted.trim_matches(['<', '>']).to_owned();
     let bracketed = format!("<{wanted}>");
+    // Mail of a mailbox also came to it by its aliases and subaddresses.
+    let mailbox = match wanted.rsplit_once('@') {
+        Some((local, domain)) => mailbox::by_address(conn, local, domain).await?.map_or(0, |row| row.id.0),
+        None => 0,
+    };
     let mut found = Vec::new();
     while upper > lowest && (found.len() as i64) < search.limit {
         let lower = lowest.max(upper - STEP_KEYS);
@@ -74,10 +80,11 @@ pub async fn search(conn: &mut Conn, search: &TraceSearch) -> Result<Vec<TraceRo
                            t.detail
                     FROM delivery_trace t LEFT JOIN domain d ON d.id = t.domain_id
                     WHERE t.id >= $1 AND t.id < $2 AND t.at >= $3
-                      AND (t.recipient = $4 OR t.sender = $4 OR t.message_id = $4 OR t.message_id = $5)
-                      AND (d.customer_id IN IDS($6) OR (t.domain_id IS NULL AND $7 = 1))
-                    ORDER BY t.id DESC LIMIT $8";
-        let mut values = params![lower, upper, search.since, &wanted, &bracketed];
+                      AND (t.recipient = $4 OR t.sender = $4 OR t.message_id = $4 OR t.message_id = $5
+                           OR t.mailbox_id = $6)
+                      AND (d.customer_id IN IDS($7) OR (t.domain_id IS NULL AND $8 = 1))
+                    ORDER BY t.id DESC LIMIT $9";
+        let mut values = params![lower, upper, search.since, &wanted, &bracketed, mailbox];
         values.push(ids(search.customers.iter().copied()));
         values.extend(params![search.foreign, search.limit - found.len() as i64]);
         for row in conn.rows(text, values).await? {
