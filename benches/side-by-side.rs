@@ -2,7 +2,8 @@
 //!
 //! `cargo bench` runs every workload several times on each server in turn and prints each server's median and spread
 //! and the ratio; with `-- --write` it puts the table into `docs/benchmarks.md`. `-- --rounds N` and
-//! `-- --only WORD` (also several) narrow a run. `POSTHOUSE_TEST_CORPUS` names the folder with real mail; without it the messages
+//! `-- --only WORD` (also several) narrow a run. `POSTHOUSE_TEST_CORPUS` names the folder with real mail; without
+//! it the messages
 //! are made here. Nothing here passes or fails: the figures decide what is kept.
 #![allow(
     clippy::unwrap_used,
