@@ -80,11 +80,15 @@ impl Host for Posthouse {
 
     fn settle(&self) {
         self.daemon.posthouse(&["store", "pack"]).ok();
-        // The database's log keeps its length while it is busy; an idle one is cut.
-        let log = self.files().join("metadata.db-wal");
-        wait_for("the idle log to be cut", || {
-            let octets = std::fs::metadata(&log).map_or(0, |data| data.len());
-            (octets < 1 << 20).then_some(())
+        // An idle log is cut and free pages are given back, a little later: until nothing changes any more.
+        let octets = |name| std::fs::metadata(self.files().join(name)).map_or(0, |data| data.len());
+        let mut seen = (0, std::time::Instant::now());
+        wait_for("the database to come to rest", || {
+            let now = octets("metadata.db") + octets("metadata.db-wal");
+            if now != seen.0 {
+                seen = (now, std::time::Instant::now());
+            }
+            (octets("metadata.db-wal") < 1 << 20 && seen.1.elapsed().as_secs() >= 15).then_some(())
         });
     }
 }

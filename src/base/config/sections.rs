@@ -262,17 +262,21 @@ fn read_stores(root: &mut Section<'_>, data: &Path) -> Vec<Store> {
     }
     if stores.is_empty() {
         let path = data.join("stores").join("main");
-        let compression = Compression { level: 3, dictionary: true };
+        let compression = Compression { level: LEVEL_DEFAULT.cast_signed(), dictionary: true };
         stores.push(Store { name: "main".to_owned(), path, compression });
     }
     stores
 }
 
+/// zstd level of packs. Mail arrives at level 3 whatever stands here; the packer has time: level 9 takes 5 % less
+/// space for about 0.1 ms a message.
+const LEVEL_DEFAULT: u32 = 9;
+
 fn read_compression(mut section: Section<'_>) -> Compression {
-    let level = section.integer("level", 3, 1..=19);
+    let level = section.integer("level", LEVEL_DEFAULT, 1..=19);
     let dictionary = section.boolean("dictionary", true);
     section.finish();
-    Compression { level: i32::try_from(level).unwrap_or(3), dictionary }
+    Compression { level: level.cast_signed(), dictionary }
 }
 
 fn read_log(mut section: Section<'_>) -> Log {
