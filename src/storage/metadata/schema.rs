@@ -5,12 +5,20 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name, SQLite text, PostgreSQL text. Both folders hold the same numbers and names (`tests/tidy.rs`).
-const MIGRATIONS: &[(i64, &str, &str, &str)] = &[(
-    1,
-    "base",
-    include_str!("../../../migrations/sqlite/0001_base.sql"),
-    include_str!("../../../migrations/postgres/0001_base.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "base",
+        include_str!("../../../migrations/sqlite/0001_base.sql"),
+        include_str!("../../../migrations/postgres/0001_base.sql"),
+    ),
+    (
+        2,
+        "stores",
+        include_str!("../../../migrations/sqlite/0002_stores.sql"),
+        include_str!("../../../migrations/postgres/0002_stores.sql"),
+    ),
+];
 
 /// Which database's texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,168 @@
+-- Mail stores as volumes: offload, parts shared between bodies, undelete, jobs, catalogs, backups, the nodes' history.
+-- The folder migrations/postgres holds the same tables under the same number and name.
+
+-- How a store keeps mail: offload, compression, compaction, catalogs, backup (storage/settings.rs), as JSON. `fixed` lists
+-- the settings that the configuration file gives; they cannot be changed at run time.
+ALTER TABLE store ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE store ADD COLUMN fixed TEXT NOT NULL DEFAULT '[]';
+-- Grows when compression settings change: packs of lower generations are compressed anew in the background.
+ALTER TABLE store ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
+
+-- Where new mailboxes of this customer, and of those below without an own choice, are placed.
+ALTER TABLE customer ADD COLUMN store_id BIGINT REFERENCES store (id);
+
+-- A pack's copies. Before a local file is removed it is `removing`, before an object is written `uploading`: after a
+-- crash these rows, never a listing, say what may lie about.
+ALTER TABLE pack ADD COLUMN local_state TEXT NOT NULL DEFAULT 'present' CHECK (local_state IN ('present', 'removing', 'absent'));
+ALTER TABLE pack ADD COLUMN remote_state TEXT NOT NULL DEFAULT 'absent' CHECK (remote_state IN ('absent', 'uploading', 'present'));
+ALTER TABLE pack ADD COLUMN uploaded_at BIGINT;
+-- Octets of its bodies as received.
+ALTER TABLE pack ADD COLUMN original_octets BIGINT NOT NULL DEFAULT 0;
+-- How often its bodies were merged: only packs of one tier are merged with each other, so that a body is rewritten few times.
+ALTER TABLE pack ADD COLUMN tier BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE pack ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX pack_state ON pack (store_id, remote_state, local_state, created_at);
+
+-- Mailbox and folder of a body's first message: they decide only its place among others when packs are merged.
+ALTER TABLE body ADD COLUMN mailbox_id BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE body ADD COLUMN folder_id BIGINT NOT NULL DEFAULT 0;
+
+-- Attachments that several bodies of one scope share are bodies of their own, found by the BLAKE3 of their decoded bytes.
+CREATE TABLE part (
+    body_id  INTEGER PRIMARY KEY,
+    scope_id BIGINT NOT NULL,
+    store_id BIGINT NOT NULL,
+    hash     BLOB   NOT NULL,
+    UNIQUE (scope_id, store_id, hash)
+);
+
+-- Which parts a body is made of; each row is one reference to the part.
+CREATE TABLE body_part (
+    body_id BIGINT NOT NULL,
+    part_id BIGINT NOT NULL,
+    PRIMARY KEY (body_id, part_id)
+) WITHOUT ROWID;
+
+-- Dictionaries besides the shipped one. customer_id NULL: for all customers of the installation.
+CREATE TABLE dictionary (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    customer_id BIGINT,
+    data        BLOB   NOT NULL,
+    created_at  BIGINT NOT NULL,
+    retired_at  BIGINT
+);
+
+-- Expunged messages that can still come back; each holds a reference to its body. Not part of any quota.
+CREATE TABLE tombstone (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    mailbox_id    BIGINT NOT NULL,
+    folder_id     BIGINT NOT NULL,
+    uid           BIGINT NOT NULL,
+    flags         BIGINT NOT NULL,
+    body_id       BIGINT NOT NULL,
+    prefix_id     BIGINT NOT NULL,
+    octets        BIGINT NOT NULL,
+    internal_date BIGINT NOT NULL,
+    expunged_at   BIGINT NOT NULL
+);
+CREATE INDEX tombstone_mailbox ON tombstone (mailbox_id, folder_id, id);
+CREATE INDEX tombstone_expunged ON tombstone (expunged_at);
+
+-- Names of deleted folders whose messages can still come back.
+CREATE TABLE deleted_folder (
+    folder_id    INTEGER PRIMARY KEY,
+    mailbox_id   BIGINT NOT NULL,
+    name         TEXT   NOT NULL,
+    special_use  TEXT,
+    uid_validity BIGINT NOT NULL,
+    deleted_at   BIGINT NOT NULL
+);
+CREATE INDEX deleted_folder_mailbox ON deleted_folder (mailbox_id);
+
+-- Long work with progress. customer_id is whose administrators see it. `position` is where it goes on after a restart.
+CREATE TABLE job (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    public_id   TEXT   NOT NULL UNIQUE,
+    kind        TEXT   NOT NULL,
+    customer_id BIGINT NOT NULL REFERENCES customer (id),
+    target      TEXT   NOT NULL,
+    request     TEXT   NOT NULL,
+    state       TEXT   NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
+    cancelled_by TEXT,
+    unit        TEXT   NOT NULL DEFAULT '',
+    done        BIGINT NOT NULL DEFAULT 0,
+    total       BIGINT,
+    position    TEXT   NOT NULL DEFAULT '',
+    report      TEXT   NOT NULL DEFAULT '{}',
+    error       TEXT,
+    actor       TEXT   NOT NULL,
+    node_id     TEXT,
+    epoch       BIGINT,
+    created_at  BIGINT NOT NULL,
+    started_at  BIGINT,
+    updated_at  BIGINT NOT NULL,
+    finished_at BIGINT
+);
+CREATE INDEX job_open ON job (state, id) WHERE state IN ('waiting', 'running');
+CREATE INDEX job_customer ON job (customer_id, id);
+
+-- Who does what only one may do at a time. A transaction that relies on it checks node and epoch.
+CREATE TABLE lease (
+    name       TEXT   PRIMARY KEY,
+    node_id    TEXT   NOT NULL,
+    epoch      BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+) WITHOUT ROWID;
+
+-- Files beside the packs that tell, for mailboxes, which bodies are which messages: from them a lost database is rebuilt.
+CREATE TABLE catalog (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    public_id    TEXT   NOT NULL UNIQUE,
+    store_id     BIGINT NOT NULL REFERENCES store (id),
+    octets       BIGINT NOT NULL DEFAULT 0,
+    state        TEXT   NOT NULL CHECK (state IN ('writing', 'present', 'removing')),
+    remote_state TEXT   NOT NULL DEFAULT 'absent' CHECK (remote_state IN ('absent', 'uploading', 'present')),
+    node_id      TEXT   NOT NULL,
+    epoch        BIGINT NOT NULL,
+    created_at   BIGINT NOT NULL
+);
+
+-- The newest catalog of each mailbox, and what the mailbox looked like then.
+CREATE TABLE catalog_entry (
+    mailbox_id  INTEGER PRIMARY KEY,
+    catalog_id  BIGINT NOT NULL REFERENCES catalog (id),
+    fingerprint TEXT   NOT NULL
+);
+CREATE INDEX catalog_entry_catalog ON catalog_entry (catalog_id);
+
+-- Backups that were taken and are kept.
+CREATE TABLE backup (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    public_id   TEXT   NOT NULL UNIQUE,
+    target      TEXT   NOT NULL,
+    at          BIGINT NOT NULL,
+    packs       BIGINT NOT NULL,
+    octets      BIGINT NOT NULL,
+    new_octets  BIGINT NOT NULL,
+    tested_at   BIGINT,
+    test_report TEXT,
+    dropped_at  BIGINT
+);
+CREATE INDEX backup_target ON backup (target, at);
+
+-- What was purged for good: a restore applies it again, so that no backup brings it back.
+CREATE TABLE erasure (
+    kind      TEXT   NOT NULL,
+    public_id TEXT   NOT NULL,
+    at        BIGINT NOT NULL,
+    PRIMARY KEY (kind, public_id)
+) WITHOUT ROWID;
+
+-- A day of each node's figures at a minute's grain, as JSON (service/servers).
+ALTER TABLE node ADD COLUMN version TEXT NOT NULL DEFAULT '';
+CREATE TABLE node_sample (
+    node_id TEXT   NOT NULL,
+    at      BIGINT NOT NULL,
+    sample  TEXT   NOT NULL,
+    PRIMARY KEY (node_id, at)
+) WITHOUT ROWID;
