@@ -7,7 +7,7 @@ use super::outcome::{Done, Failure, Outcome};
 use super::selected::{Selected, numbered};
 use super::session::{Account, Session, State};
 use super::{respond, utf7};
-use crate::base::id::Uid;
+use crate::base::id::{FolderId, Uid};
 use crate::service::context::Owner;
 use crate::service::error::Result as ServiceResult;
 use crate::service::mailstore::MailStore;
@@ -102,14 +102,16 @@ pub async fn create(
     Ok(Done::new("CREATE completed"))
 }
 
-/// DELETE (RFC 3501 section 6.3.4), authenticated state.
-pub async fn delete(mail: &MailStore, owner: &Owner, folder: &[u8]) -> Outcome {
+/// DELETE (RFC 3501 section 6.3.4), authenticated state; answers which folder it was.
+///
+/// # Errors
+/// `NO` when it is not there or cannot be deleted.
+pub async fn delete(mail: &MailStore, owner: &Owner, folder: &[u8]) -> Result<FolderId, Failure> {
     let name = name(folder)?;
     if name.is_inbox() {
         return Err(Failure::refused("CANNOT", "INBOX cannot be deleted"));
     }
-    mail.folder_delete(owner, &name).await?;
-    Ok(Done::new("DELETE completed"))
+    Ok(mail.folder_delete(owner, &name).await?)
 }
 
 /// RENAME (RFC 3501 section 6.3.5), authenticated state.

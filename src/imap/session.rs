@@ -246,7 +246,10 @@ impl Session {
             Command::Create { folder, special_use } => {
                 folder::create(mail, owner, &folder, special_use).await
             }
-            Command::Delete(folder) => folder::delete(mail, owner, &folder).await,
+            Command::Delete(folder) => {
+                folder::delete(mail, owner, &folder).await?;
+                Ok(Done::new("DELETE completed"))
+            }
             Command::Rename { from, to } => folder::rename(mail, owner, &from, &to).await,
             Command::Subscribe { folder, subscribed } => {
                 folder::subscribe(mail, owner, &folder, subscribed).await
@@ -290,14 +293,14 @@ impl Session {
             Command::Close => return Box::pin(folder::close(*selected)).await,
             Command::Idle => Box::pin(idle::idle_selected(self, &mut selected)).await,
             Command::Delete(name) => {
-                let own = folder::name(&name).is_ok_and(|name| name == selected.view.folder().name);
-                let outcome =
-                    folder::delete(&self.services.mail, selected.account.session.owner(), &name).await;
-                if own && outcome.is_ok() {
+                // Compared by id: since SELECT the folder may have been renamed, and its name given to another.
+                let owner = selected.account.session.owner();
+                let deleted = folder::delete(&self.services.mail, owner, &name).await;
+                if deleted.as_ref().is_ok_and(|&id| id == selected.view.folder().id) {
                     self.client.untagged("OK", Some("CLOSED"), "the selected folder is deleted");
-                    return (State::Authenticated(selected.account), outcome);
+                    return (State::Authenticated(selected.account), Ok(Done::new("DELETE completed")));
                 }
-                outcome
+                deleted.map(|_| Done::new("DELETE completed"))
             }
             Command::Enable(names) => {
                 if names.iter().any(|name| name == "CONDSTORE") && !selected.account.condstore {

@@ -63,6 +63,80 @@ fn renaming_inbox_moves_its_mail() {
 }
 
 #[test]
+fn deleting_the_selected_folder_goes_by_what_it_is_and_not_by_its_name() {
+    let (daemon, mut session) = session();
+    // Renamed since SELECT: the name of then means nothing, that of now means the selected folder.
+    session.command("CREATE a").unwrap().ok();
+    session.select("a");
+    session.command("RENAME a b").unwrap().ok();
+    let answer = session.command("DELETE b").unwrap().ok();
+    assert!(answer.untagged.iter().any(|line| line.text.contains("[CLOSED]")), "{answer:?}");
+    session.command("NOOP").unwrap().ok();
+    assert_eq!(session.command("FETCH 1 FLAGS").unwrap().status, "BAD");
+
+    // The name of the selected folder was given to another one, which is deleted: the selected one stays open.
+    session.command("CREATE a").unwrap().ok();
+    session.select("a");
+    session.command("RENAME a b").unwrap().ok();
+    session.command("CREATE a").unwrap().ok();
+    let answer = session.command("DELETE a").unwrap().ok();
+    assert!(!answer.untagged.iter().any(|line| line.text.contains("[CLOSED]")), "{answer:?}");
+    session.append("b", "", &message(400, 1)).unwrap().ok();
+    assert_eq!(session.command("NOOP").unwrap().ok().untagged.len(), 0);
+    assert!(session.command("FETCH 1 FLAGS").unwrap().ok().untagged.len() == 1);
+
+    // Deleted by another session, and its name given to a new folder: that one is deleted, and a session whose
+    // folder is gone ends.
+    let mut other = daemon.imap(USER);
+    other.command("DELETE b").unwrap().ok();
+    other.command("CREATE b").unwrap().ok();
+    other.append("b", "", &message(400, 2)).unwrap().ok();
+    let answer = session.command("DELETE b").unwrap().ok();
+    assert!(!answer.untagged.iter().any(|line| line.text.contains("[CLOSED]")), "{answer:?}");
+    assert!(other.command("SELECT b").unwrap().text.starts_with("[NONEXISTENT]"));
+    let told = session.command("NOOP");
+    assert!(told.is_err(), "the selected folder is gone: {told:?}");
+}
+
+#[test]
+fn names_that_a_folder_cannot_take_are_refused_with_the_reason() {
+    let (_daemon, mut session) = session();
+    let longest = "x".repeat(255);
+    let deepest = vec!["d"; 32].join("/");
+    for text in ["CREATE a/b", "CREATE c", &format!("CREATE {longest}"), &format!("CREATE {deepest}")] {
+        session.command(text).unwrap().ok();
+    }
+    session.append("INBOX", "", &message(400, 1)).unwrap().ok();
+    for (text, code) in [
+        ("RENAME a a/x", "[CANNOT]"),
+        ("RENAME a a/b/x/y", "[CANNOT]"),
+        ("RENAME a c", "[ALREADYEXISTS]"),
+        ("RENAME a a", "[ALREADYEXISTS]"),
+        ("RENAME a INBOX", "[ALREADYEXISTS]"),
+        ("RENAME a inbox", "[ALREADYEXISTS]"),
+        ("RENAME INBOX c", "[ALREADYEXISTS]"),
+        ("RENAME none a", "[NONEXISTENT]"),
+        // What is below must find room too: 255 octets, 32 levels.
+        (&format!("RENAME a {}", "y".repeat(254)), "[CANNOT]"),
+        (&format!("RENAME a {}", vec!["e"; 32].join("/")), "[CANNOT]"),
+        (&format!("CREATE {longest}x"), "[CANNOT]"),
+        (&format!("CREATE {deepest}/d"), "[CANNOT]"),
+    ] {
+        let answer = session.command(text).unwrap();
+        assert_eq!(answer.status, "NO", "{text}");
+        assert!(answer.text.starts_with(code), "{text}: {}", answer.text);
+    }
+    assert_eq!(listed(&mut session, "\"\" (a* c* y* e*)"), ["\"a\"", "\"a/b\"", "\"c\""]);
+    // INBOX may go below itself: its mail does, and it stays (RFC 3501 section 6.3.5).
+    session.command("RENAME INBOX INBOX/old").unwrap().ok();
+    assert_eq!(session.select("INBOX/old").exists(), Some(1));
+    assert_eq!(session.select("INBOX").exists(), Some(0));
+    // Moving deeper into another folder takes along what is below.
+    session.command("RENAME a c/a").unwrap().ok();
+    assert_eq!(listed(&mut session, "\"\" c*"), ["\"c\"", "\"c/a\"", "\"c/a/b\""]);
+}
+
+#[test]
 fn names_travel_in_modified_utf_7() {
     let (_daemon, mut session) = session();
     session.command("CREATE \"Entw&APw-rfe/&U,BTFw-\"").unwrap().ok();

@@ -96,11 +96,22 @@ async fn insert(
     special_use: Option<&str>,
     at: Timestamp,
 ) -> Result<()> {
-    insert_superiors(conn, mailbox, rows, name, at).await?;
+    let added = insert_superiors(conn, mailbox, rows, name, at).await?;
+    room_for(rows.len() + added + 1)?;
     let folder = NewFolder { mailbox, name: name.as_str(), special_use, selectable: true, at };
     folder::insert(conn, folder).await?;
     Ok(())
 }
+
+/// Refuses more folders than a mailbox may have.
+fn room_for(folders: usize) -> Result<()> {
+    if folders > FOLDERS_MAX {
+        return Err(ServiceError::Limit(format!("a mailbox has at most {FOLDERS_MAX} folders")));
+    }
+    Ok(())
+}
+
+/// Inserts what is missing above `name`; answers how many folders that were.
 
 async fn insert_superiors(
     conn: &mut Conn,
@@ -108,7 +119,7 @@ async fn insert_superiors(
     rows: &[FolderRow],
     name: &FolderName,
     at: Timestamp,
-) -> Result<()> {
+) -> Result<usize> {
     let mut missing = Vec::new();
     let mut above = name.parent();
     while let Some(superior) = above.take_if(|superior| rows.iter().all(|row| row.name != superior.as_str()))
@@ -116,24 +127,23 @@ async fn insert_superiors(
         above = superior.parent();
         missing.push(superior);
     }
-    if rows.len() + missing.len() >= FOLDERS_MAX {
-        return Err(ServiceError::Limit(format!("a mailbox has at most {FOLDERS_MAX} folders")));
-    }
+    room_for(rows.len() + missing.len())?;
     for superior in missing.iter().rev() {
         let name = superior.as_str();
         let folder = NewFolder { mailbox, name, special_use: None, selectable: true, at };
         folder::insert(conn, folder).await?;
     }
-    Ok(())
+    Ok(missing.len())
 }
 
-/// Deletes a folder: its charge is released at once, its messages are purged in the background.
+/// Deletes a folder and answers which it was: its charge is released at once, its messages are purged in the
+/// background.
 pub(super) async fn delete(
     conn: &mut Conn,
     mailbox: MailboxId,
     name: &FolderName,
     at: Timestamp,
-) -> Result<()> {
+) -> Result<FolderId> {
     if name.is_inbox() {
         return Err(conflict("INBOX cannot be deleted"));
     }
@@ -151,7 +161,7 @@ pub(super) async fn delete(
         let folder = NewFolder { mailbox, name: name.as_str(), special_use: None, selectable: false, at };
         folder::insert(conn, folder).await?;
     }
-    Ok(())
+    Ok(row.id)
 }
 
 /// Renames a folder and those below it. For `INBOX` only the target is created, and `INBOX` comes back: its messages
@@ -174,7 +184,8 @@ pub(super) async fn rename(
         return Ok(Some(source.id));
     }
     if is_below(to.as_str(), from.as_str()) {
-        return Err(conflict("a folder cannot be moved below itself"));
+        let message = "a folder cannot be moved below itself".to_owned();
+        return Err(ServiceError::Invalid { field: "name", message });
     }
     insert_superiors(conn, mailbox, &rows, to, at).await?;
     for row in rows.iter().filter(|row| row.id == source.id || is_below(&row.name, from.as_str())) {

@@ -107,12 +107,12 @@ impl MailStore {
             .await
     }
 
-    /// Deletes a folder with its messages. `INBOX` cannot be deleted; one with children stays as a name that
-    /// cannot be selected (RFC 3501 section 6.3.4).
+    /// Deletes a folder with its messages and answers which it was: names change hands, ids do not. `INBOX` cannot
+    /// be deleted; one with children stays as a name that cannot be selected (RFC 3501 section 6.3.4).
     ///
     /// # Errors
     /// `NotFound`, `Conflict`; nothing was changed.
-    pub async fn folder_delete(&self, owner: &Owner, name: &FolderName) -> Result<()> {
+    pub async fn folder_delete(&self, owner: &Owner, name: &FolderName) -> Result<FolderId> {
         let (mailbox, name, at) = (owner.mailbox, name.clone(), self.inner.clock.now());
         self.inner
             .database
@@ -127,8 +127,9 @@ impl MailStore {
     /// section 6.3.5).
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `Invalid` when a name below would become too long; nothing was changed. When the
-    /// database fails while the messages of `INBOX` move, those moved before stay in the new folder.
+    /// `NotFound`, `Conflict` when the new name is taken, `Invalid` when it lies below the folder or a name below
+    /// would become too long or too deep, `Limit`; nothing was changed. When the database fails while the messages of
+    /// `INBOX` move, those moved before stay in the new folder.
     pub async fn folder_rename(&self, owner: &Owner, from: &FolderName, to: &FolderName) -> Result<()> {
         let (mailbox, names, at) = (owner.mailbox, (from.clone(), to.clone()), self.inner.clock.now());
         match self
@@ -402,7 +403,9 @@ const EXPUNGED_RANGES_MAX: i64 = 4096;
 /// Identity and numbers of an open folder at the time of opening.
 #[derive(Clone, Debug)]
 pub struct OpenFolder {
-    /// Its name.
+    /// Which it is, whatever its name becomes.
+    pub id: FolderId,
+    /// Its name when it was opened.
     pub name: FolderName,
     /// UIDVALIDITY.
     pub uid_validity: UidValidity,

@@ -81,6 +81,7 @@ impl FolderView {
                 return Err(work::no_folder(&name));
             }
             let folder = OpenFolder {
+                id: table.id,
                 name,
                 uid_validity: UidValidity(state.numbers.uid_validity),
                 uid_next: Uid(state.numbers.uid_next),

@@ -196,7 +196,7 @@ async fn folders_are_created_renamed_and_deleted(house: House) {
     assert_eq!(names, [("INBOX", false), ("z", false), ("z/y", false), ("z/y/b", true), ("z/y/b/c", false)]);
     assert_eq!(store.subscriptions(owner).await.unwrap(), [name("not there"), name("z/y/b")]);
     let below = store.folder_rename(owner, &name("z"), &name("z/y/x")).await;
-    assert!(matches!(below, Err(ServiceError::Conflict { .. })));
+    assert!(matches!(below, Err(ServiceError::Invalid { .. })));
 }
 
 async fn inbox_renamed_leaves_an_empty_inbox(house: House) {
