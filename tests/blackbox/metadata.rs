@@ -6,7 +6,7 @@ use posthouse::params;
 use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::{
-    BodyPlace, Deliver, DeliverTarget, Packed, QuotaOwner, Refused, TargetOutcome, TraceOrigin,
+    BodyPlace, Deliver, DeliverTarget, OverLimit, Packed, QuotaOwner, Refused, TargetOutcome, TraceOrigin,
 };
 use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::sql::Conn;
@@ -142,7 +142,10 @@ async fn parallel_deliveries_reach_each_limit_and_never_pass_it(database: Databa
     execute(&database, "INSERT INTO domain_usage SELECT 1, sum(bytes_used), sum(messages_used) FROM mailbox")
         .await;
     let refusals = deliver_until_refused(&database, &mailboxes[1..], 100).await;
-    assert!(refusals.iter().all(|refused| matches!(refused, Refused::OverQuota(QuotaOwner::Domain(_)))));
+    let domain_octets = |refused: &Refused| {
+        matches!(refused, Refused::OverQuota(OverLimit { owner: QuotaOwner::Domain(_), on_messages: false }))
+    };
+    assert!(refusals.iter().all(domain_octets));
     assert!(near(number(&database, "SELECT bytes_used FROM domain_usage").await, 4321));
 
     execute(&database, "UPDATE domain SET bytes_max = NULL").await;
@@ -153,7 +156,10 @@ async fn parallel_deliveries_reach_each_limit_and_never_pass_it(database: Databa
     )
     .await;
     let refusals = deliver_until_refused(&database, &mailboxes[1..], 100).await;
-    assert!(refusals.iter().all(|refused| matches!(refused, Refused::OverQuota(QuotaOwner::Customer(_)))));
+    let customer_messages = |refused: &Refused| {
+        matches!(refused, Refused::OverQuota(OverLimit { owner: QuotaOwner::Customer(_), on_messages: true }))
+    };
+    assert!(refusals.iter().all(customer_messages));
     assert_eq!(number(&database, "SELECT messages_used FROM customer_usage").await, 60);
 
     // A raised limit counts for the next message; every counter equals the recount.
@@ -177,7 +183,7 @@ async fn all_or_nothing_stores_nothing_when_one_is_refused(database: Database) {
     let mailboxes = provider(&database, 2).await;
     execute(&database, "UPDATE mailbox SET messages_max = 0 WHERE id = 2").await;
     let outcome: Vec<TargetOutcome> = database.deliver(message(10, &mailboxes, true)).await.unwrap();
-    let full = Refused::OverQuota(QuotaOwner::Mailbox(mailboxes[1]));
+    let full = Refused::OverQuota(OverLimit { owner: QuotaOwner::Mailbox(mailboxes[1]), on_messages: true });
     assert_eq!(outcome, [Err(Refused::Sibling), Err(full)]);
     for table in ["SELECT count(*) FROM message", "SELECT count(*) FROM body", "SELECT count(*) FROM summary"]
     {

@@ -60,6 +60,29 @@ fn mailbox_limit_is_exact_to_the_octet_and_a_raised_one_counts_at_once() {
     }
 }
 
+#[test]
+fn refusal_names_what_there_is_too_much_of() {
+    let daemon = Daemon::start();
+    daemon.customer("acme", "acme.test");
+    daemon.mailbox_with("alice@acme.test", &["--quota", "100000", "--messages", "2"]);
+    let mut session = daemon.imap("alice@acme.test");
+    for number in 0..2 {
+        session.append("INBOX", "", &message(400, number)).expect("APPEND").ok();
+    }
+    let refused = session.append("INBOX", "", &message(400, 3)).expect("APPEND");
+    assert_eq!(refused.text, "[OVERQUOTA] over quota: the limit of this mailbox on the number of messages");
+    session.select("INBOX");
+    let refused = session.command("COPY 1 INBOX").expect("COPY");
+    assert_eq!(refused.text, "[OVERQUOTA] over quota: the limit of this mailbox on the number of messages");
+    for mut sender in [daemon.lmtp(), daemon.smtp()] {
+        let reply = sender.deliver(SENDER, &["alice@acme.test"], &message(400, 4)).expect("deliver").remove(0);
+        assert_eq!(reply.codes(), "452 4.2.2");
+        assert!(format!("{reply:?}").contains("as many messages as it may have"), "{reply:?}");
+    }
+    let refused = session.append("INBOX", "", &message(200_000, 5)).expect("APPEND");
+    assert_eq!(refused.text, "[OVERQUOTA] over quota: the limit of this mailbox on the size");
+}
+
 /// 32 connections deliver to all `readers` at once until nothing is taken any more; gives how many were accepted.
 fn fill(daemon: &Daemon, readers: &[&str], content: &[u8]) -> usize {
     std::thread::scope(|scope| {

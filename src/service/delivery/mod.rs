@@ -23,7 +23,7 @@ use crate::service::mailstore::intake::{Intake, Prepared};
 use crate::service::mailstore::mime::field::{Fields, header_octets, unfold};
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::delivery::{Deliver, DeliverTarget, QuotaOwner, Refused, TraceOrigin};
+use crate::storage::metadata::delivery::{Deliver, DeliverTarget, OverLimit, QuotaOwner, Refused, TraceOrigin};
 use crate::storage::metadata::hold;
 use crate::storage::metadata::recipient::{self, RefusedDelivery};
 use refusals::Refusals;
@@ -251,7 +251,7 @@ impl Delivery {
                         Err(DeliveryRefusal::Suspended)
                     } else {
                         match recipient::refusing_limit(conn, mailbox, octets).await? {
-                            Some(owner) if !always => Err(over_quota(owner)),
+                            Some(over) if !always => Err(over_quota(over)),
                             _ => Ok(()),
                         }
                     };
@@ -498,18 +498,21 @@ fn refusal_of(refused: Refused) -> DeliveryRefusal {
     match refused {
         Refused::Gone => DeliveryRefusal::UnknownMailbox,
         Refused::StoreClosed => DeliveryRefusal::Unavailable,
-        Refused::OverQuota(owner) => over_quota(owner),
+        Refused::OverQuota(over) => over_quota(over),
         Refused::Sibling => DeliveryRefusal::Sibling,
     }
 }
 
 /// Senders are strangers: they learn that there is no room, and no name of whoever set the limit.
-fn over_quota(owner: QuotaOwner) -> DeliveryRefusal {
+fn over_quota(over: OverLimit) -> DeliveryRefusal {
     DeliveryRefusal::OverQuota(
-        match owner {
-            QuotaOwner::Mailbox(_) => "the mailbox is full",
-            QuotaOwner::Domain(_) => "the domain is full",
-            QuotaOwner::Customer(_) => "no room for this domain",
+        match (over.owner, over.on_messages) {
+            (QuotaOwner::Mailbox(_), false) => "the mailbox is full",
+            (QuotaOwner::Mailbox(_), true) => "the mailbox has as many messages as it may have",
+            (QuotaOwner::Domain(_), false) => "the domain is full",
+            (QuotaOwner::Domain(_), true) => "the domain has as many messages as it may have",
+            (QuotaOwner::Customer(_), false) => "no room for this domain",
+            (QuotaOwner::Customer(_), true) => "no room for more messages of this domain",
         }
         .to_owned(),
     )

@@ -111,9 +111,10 @@ impl Operate for CustomerMove {
         let (old, new) = (path_ids(parent), path_ids(to.id));
         let leaves: Vec<i64> = old.iter().copied().filter(|id| !new.contains(id)).collect();
         let reaches: Vec<i64> = new.iter().copied().filter(|id| !old.contains(id)).collect();
-        if let Err(owner) = counters::move_use(tx.conn, used, &leaves, &reaches).await? {
-            let limit = quota::whose(tx.caller, owner);
-            return Err(ServiceError::OverQuota { resource: Resource::Bytes, limit });
+        if let Err(over) = counters::move_use(tx.conn, used, &leaves, &reaches).await? {
+            let limit = quota::whose(tx.caller, over.owner);
+            let resource = if over.on_messages { Resource::Messages } else { Resource::Bytes };
+            return Err(ServiceError::OverQuota { resource, limit });
         }
         let grants_ended = end_grants(tx, moving.id, to.id).await?;
         customer::set_parent(tx.conn, moving.id, to.id).await?;

@@ -13,7 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{FolderId, MailboxId, Uid, UidValidity};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::delivery::QuotaOwner;
+use crate::storage::metadata::delivery::{OverLimit, QuotaOwner};
 use crate::storage::metadata::folder::{self, FolderDelta, FolderRow};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::message::{self, MessageRow, PAGE_ROWS};
@@ -41,12 +41,14 @@ pub(super) fn no_folder(name: &FolderName) -> ServiceError {
 }
 
 /// The refusal as the owner of the mailbox may see it: what is above the mailbox is not named.
-pub(super) fn over_quota(owner: QuotaOwner) -> ServiceError {
-    let limit = match owner {
-        QuotaOwner::Mailbox(_) => "the limit of this mailbox",
-        QuotaOwner::Domain(_) | QuotaOwner::Customer(_) => "limited above your scope",
+pub(super) fn over_quota(over: OverLimit) -> ServiceError {
+    let (resource, what) =
+        if over.on_messages { (Resource::Messages, "number of messages") } else { (Resource::Bytes, "size") };
+    let limit = match over.owner {
+        QuotaOwner::Mailbox(_) => format!("the limit of this mailbox on the {what}"),
+        QuotaOwner::Domain(_) | QuotaOwner::Customer(_) => format!("the {what} is limited above your scope"),
     };
-    ServiceError::OverQuota { resource: Resource::Bytes, limit: limit.to_owned() }
+    ServiceError::OverQuota { resource, limit }
 }
 
 /// UIDs of rows, in their order.

@@ -92,8 +92,8 @@ pub enum Refused {
     Gone,
     /// Its mail store takes no mail now.
     StoreClosed,
-    /// A limit: whose, and of what.
-    OverQuota(QuotaOwner),
+    /// A limit: whose, and on what.
+    OverQuota(OverLimit),
     /// Another target of an all-or-nothing delivery was refused.
     Sibling,
 }
@@ -107,6 +107,15 @@ pub enum QuotaOwner {
     Domain(DomainId),
     /// A customer on the way up.
     Customer(CustomerId),
+}
+
+/// A limit that refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OverLimit {
+    /// Whose it is.
+    pub owner: QuotaOwner,
+    /// Whether it is that on the number of messages; else that on octets.
+    pub on_messages: bool,
 }
 
 /// Answer for one target.
@@ -161,17 +170,17 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    fn fits(&self, octets: i64) -> bool {
-        self.has_room(octets, 1)
-    }
-
-    /// Whether so much more stays within both limits.
-    pub(super) fn has_room(&self, octets: i64, messages: i64) -> bool {
-        let within = |used: i64, more: i64, max: Option<i64>| {
-            max.is_none_or(|max| used.checked_add(more).is_some_and(|sum| sum <= max))
+    /// The limit that so much more would exceed, if any. What does not grow always passes, even above a limit that
+    /// was lowered.
+    pub(super) fn refusal(&self, owner: QuotaOwner, octets: i64, messages: i64) -> Option<OverLimit> {
+        let over = |used: i64, more: i64, max: Option<i64>| {
+            more > 0 && max.is_some_and(|max| used.checked_add(more).is_none_or(|sum| sum > max))
         };
-        within(self.bytes_used, octets, self.bytes_max)
-            && within(self.messages_used, messages, self.messages_max)
+        if over(self.bytes_used, octets, self.bytes_max) {
+            return Some(OverLimit { owner, on_messages: false });
+        }
+        let is_over = over(self.messages_used, messages, self.messages_max);
+        is_over.then_some(OverLimit { owner, on_messages: true })
     }
 
     fn charge(&mut self, octets: i64) {
@@ -210,17 +219,16 @@ impl Ground {
         if !inbox.store_open || inbox.uid_next >= i64::from(u32::MAX) {
             return Err(Refused::StoreClosed);
         }
-        if !inbox.mailbox_meter.fits(octets) {
-            return Err(Refused::OverQuota(QuotaOwner::Mailbox(mailbox)));
-        }
-        if self.domains.get(&inbox.domain.0).is_some_and(|meter| !meter.fits(octets)) {
-            return Err(Refused::OverQuota(QuotaOwner::Domain(inbox.domain)));
-        }
         let chain = self.chains.get(&inbox.customer.0).map_or(&[][..], Vec::as_slice);
-        for customer in chain {
-            if self.customers.get(customer).is_some_and(|meter| !meter.fits(octets)) {
-                return Err(Refused::OverQuota(QuotaOwner::Customer(CustomerId(*customer))));
-            }
+        let above = self.domains.get(&inbox.domain.0).map(|meter| (QuotaOwner::Domain(inbox.domain), meter));
+        let customers = chain.iter().filter_map(|id| {
+            self.customers.get(id).map(|meter| (QuotaOwner::Customer(CustomerId(*id)), meter))
+        });
+        let mut meters = std::iter::once((QuotaOwner::Mailbox(mailbox), &inbox.mailbox_meter))
+            .chain(above)
+            .chain(customers);
+        if let Some(over) = meters.find_map(|(owner, meter)| meter.refusal(owner, octets, 1)) {
+            return Err(Refused::OverQuota(over));
         }
         inbox.mailbox_meter.charge(octets);
         if let Some(meter) = self.domains.get_mut(&inbox.domain.0) {

@@ -4,7 +4,7 @@
 //! The order of locks is that of `delivery.rs`: mailbox, domain counter, customer counters by id. A counter row of a
 //! domain or customer exists exactly while it has a limit on octets or messages.
 
-use super::delivery::QuotaOwner;
+use super::delivery::{Meter, OverLimit, QuotaOwner};
 use super::sql::{Conn, Row, Value, ids};
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::params;
@@ -13,35 +13,27 @@ use crate::storage::{Result, StorageError};
 /// A counter that a charge reaches.
 struct Counter {
     owner: QuotaOwner,
-    bytes_max: Option<i64>,
-    messages_max: Option<i64>,
-    bytes_used: i64,
-    messages_used: i64,
+    meter: Meter,
 }
 
 impl Counter {
     fn read(row: &Row, owner: QuotaOwner) -> Result<Self> {
-        Ok(Self {
-            owner,
+        let meter = Meter {
             bytes_max: row.int_opt(1)?,
             messages_max: row.int_opt(2)?,
             bytes_used: row.int(3)?,
             messages_used: row.int(4)?,
-        })
+        };
+        Ok(Self { owner, meter })
     }
 
-    /// Growth must fit; what shrinks or stays always passes, even above a limit that was lowered.
-    fn admits(&self, bytes_delta: i64, messages_delta: i64) -> bool {
-        let within = |used: i64, delta: i64, max: Option<i64>| {
-            delta <= 0 || max.is_none_or(|max| used.checked_add(delta).is_some_and(|sum| sum <= max))
-        };
-        within(self.bytes_used, bytes_delta, self.bytes_max)
-            && within(self.messages_used, messages_delta, self.messages_max)
+    fn refusal(&self, bytes_delta: i64, messages_delta: i64) -> Option<OverLimit> {
+        self.meter.refusal(self.owner, bytes_delta, messages_delta)
     }
 }
 
 /// Adds to what a mailbox and everything with a limit above it use, or takes away (negative deltas, which always
-/// pass). When a limit refuses, nothing is changed and whose it is comes back as the inner error.
+/// pass). When a limit refuses, nothing is changed and which it is comes back as the inner error.
 ///
 /// # Errors
 /// When the mailbox is gone, or the database fails.
@@ -50,10 +42,10 @@ pub async fn charge(
     mailbox: MailboxId,
     bytes_delta: i64,
     messages_delta: i64,
-) -> Result<std::result::Result<(), QuotaOwner>> {
+) -> Result<std::result::Result<(), OverLimit>> {
     let counters = lock_counters(conn, mailbox).await?;
-    if let Some(refusing) = counters.iter().find(|counter| !counter.admits(bytes_delta, messages_delta)) {
-        return Ok(Err(refusing.owner));
+    if let Some(over) = counters.iter().find_map(|counter| counter.refusal(bytes_delta, messages_delta)) {
+        return Ok(Err(over));
     }
     for counter in &counters {
         let (text, id) = match counter.owner {
@@ -67,8 +59,8 @@ pub async fn charge(
                 ("UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1", id.0)
             }
         };
-        let bytes_used = sum(counter.bytes_used, bytes_delta, counter.owner)?;
-        let messages_used = sum(counter.messages_used, messages_delta, counter.owner)?;
+        let bytes_used = sum(counter.meter.bytes_used, bytes_delta, counter.owner)?;
+        let messages_used = sum(counter.meter.messages_used, messages_delta, counter.owner)?;
         conn.execute(text, params![id, bytes_used, messages_used]).await?;
     }
     Ok(Ok(()))
@@ -197,7 +189,7 @@ pub async fn move_use(
     used: Used,
     leaves: &[i64],
     reaches: &[i64],
-) -> Result<std::result::Result<(), QuotaOwner>> {
+) -> Result<std::result::Result<(), OverLimit>> {
     let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
     let text = format!(
         "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
@@ -212,11 +204,11 @@ pub async fn move_use(
         let counter = Counter::read(&row, owner)?;
         let sign = if reaches.contains(&id) { 1 } else { -1 };
         let (bytes, messages) = (used.bytes * sign, used.messages * sign);
-        if !counter.admits(bytes, messages) {
-            return Ok(Err(owner));
+        if let Some(over) = counter.refusal(bytes, messages) {
+            return Ok(Err(over));
         }
-        let bytes_used = sum(counter.bytes_used, bytes, owner)?;
-        updates.push((id, bytes_used, sum(counter.messages_used, messages, owner)?));
+        let bytes_used = sum(counter.meter.bytes_used, bytes, owner)?;
+        updates.push((id, bytes_used, sum(counter.meter.messages_used, messages, owner)?));
     }
     for (id, bytes, messages) in updates {
         let text = "UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1";

@@ -1,6 +1,6 @@
 //! What an address means, in the few look-ups that RCPT TO needs.
 
-use super::delivery::QuotaOwner;
+use super::delivery::{Meter, OverLimit, QuotaOwner};
 use super::sql::Conn;
 use crate::base::address::DomainName;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
@@ -60,7 +60,7 @@ pub async fn contacts(conn: &mut Conn, customer: Option<CustomerId>) -> Result<V
 
 /// The limit that refuses one more message of `octets` in the mailbox now, if any. An estimate without locks: the
 /// delivering transaction decides.
-pub async fn refusing_limit(conn: &mut Conn, mailbox: MailboxId, octets: i64) -> Result<Option<QuotaOwner>> {
+pub async fn refusing_limit(conn: &mut Conn, mailbox: MailboxId, octets: i64) -> Result<Option<OverLimit>> {
     let text = "WITH RECURSIVE box
                     (id, domain_id, customer_id, bytes_max, messages_max, bytes_used, messages_used) AS (
                     SELECT m.id, d.id, d.customer_id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used
@@ -77,15 +77,19 @@ pub async fn refusing_limit(conn: &mut Conn, mailbox: MailboxId, octets: i64) ->
                 SELECT CAST(3 AS BIGINT), c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used
                 FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN (SELECT id FROM up)";
     for row in conn.rows(text, params![mailbox]).await? {
-        let over = |max: Option<i64>, used: i64, more: i64| {
-            max.is_some_and(|max| used.checked_add(more).is_none_or(|sum| sum > max))
+        let owner = match row.int(0)? {
+            1 => QuotaOwner::Mailbox(MailboxId(row.int(1)?)),
+            2 => QuotaOwner::Domain(DomainId(row.int(1)?)),
+            _ => QuotaOwner::Customer(CustomerId(row.int(1)?)),
         };
-        if over(row.int_opt(2)?, row.int(4)?, octets.max(1)) || over(row.int_opt(3)?, row.int(5)?, 1) {
-            return Ok(Some(match row.int(0)? {
-                1 => QuotaOwner::Mailbox(MailboxId(row.int(1)?)),
-                2 => QuotaOwner::Domain(DomainId(row.int(1)?)),
-                _ => QuotaOwner::Customer(CustomerId(row.int(1)?)),
-            }));
+        let meter = Meter {
+            bytes_max: row.int_opt(2)?,
+            messages_max: row.int_opt(3)?,
+            bytes_used: row.int(4)?,
+            messages_used: row.int(5)?,
+        };
+        if let Some(over) = meter.refusal(owner, octets.max(1), 1) {
+            return Ok(Some(over));
         }
     }
     Ok(None)

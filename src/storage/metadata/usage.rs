@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::delivery::{Meter, QuotaOwner};
+use super::delivery::{Meter, OverLimit, QuotaOwner};
 use super::sql::{Conn, ids};
 use crate::base::id::{CustomerId, DomainId, MailboxId, StoreId};
 use crate::params;
@@ -80,18 +80,13 @@ fn refusal(
     customers: &Meters,
     octets: i64,
     messages: i64,
-) -> Option<QuotaOwner> {
-    if octets <= 0 && messages <= 0 {
-        return None;
-    }
-    if !mailbox.meter.has_room(octets, messages) {
-        return Some(QuotaOwner::Mailbox(mailbox.id));
-    }
-    if domains.values().any(|meter| !meter.has_room(octets, messages)) {
-        return Some(QuotaOwner::Domain(mailbox.domain));
-    }
-    let full = customers.iter().find(|(_, meter)| !meter.has_room(octets, messages));
-    full.map(|(id, _)| QuotaOwner::Customer(CustomerId(*id)))
+) -> Option<OverLimit> {
+    let domains = domains.iter().map(|(id, meter)| (QuotaOwner::Domain(DomainId(*id)), meter));
+    let customers = customers.iter().map(|(id, meter)| (QuotaOwner::Customer(CustomerId(*id)), meter));
+    let own = std::iter::once((QuotaOwner::Mailbox(mailbox.id), &mailbox.meter));
+    own.chain(domains)
+        .chain(customers)
+        .find_map(|(owner, meter)| meter.refusal(owner, octets, messages))
 }
 
 /// Customers with a limit on the way up from `customer`, itself included.
@@ -112,7 +107,7 @@ pub async fn room(
     conn: &mut Conn,
     mailbox: MailboxId,
     octets: i64,
-) -> Result<std::result::Result<(), QuotaOwner>> {
+) -> Result<std::result::Result<(), OverLimit>> {
     let mailbox = read(conn, mailbox, "").await?.ok_or(StorageError::Gone("mailbox"))?;
     let mut over = Vec::with_capacity(2);
     let chain = chain(conn, mailbox.customer).await?;
