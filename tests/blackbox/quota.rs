@@ -75,7 +75,8 @@ fn refusal_names_what_there_is_too_much_of() {
     let refused = session.command("COPY 1 INBOX").expect("COPY");
     assert_eq!(refused.text, "[OVERQUOTA] over quota: the limit of this mailbox on the number of messages");
     for mut sender in [daemon.lmtp(), daemon.smtp()] {
-        let reply = sender.deliver(SENDER, &["alice@acme.test"], &message(400, 4)).expect("deliver").remove(0);
+        let reply =
+            sender.deliver(SENDER, &["alice@acme.test"], &message(400, 4)).expect("deliver").remove(0);
         assert_eq!(reply.codes(), "452 4.2.2");
         assert!(format!("{reply:?}").contains("as many messages as it may have"), "{reply:?}");
     }

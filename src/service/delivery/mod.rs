@@ -23,7 +23,9 @@ use crate::service::mailstore::intake::{Intake, Prepared};
 use crate::service::mailstore::mime::field::{Fields, header_octets, unfold};
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::delivery::{Deliver, DeliverTarget, OverLimit, QuotaOwner, Refused, TraceOrigin};
+use crate::storage::metadata::delivery::{
+    Deliver, DeliverTarget, OverLimit, QuotaOwner, Refused, TraceOrigin,
+};
 use crate::storage::metadata::hold;
 use crate::storage::metadata::recipient::{self, RefusedDelivery};
 use refusals::Refusals;

@@ -84,9 +84,7 @@ fn refusal(
     let domains = domains.iter().map(|(id, meter)| (QuotaOwner::Domain(DomainId(*id)), meter));
     let customers = customers.iter().map(|(id, meter)| (QuotaOwner::Customer(CustomerId(*id)), meter));
     let own = std::iter::once((QuotaOwner::Mailbox(mailbox.id), &mailbox.meter));
-    own.chain(domains)
-        .chain(customers)
-        .find_map(|(owner, meter)| meter.refusal(owner, octets, messages))
+    own.chain(domains).chain(customers).find_map(|(owner, meter)| meter.refusal(owner, octets, messages))
 }
 
 /// Customers with a limit on the way up from `customer`, itself included.
