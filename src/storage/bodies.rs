@@ -7,8 +7,13 @@
 //!
 //! # Crash Consistency
 //! A large body is on disk (file, name, folder) before the transaction that refers to it. Its intent was
-//! committed before the file, and is deleted by that transaction; where it remains, the file is removed
-//! again.
+//! committed before the file, and is deleted by that transaction. Where it remains, it is first given up, so that
+//! no transaction whose outcome is in doubt can refer to the file any more, then the file is removed, then the
+//! intent. A crash in between leaves the intent, by which the next clean-up goes on.
+//!
+//! # Cancellation
+//! What is dropped between [`Bodies::place`] and [`Bodies::settle`] leaves an intent, and perhaps a file, to the
+//! packer's clean-up.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -199,7 +204,7 @@ impl Bodies {
                 Ok(single) => written.push(single),
                 Err(error) => {
                     if let Err(error) = self.settle(&BodyPlace::Packs(singles)).await {
-                        tracing::warn!(%error, "a pack that could not be written is removed by the next start");
+                        tracing::warn!(%error, "a pack that could not be written is removed later");
                     }
                     return Err(error);
                 }
@@ -256,32 +261,37 @@ impl Bodies {
     }
 
     /// Removes the packs of a body that no transaction referred to: the message was refused, or its
-    /// transaction failed.
+    /// transaction failed. One whose outcome is in doubt is waited for.
     ///
     /// # Errors
-    /// `Io` or `Database` when that isn't possible now; it is done at the next start then.
+    /// `Io` or `Database` when that isn't possible now; the packer's clean-up does it then.
     pub async fn settle(&self, place: &BodyPlace) -> Result<()> {
         let BodyPlace::Packs(packs) = place else { return Ok(()) };
         for single in packs {
-            let name = single.name;
-            let intended = self.inner.database.read(|conn| Box::pin(pack::is_intended(conn, name))).await?;
-            if intended {
-                self.discard(&Intended { name, store_path: single.store_path.clone() }).await?;
-            }
+            let intended = Intended { name: single.name, store_path: single.store_path.clone() };
+            self.discard(&intended).await?;
         }
         Ok(())
     }
 
-    /// Removes a file that only an intent names, then the intent.
+    /// Removes a file that only an intent names, then the intent. False when the pack is known by now, or
+    /// was discarded before.
     ///
     /// # Errors
     /// `Io` or `Database`; then the intent remains.
-    pub(super) async fn discard(&self, intended: &Intended) -> Result<()> {
+    pub(super) async fn discard(&self, intended: &Intended) -> Result<bool> {
+        let (name, database) = (intended.name, &self.inner.database);
+        // Spares the usual case, a pack that was made known, a transaction.
+        if !database.read(|conn| Box::pin(pack::is_intended(conn, name))).await? {
+            return Ok(false);
+        }
+        let abandon = database.write(Priority::Interactive, move |conn| Box::pin(pack::abandon(conn, name)));
+        if !abandon.await? {
+            return Ok(false);
+        }
         self.remove(intended).await?;
-        let name = intended.name;
-        let write =
-            self.inner.database.write(Priority::Background, move |conn| Box::pin(pack::forget(conn, name)));
-        write.await
+        database.write(Priority::Background, move |conn| Box::pin(pack::forget(conn, name))).await?;
+        Ok(true)
     }
 
     /// Removes a pack's file, under either name.

@@ -36,6 +36,9 @@ use crate::base::id::{BodyId, PackId};
 const SORTED_MAX: usize = 1 << 16;
 /// Most bytes that are sorted together: eight packs.
 const SORTED_OCTETS_MAX: u64 = 8 * TARGET_OCTETS;
+/// Whatever was intended longer ago was cut off: no file takes so long to be written and made known. Should one
+/// after all, making it known fails and its bodies stay where they are.
+const INTENT_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// Most looks back that are remembered; older ones say nothing new.
 const MARKS_MAX: usize = 4_096;
 
@@ -115,7 +118,7 @@ impl Packer {
 
     /// Cleans up, then looks at regular intervals. Never returns; may be dropped at any time.
     pub async fn run(self: Arc<Self>, clock: Clock) {
-        if let Err(error) = self.clean_up().await {
+        if let Err(error) = self.clean_up(clock.now()).await {
             tracing::warn!(%error, "files that were begun before the last stop could not be removed");
         }
         loop {
@@ -136,30 +139,30 @@ impl Packer {
         pass.await.unwrap_or(Err(StorageError::Busy("packing was interrupted")))
     }
 
-    /// Removes files that an earlier start of this node began and never made known. Goes by intents alone.
+    /// Removes files that this node began and will never make known: those of earlier starts, those that were
+    /// given up, and those of work that was cut off. Goes by intents alone. Answers how many.
     ///
     /// # Errors
-    /// `Io` or `Database`; what remains is removed by the next start.
-    pub async fn clean_up(&self) -> Result<u64> {
-        let mut removed = 0;
+    /// `Io` or `Database`; what remains is removed by the next look.
+    pub async fn clean_up(&self, now: Timestamp) -> Result<u64> {
+        let (before, mut removed) = (now.minus(INTENT_AGE_MAX), 0);
         loop {
             let node = self.bodies.node().clone();
             let read = self
                 .bodies
                 .database()
-                .read(|conn| Box::pin(async move { pack::abandoned(conn, &node).await }));
+                .read(|conn| Box::pin(async move { pack::abandoned(conn, &node, before).await }));
             let files: Vec<Intended> = read.await?;
             if files.is_empty() {
                 return Ok(removed);
             }
             for file in &files {
-                self.bodies.discard(file).await?;
-                removed += 1;
+                removed += u64::from(self.bodies.discard(file).await?);
             }
         }
     }
 
-    /// Packs what is old enough, drops dead packs, removes files whose grace is over.
+    /// Packs what is old enough, drops dead packs, removes files whose grace is over or that were never made known.
     ///
     /// # Errors
     /// `Full`, `Io` or `Database`; what was packed before stays so.
@@ -181,6 +184,7 @@ impl Packer {
         let ripe = Ripe { last: young, old, octets_min: self.settings.octets_min };
         let progress = self.pack_all_stores(ripe, now).await?;
         self.remove_dead(now).await?;
+        self.clean_up(now).await?;
         self.give_back_pages().await?;
         Ok(progress)
     }

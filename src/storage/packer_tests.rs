@@ -23,17 +23,18 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, MailboxId, random_bytes};
 use crate::params;
 
-/// Holds a pass at a point and tells that it is there.
+/// Holds a pass at a point, tells that it is there, and lets it go on when it is told to.
 pub(super) struct Fault {
     point: u8,
     reached: Arc<Notify>,
+    go_on: Arc<Notify>,
 }
 
 impl Fault {
     pub(super) async fn reach(&self, point: u8) {
         if point == self.point {
             self.reached.notify_one();
-            std::future::pending::<()>().await;
+            self.go_on.notified().await;
         }
     }
 }
@@ -165,7 +166,7 @@ impl Provider {
     /// Runs a pass up to `point`, and ends it there as a crash would.
     async fn crash(&self, mut packer: Packer, point: u8) {
         let reached = Arc::new(Notify::new());
-        packer.fault = Some(Fault { point, reached: Arc::clone(&reached) });
+        packer.fault = Some(Fault { point, reached: Arc::clone(&reached), go_on: Arc::default() });
         let pass = tokio::spawn(async move {
             packer.pack_everything(NOW).await.unwrap();
             packer.remove_dead(NOW).await.unwrap();
@@ -268,7 +269,7 @@ async fn crash_at_any_point_loses_and_leaks_nothing() {
             assert!(files(provider.folder.path()).iter().all(|file| file.extension().unwrap() == "tmp"));
         }
         let (bodies, packer) = provider.start().await;
-        let removed = packer.clean_up().await.unwrap();
+        let removed = packer.clean_up(NOW).await.unwrap();
         assert_eq!(removed, u64::from(point < 4), "point {point}");
         if point == 5 {
             assert_eq!(packer.remove_dead(NOW).await.unwrap(), 1);
@@ -283,6 +284,31 @@ async fn crash_at_any_point_loses_and_leaks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pack_that_was_given_up_before_it_was_known_leaves_its_bodies_where_they_are() {
+    for point in 1..=3 {
+        let mut provider = Provider::new().await;
+        let (bodies, mut packer) = provider.start().await;
+        provider.fill(&bodies, 20).await;
+        let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        packer.fault = Some(Fault { point, reached: Arc::clone(&reached), go_on: Arc::clone(&go_on) });
+        let packer = Arc::new(packer);
+        let pass = tokio::spawn({
+            let packer = Arc::clone(&packer);
+            async move { packer.pack_everything(NOW).await }
+        });
+        reached.notified().await;
+        provider.execute("UPDATE pack_intent SET epoch = 0").await;
+        go_on.notify_one();
+        assert!(matches!(pass.await.unwrap(), Err(StorageError::Gone(_))), "point {point}");
+        provider.check(&bodies).await;
+        assert_eq!(provider.number("SELECT count(*) FROM fresh_body").await, 20);
+        let (_, packer) = provider.start().await;
+        assert_eq!(packer.pack_everything(NOW).await.unwrap().bodies, 20);
+        provider.check(&bodies).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clean_up_leaves_the_present_epoch_alone() {
     let mut provider = Provider::new().await;
     let (bodies, packer) = provider.start().await;
@@ -290,7 +316,7 @@ async fn clean_up_leaves_the_present_epoch_alone() {
     provider.crash(packer, 3).await;
     let (node, settings) = (bodies.node().clone(), PackerSettings::default());
     let same = Bodies::new(provider.database.clone(), Codec::default(), provider.folder.path().into(), node);
-    assert_eq!(Packer::new(same, settings).clean_up().await.unwrap(), 0);
+    assert_eq!(Packer::new(same, settings).clean_up(NOW).await.unwrap(), 0);
     assert_eq!(files(provider.folder.path()).len(), 1);
 }
 
@@ -382,7 +408,7 @@ async fn large_body_that_is_refused_leaves_nothing() {
     bodies.place(large, &[MailboxId(1)], NOW).await.unwrap();
     assert_eq!(files(provider.folder.path()).len(), 1);
     let (bodies, packer) = provider.start().await;
-    assert_eq!(packer.clean_up().await.unwrap(), 1);
+    assert_eq!(packer.clean_up(NOW).await.unwrap(), 1);
     provider.check(&bodies).await;
 }
 

@@ -1,5 +1,8 @@
 //! The contract of the metadata room, on SQLite and on PostgreSQL.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use posthouse::base::clock::Timestamp;
 use posthouse::base::id::MailboxId;
 use posthouse::params;
@@ -10,8 +13,7 @@ use posthouse::storage::metadata::delivery::{
 };
 use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::sql::Conn;
-
-use crate::support::postgres::Postgres;
+use tokio::sync::Semaphore;
 
 /// Runs one contract test on each database that is there.
 macro_rules! on_both {
@@ -21,17 +23,27 @@ macro_rules! on_both {
             async fn $name() {
                 let dir = tempfile::tempdir().unwrap();
                 let url = format!("sqlite:{}", dir.path().join("metadata.db").display());
-                super::$name(super::Database::open(&url).await.unwrap()).await;
+                super::$name($crate::metadata::open(&url).await).await;
             })+
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let Some(postgres) = super::Postgres::start() else { return };
-                super::$name(super::Database::open(&postgres.url()).await.unwrap()).await;
+                let Some(postgres) = $crate::support::postgres::Postgres::start() else { return };
+                super::$name($crate::metadata::open(&postgres.url()).await).await;
             })+
         }
     };
+}
+pub(crate) use on_both;
+
+pub async fn open(url: &str) -> Database {
+    Database::open(url).await.unwrap()
+}
+
+/// How many sessions of PostgreSQL wait for a lock that another holds.
+pub async fn locks_awaited(database: &Database) -> i64 {
+    number(database, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await
 }
 
 on_both!(
@@ -40,6 +52,7 @@ on_both!(
     body_is_stored_once_for_all_mailboxes_of_a_customer,
     failed_operation_is_undone_and_leaves_its_neighbours_alone,
     committed_changes_are_told,
+    operations_whose_callers_went_away_are_committed_or_undone_and_block_nobody,
 );
 
 /// A provider with one customer, one domain and `mailboxes` mailboxes with an INBOX each.
@@ -225,6 +238,66 @@ async fn failed_operation_is_undone_and_leaves_its_neighbours_alone(database: Da
         assert_eq!(write.await.unwrap().is_ok(), index % 2 == 0);
     }
     assert_eq!(number(&database, "SELECT count(*) FROM instance WHERE key LIKE 'key %'").await, 32);
+}
+
+/// More callers than connections go away in the middle of their transactions.
+async fn operations_whose_callers_went_away_are_committed_or_undone_and_block_nobody(database: Database) {
+    let (inside, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let begin = |index: i64| {
+        let (database, inside, gate) = (database.clone(), Arc::clone(&inside), Arc::clone(&gate));
+        tokio::spawn(async move {
+            let write = database.write(Priority::Interactive, move |c| {
+                let (inside, gate) = (Arc::clone(&inside), Arc::clone(&gate));
+                Box::pin(async move {
+                    let text = "INSERT INTO instance (key, value) VALUES ($1, 'x')";
+                    c.execute(text, params![format!("first {index}")]).await?;
+                    inside.fetch_add(1, Ordering::SeqCst);
+                    gate.acquire().await.map_err(|_| StorageError::Gone("gate"))?.forget();
+                    c.execute(text, params![format!("second {index}")]).await.map(drop)
+                })
+            });
+            write.await
+        })
+    };
+    let callers: Vec<tokio::task::JoinHandle<Result<(), StorageError>>> = (0..48).map(begin).collect();
+    let at_once = if database.is_shared() { 8 } else { 1 };
+    soon("operations to be under way", async || inside.load(Ordering::SeqCst) >= at_once).await;
+    for caller in callers {
+        caller.abort();
+        let _ = caller.await;
+    }
+    gate.add_permits(1_000);
+    if database.is_shared() {
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+        soon("transactions to end", async || number(&database, open).await == 0).await;
+    }
+    for index in 100..148 {
+        begin(index).await.unwrap().unwrap();
+    }
+    let halves = "SELECT (SELECT count(*) FROM instance WHERE key LIKE 'first %')
+                       - (SELECT count(*) FROM instance WHERE key LIKE 'second %')";
+    assert_eq!(number(&database, halves).await, 0);
+    // A delivery that nobody waits for any more is stored as a whole, or not at all.
+    let mailboxes = provider(&database, 2).await;
+    for _ in 0..20 {
+        let (database, mailboxes) = (database.clone(), mailboxes.clone());
+        let caller = tokio::spawn(async move { database.deliver(message(10, &mailboxes, true)).await });
+        tokio::task::yield_now().await;
+        caller.abort();
+        let _ = caller.await;
+    }
+    database.deliver(message(10, &mailboxes, true)).await.unwrap();
+    let halves = "SELECT 2 * (SELECT count(*) FROM body) - (SELECT count(*) FROM message)";
+    assert_eq!(number(&database, halves).await, 0);
+}
+
+/// Waits until `condition` holds.
+async fn soon(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while !condition().await {
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn committed_changes_are_told(database: Database) {

@@ -1,6 +1,8 @@
 //! Bodies and the packer, on SQLite and on PostgreSQL.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,31 +11,26 @@ use posthouse::base::id::{BodyId, MailboxId, random_bytes};
 use posthouse::storage::bodies::{Bodies, DATABASE_OCTETS_MAX};
 use posthouse::storage::metadata::body::release;
 use posthouse::storage::metadata::database::Database;
-use posthouse::storage::metadata::delivery::{Deliver, DeliverTarget, Packed, TraceOrigin};
+use posthouse::storage::metadata::delivery::{BodyPlace, Deliver, DeliverTarget, Packed, TraceOrigin};
 use posthouse::storage::metadata::instance::{StoreSetup, ensure_stores, node_start};
 use posthouse::storage::metadata::lane::Priority;
-use posthouse::storage::metadata::pack::Node;
+use posthouse::storage::metadata::pack::{self, Node, SinglePack};
 use posthouse::storage::pack::Codec;
 use posthouse::storage::packer::{Packer, PackerSettings};
 use posthouse::storage::{Result, StorageError};
+use tokio::sync::Notify;
 
+use super::metadata::{locks_awaited, on_both};
 use crate::support::postgres::Postgres;
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 const MAILBOX: MailboxId = MailboxId(1);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_are_packed_read_and_deleted_on_sqlite() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("metadata.db").display());
-    bodies_are_packed_read_and_deleted(Database::open(&url).await.unwrap()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_are_packed_read_and_deleted_on_postgresql() {
-    let Some(postgres) = Postgres::start() else { return };
-    bodies_are_packed_read_and_deleted(Database::open(&postgres.url()).await.unwrap()).await;
-}
+on_both!(
+    bodies_are_packed_read_and_deleted,
+    pack_that_was_given_up_cannot_become_known,
+    pack_of_work_that_was_cut_off_is_removed_in_time,
+);
 
 /// A customer with a mailbox on a store that wants level 9 in its packs; answers the node's epoch.
 async fn set_up(database: &Database) -> i64 {
@@ -64,10 +61,9 @@ async fn set_up(database: &Database) -> i64 {
     epoch.unwrap()
 }
 
-async fn deliver(database: &Database, bodies: &Bodies, original: &Bytes) {
-    let place = bodies.place(original.clone(), &[MAILBOX], NOW).await.unwrap();
+fn delivery(bodies: &Bodies, original: &Bytes, place: &BodyPlace) -> Deliver {
     let target = DeliverTarget { mailbox: MAILBOX, prefix: Packed::default(), recipient: String::new() };
-    let deliver = Deliver {
+    Deliver {
         at: NOW,
         octets: original.len() as u64,
         body: place.clone(),
@@ -75,9 +71,42 @@ async fn deliver(database: &Database, bodies: &Bodies, original: &Bytes) {
         targets: vec![target],
         all_or_nothing: false,
         trace: TraceOrigin::default(),
-    };
-    assert!(database.deliver(deliver).await.unwrap()[0].is_ok());
+    }
+}
+
+async fn deliver(database: &Database, bodies: &Bodies, original: &Bytes) {
+    let place = bodies.place(original.clone(), &[MAILBOX], NOW).await.unwrap();
+    assert!(database.deliver(delivery(bodies, original, &place)).await.unwrap()[0].is_ok());
     bodies.settle(&place).await.unwrap();
+}
+
+/// As the daemon does at start.
+async fn start(database: &Database, folder: &Path) -> (Bodies, Packer) {
+    let write = database.write(Priority::Interactive, |conn| Box::pin(node_start(conn, "local", NOW)));
+    let epoch: Result<i64> = write.await;
+    let node = Node { id: "local".to_owned(), epoch: epoch.unwrap() };
+    let bodies = Bodies::new(database.clone(), Codec::default(), folder.to_owned(), node);
+    (bodies.clone(), Packer::new(bodies, PackerSettings::default()))
+}
+
+/// A body too large for the database, in a pack of its own that no transaction refers to yet.
+async fn place_large(bodies: &Bodies) -> (Bytes, BodyPlace, SinglePack) {
+    let large: Bytes = random_bytes(DATABASE_OCTETS_MAX + 10).into();
+    let place = bodies.place(large.clone(), &[MAILBOX], NOW).await.unwrap();
+    let BodyPlace::Packs(packs) = &place else { panic!("a large body went into the database") };
+    let single = packs[0].clone();
+    (large, place, single)
+}
+
+fn file(bodies: &Bodies, single: &SinglePack) -> PathBuf {
+    single.name.path(&bodies.pack_folder(&single.store_path))
+}
+
+async fn abandon(database: &Database, single: &SinglePack) -> bool {
+    let name = single.name;
+    let write = database.write(Priority::Interactive, move |conn| Box::pin(pack::abandon(conn, name)));
+    let abandoned: Result<bool> = write.await;
+    abandoned.unwrap()
 }
 
 async fn numbers(database: &Database, text: &'static str) -> Vec<i64> {
@@ -89,6 +118,107 @@ async fn numbers(database: &Database, text: &'static str) -> Vec<i64> {
     });
     let numbers: Result<Vec<i64>> = read.await;
     numbers.unwrap()
+}
+
+async fn pack_that_was_given_up_cannot_become_known(database: Database) {
+    let folder = tempfile::tempdir().unwrap();
+    set_up(&database).await;
+    let (bodies, _) = start(&database, folder.path()).await;
+    let (large, place, single) = place_large(&bodies).await;
+    assert!(abandon(&database, &single).await);
+    // Its neighbours in the group don't suffer.
+    let small = Bytes::from_static(b"Subject: small\r\n\r\ntext\r\n");
+    let small_place = bodies.place(small.clone(), &[MAILBOX], NOW).await.unwrap();
+    let mut deliveries = Vec::new();
+    for number in 0..40 {
+        let (original, place) = if number == 20 { (&large, &place) } else { (&small, &small_place) };
+        let (database, deliver) = (database.clone(), delivery(&bodies, original, place));
+        deliveries.push(tokio::spawn(async move { database.deliver(deliver).await }));
+    }
+    for (number, delivery) in deliveries.into_iter().enumerate() {
+        assert_eq!(delivery.await.unwrap().is_ok(), number != 20, "delivery {number}");
+    }
+    assert_eq!(numbers(&database, "SELECT count(*) FROM message").await, [39]);
+    assert_eq!(numbers(&database, "SELECT count(*) FROM pack").await, [0]);
+    // Where a crash came between giving up and removing, the next start goes on.
+    assert!(file(&bodies, &single).exists());
+    let (bodies, packer) = start(&database, folder.path()).await;
+    assert_eq!(packer.clean_up(NOW).await.unwrap(), 1);
+    assert!(!file(&bodies, &single).exists());
+    assert_eq!(numbers(&database, "SELECT count(*) FROM pack_intent").await, [0]);
+    assert!(!abandon(&database, &single).await);
+    // What is known can't be given up any more.
+    let (large, place, single) = place_large(&bodies).await;
+    assert!(database.deliver(delivery(&bodies, &large, &place)).await.unwrap()[0].is_ok());
+    assert!(!abandon(&database, &single).await);
+    bodies.settle(&place).await.unwrap();
+    assert_eq!(bodies.read(single.frame.body).await.unwrap(), large);
+}
+
+async fn pack_of_work_that_was_cut_off_is_removed_in_time(database: Database) {
+    let folder = tempfile::tempdir().unwrap();
+    set_up(&database).await;
+    let (bodies, packer) = start(&database, folder.path()).await;
+    let (_, _, single) = place_large(&bodies).await;
+    packer.look(NOW.plus(Duration::from_secs(60 * 60))).await.unwrap();
+    assert!(file(&bodies, &single).exists());
+    packer.look(NOW.plus(Duration::from_secs(60 * 60 + 1))).await.unwrap();
+    assert!(!file(&bodies, &single).exists());
+    assert_eq!(numbers(&database, "SELECT count(*) FROM pack_intent").await, [0]);
+}
+
+/// Settles while a transaction that makes the pack known is undecided; then it is committed, or undone.
+async fn settle_in_doubt(commits: bool) {
+    let Some(postgres) = Postgres::start() else { return };
+    let database = Database::open(&postgres.url()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    set_up(&database).await;
+    let (bodies, packer) = start(&database, folder.path()).await;
+    let (_, place, single) = place_large(&bodies).await;
+    let (held, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let publishing = tokio::spawn({
+        let (database, single) = (database.clone(), single.clone());
+        let (held, release) = (Arc::clone(&held), Arc::clone(&release));
+        async move {
+            let write = database.write(Priority::Interactive, move |conn| {
+                let (single, held, release) = (single.clone(), Arc::clone(&held), Arc::clone(&release));
+                Box::pin(async move {
+                    let (name, store, octets) = (single.name, single.store, single.octets);
+                    pack::publish(conn, name, store, octets, &[single.frame], NOW).await?;
+                    held.notify_one();
+                    release.notified().await;
+                    if commits { Ok(()) } else { Err(StorageError::Gone("on purpose")) }
+                })
+            });
+            let done: Result<()> = write.await;
+            done
+        }
+    });
+    held.notified().await;
+    let settling = tokio::spawn({
+        let bodies = bodies.clone();
+        async move { bodies.settle(&place).await }
+    });
+    while !settling.is_finished() && locks_awaited(&database).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    release.notify_one();
+    assert_eq!(publishing.await.unwrap().is_ok(), commits);
+    settling.await.unwrap().unwrap();
+    assert_eq!(file(&bodies, &single).exists(), commits);
+    assert_eq!(numbers(&database, "SELECT count(*) FROM pack").await, [i64::from(commits)]);
+    assert_eq!(numbers(&database, "SELECT count(*) FROM pack_intent").await, [0]);
+    assert_eq!(packer.clean_up(NOW).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commit_in_doubt_that_happens_keeps_its_pack() {
+    settle_in_doubt(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commit_in_doubt_that_does_not_happen_leaves_no_file() {
+    settle_in_doubt(false).await;
 }
 
 async fn bodies_are_packed_read_and_deleted(database: Database) {
@@ -132,5 +262,5 @@ async fn bodies_are_packed_read_and_deleted(database: Database) {
     }
     assert!(matches!(bodies.read(ids[0]).await, Err(StorageError::Gone(_))));
     assert_eq!(numbers(&database, "SELECT id FROM pack").await, [0_i64; 0]);
-    assert_eq!(packer.clean_up().await.unwrap(), 0);
+    assert_eq!(packer.clean_up(NOW).await.unwrap(), 0);
 }

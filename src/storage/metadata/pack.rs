@@ -5,6 +5,10 @@
 //! intent, so at every moment each file is named by exactly one of the two. A new pack counts all of its
 //! bodies as dead; each body that is re-pointed to it comes alive. So the counts are right even when
 //! re-pointing never ends.
+//!
+//! Publishing and giving up exclude each other: both change the intent's row, so the later of the two waits
+//! for the earlier to be committed or undone, and then finds that it came too late. An outcome in doubt (the
+//! connection was lost during COMMIT) is therefore settled by [`abandon`], whatever became of the transaction.
 
 use super::delivery::Packed;
 use super::sql::{Conn, Value, ids, values_placeholders};
@@ -13,6 +17,9 @@ use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
 use crate::params;
 use crate::storage::pack::PackName;
 use crate::storage::{Result, StorageError};
+
+/// The epoch of intents that were given up. Those of daemons begin at 1.
+const EPOCH_ABANDONED: i64 = 0;
 
 /// This daemon. Its epoch grows with each start; what an earlier epoch began and did not finish will never
 /// go on.
@@ -136,26 +143,38 @@ pub async fn intend(
     conn.insert_rows(head, 5, packs.iter().map(row).collect()).await
 }
 
-/// Files that earlier epochs of this node were about to write and that no pack row knows; at most 256.
+/// Files that this node will not make known any more: intended in an earlier epoch, given up, or intended before
+/// `before`, by work that was cut off; at most 256.
 ///
 /// # Errors
 /// What the database says.
-pub async fn abandoned(conn: &mut Conn, node: &Node) -> Result<Vec<Intended>> {
+pub async fn abandoned(conn: &mut Conn, node: &Node, before: Timestamp) -> Result<Vec<Intended>> {
     let text = "SELECT i.public_id, s.path FROM pack_intent i JOIN store s ON s.id = i.store_id
-                WHERE i.node_id = $1 AND i.epoch < $2 ORDER BY i.public_id LIMIT 256";
-    let rows = conn.rows(text, params![&node.id, node.epoch]).await?;
+                WHERE i.node_id = $1 AND (i.epoch < $2 OR i.created_at < $3) ORDER BY i.public_id LIMIT 256";
+    let rows = conn.rows(text, params![&node.id, node.epoch, before]).await?;
     rows.iter()
         .map(|row| Ok(Intended { name: parse_name(&row.text(0)?)?, store_path: row.text(1)? }))
         .collect()
 }
 
-/// Whether a file of this name is still only intended.
+/// Whether a file of this name is still only intended. A no is for good; a yes may be outdated at once, since a
+/// transaction that makes it known may be about to be committed: ask [`abandon`] before the file is removed.
 ///
 /// # Errors
 /// What the database says.
 pub async fn is_intended(conn: &mut Conn, name: PackName) -> Result<bool> {
     let text = "SELECT 1 FROM pack_intent WHERE public_id = $1";
     Ok(conn.row(text, params![name.to_string()]).await?.is_some())
+}
+
+/// Gives a file up that is still only intended: from this transaction's commit on, none can make it known. Waits
+/// for one that is about to. False when the file is known, or its intent is gone: then it must not be removed.
+///
+/// # Errors
+/// What the database says.
+pub async fn abandon(conn: &mut Conn, name: PackName) -> Result<bool> {
+    let text = "UPDATE pack_intent SET epoch = $2 WHERE public_id = $1";
+    Ok(conn.execute(text, params![name.to_string(), EPOCH_ABANDONED]).await? > 0)
 }
 
 /// Forgets an intent whose file is gone.
@@ -170,7 +189,7 @@ pub async fn forget(conn: &mut Conn, name: PackName) -> Result<()> {
 /// re-pointed.
 ///
 /// # Errors
-/// `Gone` when the intent is not there: then somebody may have removed the file.
+/// `Gone` when the intent is not there or was given up: then somebody may have removed the file.
 pub async fn publish(
     conn: &mut Conn,
     name: PackName,
@@ -179,8 +198,8 @@ pub async fn publish(
     frames: &[Framed],
     now: Timestamp,
 ) -> Result<PackId> {
-    let text = "DELETE FROM pack_intent WHERE public_id = $1";
-    if conn.execute(text, params![name.to_string()]).await? != 1 {
+    let text = "DELETE FROM pack_intent WHERE public_id = $1 AND epoch > $2";
+    if conn.execute(text, params![name.to_string(), EPOCH_ABANDONED]).await? != 1 {
         return Err(StorageError::Gone("the intent of a pack"));
     }
     let bodies = i64::try_from(frames.len()).unwrap_or(i64::MAX);

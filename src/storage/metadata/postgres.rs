@@ -227,7 +227,9 @@ async fn commit_retrying(
             Err((error, in_work)) => {
                 let _ = finish(&mut conn, "ROLLBACK").await;
                 if trouble != Some(Trouble::Retry) {
-                    return Err((error, in_work && trouble == Some(Trouble::Statement)));
+                    // Without trouble in the database it was this program that refused one of them.
+                    let is_ones = matches!(trouble, None | Some(Trouble::Statement));
+                    return Err((error, in_work && is_ones));
                 }
                 last = error;
             }

@@ -42,9 +42,9 @@ impl Packer {
             Err(error) => Err(error),
         };
         if !matches!(outcome, Ok(Some(_))) {
-            let read = self.bodies.database().read(|conn| Box::pin(pack::is_intended(conn, name)));
-            if read.await? {
-                self.bodies.discard(&Intended { name, store_path: volume.path.clone() }).await?;
+            let intended = Intended { name, store_path: volume.path.clone() };
+            if let Err(error) = self.bodies.discard(&intended).await {
+                tracing::warn!(%error, "a pack that was not made known is removed later");
             }
         }
         outcome

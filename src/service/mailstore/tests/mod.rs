@@ -1,6 +1,7 @@
 //! The mail store against real databases: single cases, and a model that random sessions are compared with.
 
 mod cases;
+mod contention;
 mod crowd;
 mod model;
 
