@@ -60,7 +60,8 @@ async fn two_nodes(url: &str, count: usize) -> (House, House) {
     (one, two)
 }
 
-const PURGED: &str = "SELECT uid FROM message WHERE folder_id IN (SELECT folder_id FROM folder_purge) FOR UPDATE";
+const PURGED: &str =
+    "SELECT uid FROM message WHERE folder_id IN (SELECT folder_id FROM folder_purge) FOR UPDATE";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn folder_purged_by_two_nodes_at_once_is_released_once() {
