@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod bodies;
+pub mod cache;
 pub mod metadata;
 pub mod pack;
 pub mod packer;
