@@ -4,11 +4,13 @@
 //! never trusted: lengths are checked before memory is taken, and the result has the promised length or is
 //! an error.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
 use super::dictionary::{self, DICTIONARY_NONE, DICTIONARY_SHIPPED};
+use super::recipe::Recipe;
 use crate::storage::{Result, StorageError};
 
 /// Level at delivery: docs/pack-format.md has the rates and ratios.
@@ -25,6 +27,8 @@ const IDLE_CONTEXTS_MAX: usize = 8;
 const SCRATCH_OCTETS_MAX: usize = 1 << 20;
 /// Most bytes that a zstd block can become (RFC 8878 section 3.1.1.2.4).
 const BLOCK_OCTETS_MAX: usize = 128 * 1024;
+/// The length of a recipe stands before its zstd frame.
+const RECIPE_LENGTH_OCTETS: usize = 4;
 /// Fewest bytes of a block: three of header and one of content (RFC 8878 section 3.1.1.2).
 const BLOCK_STORED_OCTETS_MIN: usize = 4;
 
@@ -36,6 +40,8 @@ pub enum CodecKind {
     Raw = 0,
     /// One zstd frame (RFC 8878).
     Zstd = 1,
+    /// A [`Recipe`]: its length (4 octets), then one zstd frame of it.
+    Recipe = 2,
 }
 
 impl CodecKind {
@@ -49,6 +55,7 @@ impl CodecKind {
         match number {
             0 => Some(Self::Raw),
             1 => Some(Self::Zstd),
+            2 => Some(Self::Recipe),
             _ => None,
         }
     }
@@ -127,6 +134,18 @@ impl Codec {
         }
     }
 
+    /// Compresses a recipe; nothing if it doesn't get smaller.
+    pub fn compress_recipe(&self, recipe: &[u8]) -> Option<Compressed> {
+        let length = u32::try_from(recipe.len()).ok()?.to_le_bytes();
+        let compressed = self.compress(recipe);
+        let data = [&length[..], &compressed.data].concat();
+        (compressed.codec == CodecKind::Zstd).then_some(Compressed {
+            codec: CodecKind::Recipe,
+            data,
+            ..compressed
+        })
+    }
+
     fn try_compress(&self, bytes: &[u8], dictionary_id: u32) -> Option<Vec<u8>> {
         let idle = lock(&self.pool.encoders).pop();
         let mut encoder = match idle {
@@ -155,11 +174,21 @@ impl Codec {
         data
     }
 
+    /// Gives back the recipe that [`Self::compress_recipe`] took, of a body of `original_len` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::decompress`].
+    pub fn open_recipe(&self, dictionary_id: u32, stored: &[u8], original_len: usize) -> Result<Recipe> {
+        let (recipe_len, stored) = recipe_len(stored, original_len)?;
+        let recipe = self.decompress(CodecKind::Zstd, dictionary_id, stored, recipe_len)?;
+        Recipe::decode(recipe, original_len)
+    }
+
     /// Gives back the original bytes.
     ///
     /// # Errors
-    /// `Corrupt` when the codec or dictionary is unknown, `stored` is damaged, or the result is not
-    /// `original_len` bytes. `Busy` when memory ran out.
+    /// `Corrupt` when the codec or dictionary is unknown, `stored` is damaged, the result is not
+    /// `original_len` bytes, or other bodies are needed for it. `Busy` when memory ran out.
     pub fn decompress(
         &self,
         codec: CodecKind,
@@ -168,8 +197,13 @@ impl Codec {
         original_len: usize,
     ) -> Result<Vec<u8>> {
         check_lengths(codec, stored.len(), original_len)?;
-        if codec == CodecKind::Raw {
-            return Ok(stored.to_vec());
+        match codec {
+            CodecKind::Raw => return Ok(stored.to_vec()),
+            CodecKind::Recipe => {
+                let recipe = self.open_recipe(dictionary_id, stored, original_len)?;
+                return recipe.assemble(&BTreeMap::new());
+            }
+            CodecKind::Zstd => {}
         }
         let idle = lock(&self.pool.decoders).pop();
         let mut context = match idle {
@@ -206,12 +240,26 @@ pub(super) fn check_lengths(codec: CodecKind, stored_len: usize, original_len: u
     let possible = match codec {
         CodecKind::Raw => stored_len == original_len,
         CodecKind::Zstd => original_len <= stored_len / BLOCK_STORED_OCTETS_MIN * BLOCK_OCTETS_MAX,
+        // Most of it may be in parts.
+        CodecKind::Recipe => stored_len > RECIPE_LENGTH_OCTETS,
     };
     if possible && original_len <= ORIGINAL_OCTETS_MAX {
         Ok(())
     } else {
         Err(StorageError::Corrupt(format!("{stored_len} stored bytes can't be {original_len} bytes")))
     }
+}
+
+/// Length of a recipe, and its zstd frame. A recipe is shorter than what it is for, or it would not be stored.
+fn recipe_len(stored: &[u8], original_len: usize) -> Result<(usize, &[u8])> {
+    let (length, rest) = stored
+        .split_first_chunk::<RECIPE_LENGTH_OCTETS>()
+        .ok_or_else(|| StorageError::Corrupt("the recipe is cut off".to_owned()))?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    if length > original_len {
+        return Err(StorageError::Corrupt("the recipe is longer than its body".to_owned()));
+    }
+    Ok((length, rest))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

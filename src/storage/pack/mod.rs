@@ -20,13 +20,14 @@ mod codec;
 mod dictionary;
 mod format;
 mod reader;
+pub mod recipe;
 mod recovery;
 mod writer;
 
 pub use codec::{Codec, CodecKind, Compressed, LEVEL_DEFAULT, LEVEL_MAX, ORIGINAL_OCTETS_MAX};
 pub use dictionary::{DICTIONARY_NONE, DICTIONARY_SHIPPED};
 pub use format::{FrameHeader, FrameLocation, IndexEntry, PackName};
-pub use reader::PackReader;
+pub use reader::{Content, Frame, PackReader};
 pub use recovery::{Damage, Recovered, Verified, recover, verify};
 pub use writer::{PackSummary, PackWriter, TARGET_OCTETS, sync_folder};
 

@@ -1,15 +1,19 @@
 //! Reads single bodies out of a pack. Every read checks length, CRC-32C and BLAKE3; what is wrong with one
 //! frame is an error for that body alone.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::codec::Codec;
+use bytes::Bytes;
+
+use super::codec::{Codec, CodecKind};
 use super::format::{
     FRAME_HEADER_OCTETS, FrameHeader, FrameLocation, HEADER_OCTETS, INDEX_ENTRY_OCTETS, IndexEntry, PackName,
     TRAILER_OCTETS, Trailer, corrupt, decode_frame, decode_header, decode_index, decode_trailer, to_usize,
 };
+use super::recipe::Recipe;
 use super::writer::io_error;
 use crate::base::id::{BodyId, StoreId};
 use crate::storage::{Result, StorageError};
@@ -55,17 +59,24 @@ impl PackReader {
         self.octets
     }
 
-    /// Gives back the body that is said to be at `location`.
+    /// Gives back the frame of the body that is said to be at `location`.
     ///
     /// # Errors
     /// `Corrupt` when what is there is damaged or another body, `Io` when it cannot be read.
-    pub fn read(&self, codec: &Codec, location: FrameLocation, body: BodyId) -> Result<Vec<u8>> {
+    pub fn frame(&self, location: FrameLocation, body: BodyId) -> Result<Frame> {
         let bytes = read_at(&self.file, &self.path, u64::from(location.offset), self.within(location)?)?;
-        let (header, data) = decode_frame(self.name, &bytes)?;
-        if header.body != body || FRAME_HEADER_OCTETS + data.len() != bytes.len() {
-            return Err(StorageError::Corrupt(format!("not body {body}, but body {}", header.body)));
+        Frame::decode(self.name, bytes, body)
+    }
+
+    /// Gives back the body that is said to be at `location` and needs no others.
+    ///
+    /// # Errors
+    /// As [`Self::frame`] and [`Frame::content`]; `Corrupt` when it is made of parts.
+    pub fn read(&self, codec: &Codec, location: FrameLocation, body: BodyId) -> Result<Vec<u8>> {
+        match self.frame(location, body)?.content(codec)? {
+            Content::Whole(original) => Ok(original),
+            Content::Parts(_) => Err(StorageError::Corrupt(format!("body {body} is made of parts"))),
         }
-        unpack(codec, &header, data)
     }
 
     /// Length of a frame that lies within the file, so that no wrong length takes memory.
@@ -100,17 +111,89 @@ impl PackReader {
     }
 }
 
-/// Decompresses a frame's data and compares it with the hash of the original.
-///
-/// # Errors
-/// `Corrupt` when it is not the original.
-pub(super) fn unpack(codec: &Codec, header: &FrameHeader, data: &[u8]) -> Result<Vec<u8>> {
-    let original =
-        codec.decompress(header.codec, header.dictionary_id, data, to_usize(header.original_len))?;
-    if blake3::hash(&original).as_bytes() != &header.hash {
-        return Err(StorageError::Corrupt(format!("body {} is not what was packed", header.body)));
+/// A frame that was read, wherever its pack is; its checksum is right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    header: FrameHeader,
+    /// The whole frame.
+    bytes: Vec<u8>,
+}
+
+/// What a frame says of its body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// The body, which has its hash.
+    Whole(Vec<u8>),
+    /// How it is made of parts, which are bodies of their own; see [`Frame::assemble`].
+    Parts(Recipe),
+}
+
+impl Frame {
+    /// Reads the bytes that a pack has where `body` is said to be.
+    ///
+    /// # Errors
+    /// `Corrupt` when they are damaged or another body.
+    pub fn decode(pack: PackName, bytes: Vec<u8>, body: BodyId) -> Result<Self> {
+        let (header, data) = decode_frame(pack, &bytes)?;
+        if header.body != body || FRAME_HEADER_OCTETS + data.len() != bytes.len() {
+            return Err(StorageError::Corrupt(format!("not body {body}, but body {}", header.body)));
+        }
+        Ok(Self { header, bytes })
     }
-    Ok(original)
+
+    /// What stands before the data.
+    pub const fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+
+    /// The data.
+    pub fn data(&self) -> &[u8] {
+        self.bytes.get(FRAME_HEADER_OCTETS..).unwrap_or_default()
+    }
+
+    /// Decompresses it.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not what was packed; `Busy` when there is no memory.
+    pub fn content(&self, codec: &Codec) -> Result<Content> {
+        content(codec, &self.header, self.data())
+    }
+
+    /// The body, made of its parts by its recipe.
+    ///
+    /// # Errors
+    /// `Corrupt` when a part is missing or damaged; `Busy` when there is no memory.
+    pub fn assemble(&self, recipe: &Recipe, parts: &BTreeMap<BodyId, Bytes>) -> Result<Vec<u8>> {
+        let original = recipe.assemble(parts)?;
+        self.header.check(&original)?;
+        Ok(original)
+    }
+}
+
+impl FrameHeader {
+    /// Compares a body with what was packed.
+    fn check(&self, original: &[u8]) -> Result<()> {
+        if blake3::hash(original).as_bytes() == &self.hash {
+            return Ok(());
+        }
+        Err(StorageError::Corrupt(format!("body {} is not what was packed", self.body)))
+    }
+}
+
+/// Decompresses a frame's data. A body that needs no others is compared with its hash.
+pub(super) fn content(codec: &Codec, header: &FrameHeader, data: &[u8]) -> Result<Content> {
+    let original_len = to_usize(header.original_len);
+    let original = if header.codec == CodecKind::Recipe {
+        let recipe = codec.open_recipe(header.dictionary_id, data, original_len)?;
+        if !recipe.parts().is_empty() {
+            return Ok(Content::Parts(recipe));
+        }
+        recipe.assemble(&BTreeMap::new())?
+    } else {
+        codec.decompress(header.codec, header.dictionary_id, data, original_len)?
+    };
+    header.check(&original)?;
+    Ok(Content::Whole(original))
 }
 
 fn read_at(file: &File, path: &Path, offset: u64, length: usize) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use super::format::{
     FRAME_HEADER_OCTETS, FrameHeader, FrameLocation, HEADER_OCTETS, IndexEntry, corrupt, decode_frame,
     decode_frame_header, to_usize,
 };
-use super::reader::{PackReader, unpack};
+use super::reader::{Content, PackReader, content};
 use crate::base::id::BodyId;
 use crate::storage::{Result, StorageError};
 
@@ -31,7 +31,7 @@ pub struct Damage {
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verified {
-    /// Bodies that were read back and are intact.
+    /// Bodies that were read back and are intact, as far as this pack can tell.
     pub intact: u64,
     /// What is not.
     pub damages: Vec<Damage>,
@@ -51,6 +51,8 @@ pub struct Recovered {
     pub header: FrameHeader,
     /// Where it is.
     pub location: FrameLocation,
+    /// Bodies that it is made of, which may be in other packs. Without them only its checksum could be checked.
+    pub parts: Vec<BodyId>,
 }
 
 /// Reads every byte of a pack and compares it with its checksums; a changed byte anywhere is damage.
@@ -145,13 +147,16 @@ fn frame_at(pack: &PackReader, codec: &Codec, offset: u64, end: u64) -> Result<R
     }
     let bytes = pack.window(offset, length)?;
     let (header, data) = decode_frame(pack.name(), &bytes)?;
-    unpack(codec, &header, data)?;
+    let parts = match content(codec, &header, data)? {
+        Content::Whole(_) => Vec::new(),
+        Content::Parts(recipe) => recipe.parts().into_keys().collect(),
+    };
     let too_far = || corrupt("the frame is too far behind");
     let location = FrameLocation {
         offset: u32::try_from(offset).map_err(|_| too_far())?,
         length: u32::try_from(length).map_err(|_| too_far())?,
     };
-    Ok(Recovered { header, location })
+    Ok(Recovered { header, location, parts })
 }
 
 /// Offset of the first intact frame at or after `offset`; `end` if there is none.
