@@ -3,6 +3,7 @@
 //! A record belongs to the target's customer; when the actor may not see the target, to the actor's home and nowhere
 //! else. Reads lose at most the last second when the daemon is killed; changes and refusals lose nothing.
 
+pub(in crate::service) mod names;
 mod search;
 
 use std::net::IpAddr;
@@ -34,6 +35,7 @@ pub(in crate::service) struct Event<'a> {
     pub operation: &'static str,
     /// The customer it belongs to.
     pub place: Option<CustomerId>,
+    /// With names as references (see [`names`]).
     pub target: &'a str,
     pub before: Option<String>,
     pub after: Option<String>,
@@ -43,8 +45,6 @@ pub(in crate::service) struct Event<'a> {
 /// Makes the record of an event.
 pub(in crate::service) fn record(caller: &Caller, context: &Context, event: Event<'_>) -> Record {
     let tree = &caller.tree;
-    let slugs =
-        |id: CustomerId| tree.path(id).iter().map(|node| node.slug.as_str()).collect::<Vec<_>>().join("/");
     let home = caller.home();
     let place = event.place.filter(|&place| caller.sees(place)).or(home);
     Record {
@@ -52,7 +52,7 @@ pub(in crate::service) fn record(caller: &Caller, context: &Context, event: Even
         public_id: public_id(),
         at: event.at,
         node_path: place.map(|id| tree.id_path(id)).unwrap_or_default(),
-        customer_path: place.map(slugs).unwrap_or_default(),
+        customer_path: place.map(|id| names::slugs(tree, id)).unwrap_or_default(),
         actor_id: caller.administrator().map(|id| id.0),
         actor: caller.name(),
         actor_path: home.map(|id| tree.id_path(id)).unwrap_or_default(),

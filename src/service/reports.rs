@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId};
-use crate::service::authority::Permission;
+use crate::service::authority::{Permission, Tree};
 use crate::service::directory::page::{Cursors, limit};
 use crate::service::directory::scope::{Place, domain_name};
 use crate::service::error::{Result, ServiceError};
@@ -106,6 +106,13 @@ impl Targeted for Subject {
             Self::Domain { name, .. } => name.clone(),
         }
     }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        match self {
+            Self::Place(place) => place.recorded(tree),
+            Self::Domain { .. } => self.label(),
+        }
+    }
 }
 
 /// `report.quota`.
@@ -145,7 +152,7 @@ impl Operate for QuotaReportRun {
     async fn run(tx: &mut Tx<'_>, target: Subject, request: QuotaReportRequest) -> Result<QuotaReport> {
         let limit = limit(request.limit)?;
         let filter = QuotaReportRequest { cursor: None, limit: None, ..request.clone() };
-        let cursors = Cursors::new(tx.context, &filter);
+        let cursors = Cursors::new(tx, &filter);
         let after: Option<(String, String)> = cursors.read(request.cursor.as_deref())?;
         let coverage = match &target {
             Subject::Place(place) => Coverage { customers: place.customer_ids(tx), domain: None },

@@ -91,7 +91,7 @@ impl Operate for StoreList {
 
     async fn run(tx: &mut Tx<'_>, _: Installation, request: StoreListRequest) -> Result<Page<StoreAnswer>> {
         let limit = limit(request.limit)?;
-        let cursors = Cursors::new(tx.context, &"stores");
+        let cursors = Cursors::new(tx, &"stores");
         let after: Option<i64> = cursors.read(request.cursor.as_deref())?;
         let mut volumes = volume::list(tx.conn).await?;
         volumes.retain(|volume| after.is_none_or(|after| volume.id.0 > after));

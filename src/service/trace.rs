@@ -69,7 +69,7 @@ impl Operate for TraceFind {
 
     async fn run(tx: &mut Tx<'_>, target: Place, request: TraceRequest) -> Result<Page<TraceLine>> {
         let limit = limit(request.limit)?;
-        let cursors = Cursors::new(tx.context, &(&request.query, &request.customer, &request.since));
+        let cursors = Cursors::new(tx, &(&request.query, &request.customer, &request.since));
         let since = moment("since", request.since.as_deref(), tx.now)?.unwrap_or(tx.now.minus(SINCE_DEFAULT));
         let root = tx.caller.tree.root().map(|root| root.id);
         let search = TraceSearch {

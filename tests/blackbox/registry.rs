@@ -10,6 +10,8 @@ use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::lane::Priority;
 use serde_json::{Value, json};
 
+#[path = "registry/audit.rs"]
+mod audit;
 #[path = "registry/directory.rs"]
 mod directory;
 #[path = "registry/isolation.rs"]

@@ -1,8 +1,12 @@
 //! `audit search`: what was done at the customers where the reader holds `audit.read`, or by the reader.
+//!
+//! A record is found if a customer on its path at the time is in that scope now, so that the records of a moved
+//! customer are read by those above it now, and by those who were above it then.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::names;
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::service::authority::{Caller, Permission};
@@ -10,7 +14,13 @@ use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::{Place, moment};
 use crate::service::error::Result;
 use crate::service::registry::{Method, Need, Operate, Targeted, Tx};
-use crate::storage::metadata::audit::{Record, Search, search};
+use crate::storage::metadata::audit::{Actor, Record, Search, search};
+use crate::storage::metadata::customer;
+
+/// Records looked at in one go while something is searched for in their words.
+const SLICE_RECORDS: usize = 1_000;
+/// Most records looked at for one page: then it comes back shorter, with a cursor to go on from.
+const LOOKED_AT_MAX: usize = 20_000;
 
 /// What to search for.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -27,7 +37,8 @@ pub(in crate::service) struct AuditSearchRequest {
     operation: Option<String>,
     /// Only targets that contain this.
     target: Option<String>,
-    /// Only records with this in target, before or after.
+    /// Only records with this in target, before or after. A page may be short, even empty, with a cursor to go on
+    /// from: no more than 20,000 records are looked at for one.
     text: Option<String>,
     /// Only this outcome: `done`, `refused`, or one reason such as `forbidden`.
     outcome: Option<String>,
@@ -93,82 +104,120 @@ impl Operate for AuditSearch {
     }
 
     async fn run(tx: &mut Tx<'_>, target: Place, request: AuditSearchRequest) -> Result<Page<AuditEntry>> {
-        let limit = limit(request.limit)?;
+        let limit = usize::try_from(limit(request.limit)?).unwrap_or(usize::MAX);
         let filter = AuditSearchRequest { cursor: None, limit: None, ..request.clone() };
-        let cursors = Cursors::new(tx.context, &filter);
-        let node_paths = if request.mine && request.customer.is_none() {
-            Vec::new()
-        } else {
-            target.tops.iter().map(|&top| tx.caller.tree.id_path(top)).collect()
-        };
-        // The system has no administrator's key; its own records are those that say so.
-        let actor_id = request.mine.then(|| tx.caller.administrator().map_or(0, |id| id.0));
-        // A filter must not find by what is not shown: of others than those whom the reader sees.
-        let tops = tx.caller.tops();
-        let sees_all = tops.iter().any(|top| top.parent.is_none());
-        let filters = request.actor.is_some() || request.target.is_some() || request.text.is_some();
-        let actor_paths = if request.mine || sees_all || !filters {
-            None
-        } else {
-            Some(tops.iter().map(|top| tx.caller.tree.id_path(top.id)).collect())
-        };
-        let wanted = Search {
-            node_paths,
-            actor_paths,
-            actor_id,
-            actor: request.actor,
+        let cursors = Cursors::new(tx, &filter);
+        let told = Told::new(&request);
+        let places = places(tx, &target, &request).await?;
+        let mut wanted = Search {
+            places,
+            actor: request.mine.then(|| {
+                let system = Actor::System;
+                tx.caller.administrator().map_or(system, |id| Actor::Administrator(id.0))
+            }),
             operation: request.operation,
-            target: request.target,
-            text: request.text,
             outcome: request.outcome,
             since: moment("since", request.since.as_deref(), tx.now)?,
             until: moment("until", request.until.as_deref(), tx.now)?,
             before_id: cursors.read(request.cursor.as_deref())?,
-            limit: limit + 1,
+            limit: i64::try_from(if told.is_anything() { limit.saturating_add(1) } else { SLICE_RECORDS })
+                .unwrap_or(i64::MAX),
         };
-        let records = search(tx.conn, &wanted).await?;
-        Page::cut(
-            records,
-            limit,
-            &cursors,
-            |record| record.id,
-            |record| show(tx.caller, record, request.mine),
-        )
+        let (mut items, mut looked_at) = (Vec::new(), 0);
+        let mut last = None;
+        loop {
+            let records = search(tx.conn, &wanted).await?;
+            let is_last = i64::try_from(records.len()).unwrap_or(i64::MAX) < wanted.limit;
+            for record in records {
+                if items.len() == limit {
+                    let cursor = last.map(|id: i64| cursors.make(&id)).transpose()?;
+                    return Ok(Page { items, cursor });
+                }
+                let id = record.id;
+                let entry = show(tx.caller, record, request.mine);
+                if told.fits(&entry) {
+                    items.push(entry);
+                }
+                last = Some(id);
+                looked_at += 1;
+            }
+            wanted.before_id = last;
+            if is_last || last.is_none() {
+                return Ok(Page { items, cursor: None });
+            }
+            if looked_at >= LOOKED_AT_MAX {
+                let cursor = last.map(|id| cursors.make(&id)).transpose()?;
+                return Ok(Page { items, cursor });
+            }
+        }
     }
 }
 
-fn show(reader: &Caller, record: Record, mine: bool) -> AuditEntry {
-    let json = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
-    let ids =
-        |path: &str| path.split('/').filter_map(|id| id.parse().ok()).map(CustomerId).collect::<Vec<_>>();
-    let cut = ids(&record.node_path).iter().position(|&id| reader.sees(id)).unwrap_or(usize::MAX);
-    let customer: Vec<&str> = record.customer_path.split('/').skip(cut).collect();
-    // Who stands above the reader is not named.
-    let actor_visible = mine || ids(&record.actor_path).last().is_some_and(|&home| reader.sees(home));
-    // Target, before and after are in the words of whoever acted; they may name what stands above or beside.
-    let hidden: Vec<&str> =
-        record.customer_path.split('/').take(cut).filter(|slug| !slug.is_empty()).collect();
-    let names_hidden =
-        |text: &str| hidden.iter().any(|slug| text.contains(&format!("{slug}/")) || text.ends_with(slug));
-    let is_clear = mine
-        || actor_visible
-            && !names_hidden(&record.target)
-            && !record.before.as_deref().is_some_and(names_hidden)
-            && !record.after.as_deref().is_some_and(names_hidden);
-    let names_customer = record.target.starts_with("customer ") || record.target.contains('/');
-    let target =
-        if is_clear || !names_customer { record.target } else { format!("customer {}", customer.join("/")) };
+/// The customers whose records are searched: those meant, and those below that came from elsewhere, whose earlier
+/// records have other customers above them.
+async fn places(tx: &mut Tx<'_>, target: &Place, request: &AuditSearchRequest) -> Result<Vec<i64>> {
+    if request.mine && request.customer.is_none() && tx.caller.administrator().is_some() {
+        return Ok(Vec::new());
+    }
+    let mut places: Vec<i64> = target.tops.iter().map(|top| top.0).collect();
+    let tree = &tx.caller.tree;
+    // The root was above everything at all times.
+    if tree.root().is_some_and(|root| !target.tops.contains(&root.id)) {
+        let moved = customer::moved(tx.conn).await?.into_iter();
+        let below = |id: &CustomerId| target.tops.iter().any(|top| top != id && tree.covers(*top, *id));
+        places.extend(moved.filter(below).map(|id| id.0));
+    }
+    Ok(places)
+}
+
+/// What is searched for in the words that the reader is told: nothing is found by what is not shown.
+struct Told {
+    actor: Option<String>,
+    target: Option<String>,
+    text: Option<String>,
+}
+
+impl Told {
+    fn new(request: &AuditSearchRequest) -> Self {
+        let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_lowercase());
+        Self { actor: lower(&request.actor), target: lower(&request.target), text: lower(&request.text) }
+    }
+
+    /// Whether every record fits.
+    fn is_anything(&self) -> bool {
+        self.actor.is_none() && self.target.is_none() && self.text.is_none()
+    }
+
+    fn fits(&self, entry: &AuditEntry) -> bool {
+        let has = |wanted: &Option<String>, told: &dyn Fn() -> String| {
+            wanted.as_ref().is_none_or(|wanted| told().to_lowercase().contains(wanted))
+        };
+        let value = |value: &Option<serde_json::Value>| value.as_ref().map(ToString::to_string);
+        let parts = || [Some(entry.target.clone()), value(&entry.before), value(&entry.after)];
+        has(&self.actor, &|| entry.actor.clone())
+            && has(&self.target, &|| entry.target.clone())
+            && has(&self.text, &|| parts().into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// A record as this reader is told it; with `own` it is the reader's own.
+fn show(reader: &Caller, record: Record, own: bool) -> AuditEntry {
+    let json = |text: Option<String>| {
+        text.and_then(|text| serde_json::from_str(&text).ok()).map(|kept| names::value(reader, kept, own))
+    };
+    // Who stands above or beside the reader is not named.
+    let actor_visible = own || names::reaches(reader, &record.actor_path);
     AuditEntry {
         id: record.public_id,
         at: record.at,
-        customer: customer.join("/"),
-        actor: if actor_visible { record.actor } else { "provider".to_owned() },
+        customer: names::path(reader, &record.node_path, &record.customer_path).unwrap_or_default(),
+        actor: if actor_visible { record.actor } else { names::PROVIDER.to_owned() },
         authenticated: if actor_visible { record.authenticated } else { String::new() },
         source: if actor_visible { record.source } else { String::new() },
         operation: record.operation,
-        target,
-        before: json(record.before.filter(|_| is_clear)),
-        after: json(record.after.filter(|_| is_clear)),
+        target: names::text(reader, &record.target, own),
+        before: json(record.before),
+        after: json(record.after),
         outcome: record.outcome,
         request_id: record.request_id,
     }

@@ -12,7 +12,7 @@ use super::targets::{OneAdministrator, OneCustomer, absent};
 use super::tokens;
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId};
-use crate::service::authority::{Permission, PermissionSet, Role, active_grants};
+use crate::service::authority::{Permission, PermissionSet, Role, Tree, active_grants};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
@@ -266,7 +266,7 @@ impl Operate for AdministratorList {
     ) -> Result<Page<Administrator>> {
         let limit = limit(request.limit)?;
         let filter = AdministratorListRequest { limit: None, cursor: None, ..request.clone() };
-        let cursors = Cursors::new(tx.context, &filter);
+        let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let rows = administrator::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
         let mut roles: HashMap<AdministratorId, Vec<String>> = HashMap::new();
@@ -389,6 +389,10 @@ impl Targeted for AdministratorAt {
 
     fn label(&self) -> String {
         format!("{} at {}", self.administrator.label(), self.at.label())
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        format!("{} at {}", self.administrator.recorded(tree), self.at.recorded(tree))
     }
 }
 

@@ -138,7 +138,7 @@ impl Operate for AliasList {
     async fn run(tx: &mut Tx<'_>, target: Listed, request: AliasListRequest) -> Result<Page<Alias>> {
         let limit = limit(request.limit)?;
         let filter = AliasListRequest { limit: None, cursor: None, ..request.clone() };
-        let cursors = Cursors::new(tx.context, &filter);
+        let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let domain = target.domain.as_ref().map(|domain| domain.0.id);
         let rows = alias::page(tx.conn, &target.customer_ids(tx), domain, after, limit + 1).await?;

@@ -6,10 +6,12 @@ use utoipa::ToSchema;
 use super::customers::{Customer, CustomerRequest, depth_max, row, show};
 use super::targets::OneCustomer;
 use crate::base::id::CustomerId;
+use crate::service::audit::names;
+use crate::service::authority::Tree;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
-use crate::storage::metadata::{administrator, customer, quota as counters};
+use crate::storage::metadata::{administrator, customer, hold, quota as counters};
 
 /// Where to move.
 #[derive(Clone, Deserialize, ToSchema)]
@@ -34,6 +36,10 @@ impl Targeted for Moving {
 
     fn label(&self) -> String {
         format!("{} below {}", self.customer.label(), self.to.label())
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        format!("{} below {}", self.customer.recorded(tree), self.to.recorded(tree))
     }
 }
 
@@ -116,19 +122,30 @@ impl Operate for CustomerMove {
             let resource = if over.on_messages { Resource::Messages } else { Resource::Bytes };
             return Err(ServiceError::OverQuota { resource, limit });
         }
-        let grants_ended = end_grants(tx, moving.id, to.id).await?;
+        let (grants_ended, holders) = end_grants(tx, moving.id, to.id).await?;
+        if let Some(common) = tree.common_ancestor(parent, to.id) {
+            let lost = leaves.iter().copied().filter(|&id| id != common.0);
+            hold::inherit(tx.conn, &subtree, lost, common).await?;
+        }
         customer::set_parent(tx.conn, moving.id, to.id).await?;
-        tx.also.extend([parent, to.id]);
-        let moved = Moved {
+        // The record at the customer has the old place on its path; the new one gets its own.
+        tx.also.push(to.id);
+        tx.after = Some(serde_json::json!({
+            "from": names::customer(&tree, parent),
+            "to": names::customer(&tree, to.id),
+            "customers": subtree.len(),
+            "bytes": used.bytes,
+            "messages": used.messages,
+            "grants_ended": holders,
+        }));
+        Ok(Moved {
             to: if to.path == "/" { slug } else { format!("{}/{slug}", to.path) },
             from: moving.path,
             customers: subtree.len(),
             bytes: used.bytes,
             messages: used.messages,
             grants_ended,
-        };
-        tx.after = serde_json::to_value(&moved).ok();
-        Ok(moved)
+        })
     }
 }
 
@@ -150,21 +167,28 @@ async fn admit_counts(tx: &mut Tx<'_>, moving: &OneCustomer, from: CustomerId, t
     Ok(())
 }
 
-/// Ends the grants at or below `moving` of administrators who are at home neither on the new path nor inside.
-async fn end_grants(tx: &mut Tx<'_>, moving: CustomerId, to: CustomerId) -> Result<Vec<String>> {
-    let subtree = tx.caller.tree.subtree_ids(moving);
-    let mut ended = Vec::new();
+/// Ends the grants at or below `moving` of administrators who are at home neither on the new path nor inside. Answers
+/// them for the caller, and for the audit trail.
+async fn end_grants(
+    tx: &mut Tx<'_>,
+    moving: CustomerId,
+    to: CustomerId,
+) -> Result<(Vec<String>, Vec<String>)> {
+    let tree = std::sync::Arc::clone(&tx.caller.tree);
+    let subtree = tree.subtree_ids(moving);
+    let (mut ended, mut holders) = (Vec::new(), Vec::new());
     for grant in administrator::grants_at(tx.conn, &subtree).await? {
         let Some(holder) = administrator::by_id(tx.conn, grant.administrator).await? else { continue };
-        let stays =
-            tx.caller.tree.covers(moving, holder.customer) || tx.caller.tree.covers(holder.customer, to);
+        let stays = tree.covers(moving, holder.customer) || tree.covers(holder.customer, to);
         if !stays {
             administrator::delete_grant(tx.conn, grant.id).await?;
+            let login = names::administrator(&tree, holder.customer, &holder.name);
+            holders.push(format!("{} of {login}", grant.role));
             let name = if tx.caller.sees(holder.customer) { holder.name } else { "provider".to_owned() };
             ended.push(format!("{} of {name}", grant.role));
         }
     }
-    Ok(ended)
+    Ok((ended, holders))
 }
 
 /// `customer.delete`: soft, with everything below; the right for it is held above.

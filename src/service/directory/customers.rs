@@ -322,7 +322,7 @@ impl Operate for CustomerList {
     async fn run(tx: &mut Tx<'_>, target: Place, request: CustomerListRequest) -> Result<Page<Customer>> {
         let limit = limit(request.limit)?;
         let filter = CustomerListRequest { limit: None, cursor: None, ..request.clone() };
-        let cursors = Cursors::new(tx.context, &filter);
+        let cursors = Cursors::new(tx, &filter);
         let after: Option<String> = cursors.read(request.cursor.as_deref())?;
         let after = after.and_then(|code| tx.caller.tree.by_code(&code));
         let mut keys = target.customer_ids(tx);

@@ -212,7 +212,7 @@ impl Operate for DomainList {
     async fn run(tx: &mut Tx<'_>, target: Place, request: DomainListRequest) -> Result<Page<Domain>> {
         let limit = limit(request.limit)?;
         let filter = DomainListRequest { limit: None, cursor: None, ..request.clone() };
-        let cursors = Cursors::new(tx.context, &filter);
+        let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let rows = domain::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
         let keys: Vec<i64> = rows.iter().map(|row| row.id.0).collect();

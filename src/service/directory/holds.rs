@@ -9,7 +9,7 @@ use super::scope::plain_text;
 use super::targets::{OneCustomer, OneDomain, OneMailbox, absent};
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
-use crate::service::authority::Permission;
+use crate::service::authority::{Permission, Tree};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::hold::{self, HoldOn, HoldRow};
@@ -130,6 +130,14 @@ impl Targeted for Holdable {
             Self::Customer(one) => one.label(),
             Self::Domain(one) => one.label(),
             Self::Mailbox(one) => one.label(),
+        }
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        match self {
+            Self::Customer(one) => one.recorded(tree),
+            Self::Domain(one) => one.recorded(tree),
+            Self::Mailbox(one) => one.recorded(tree),
         }
     }
 }

@@ -5,7 +5,8 @@ use utoipa::ToSchema;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
-use crate::service::authority::Permission;
+use crate::service::audit::names;
+use crate::service::authority::{Permission, Tree};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Method, Operate, Targeted, Tx};
 
@@ -22,6 +23,10 @@ impl Targeted for Myself {
 
     fn label(&self) -> String {
         self.name.clone()
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        names::administrator(tree, self.home, &self.name)
     }
 }
 

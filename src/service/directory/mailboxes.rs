@@ -257,6 +257,10 @@ impl Targeted for Listed {
     fn label(&self) -> String {
         self.domain.as_ref().map_or_else(|| self.place.label(), Targeted::label)
     }
+
+    fn recorded(&self, tree: &crate::service::authority::Tree) -> String {
+        self.domain.as_ref().map_or_else(|| self.place.recorded(tree), Targeted::label)
+    }
 }
 
 /// `mailbox.list`.
@@ -275,7 +279,7 @@ impl Operate for MailboxList {
     async fn run(tx: &mut Tx<'_>, target: Listed, request: MailboxListRequest) -> Result<Page<Mailbox>> {
         let limit = limit(request.limit)?;
         let filter = MailboxListRequest { limit: None, cursor: None, ..request.clone() };
-        let cursors = Cursors::new(tx.context, &filter);
+        let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let domain = target.domain.as_ref().map(|domain| domain.0.id);
         let rows = mailbox::page(tx.conn, &target.customer_ids(tx), domain, after, limit + 1).await?;

@@ -10,8 +10,8 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::service::context::Context;
 use crate::service::error::{Result, ServiceError};
+use crate::service::registry::Tx;
 
 /// Objects of a page unless the caller says otherwise.
 const LIMIT_DEFAULT: i64 = 100;
@@ -19,6 +19,8 @@ const LIMIT_DEFAULT: i64 = 100;
 const LIMIT_MAX: i64 = 1_000;
 /// Octets of the mark that binds a cursor.
 const MARK_OCTETS: usize = 12;
+/// A sealed position is as long as a multiple of this.
+const POSITION_OCTETS: usize = 32;
 
 /// The number of objects to return.
 ///
@@ -34,24 +36,47 @@ pub(in crate::service) fn limit(asked: Option<i64>) -> Result<i64> {
     }
 }
 
-/// Makes and reads the cursors of one list: bound to the caller and to everything that filters it.
+/// Makes and reads the cursors of one list: bound to the caller and to everything that filters it. They are sealed
+/// with the installation's key, since positions hold keys that count what others have.
 pub(in crate::service) struct Cursors {
-    mark: Vec<u8>,
+    key: [u8; 32],
+    bound: String,
 }
 
 impl Cursors {
     /// For this caller, and the filter in any unambiguous form.
-    pub fn new(context: &Context, filter: &impl std::fmt::Debug) -> Self {
-        let bound = format!("{}\n{filter:?}", context.caller_key());
-        let hash = blake3::hash(bound.as_bytes());
-        Self { mark: hash.as_bytes().iter().copied().take(MARK_OCTETS).collect() }
+    pub fn new(tx: &Tx<'_>, filter: &impl std::fmt::Debug) -> Self {
+        Self { key: tx.inner.cursor_key, bound: format!("{}\n{filter:?}", tx.context.caller_key()) }
+    }
+
+    /// What authenticates a position and, being different for each, is where its key stream starts.
+    fn mark(&self, position: &[u8]) -> Vec<u8> {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        // The length keeps apart where the one ends and the other begins.
+        hasher
+            .update(&(self.bound.len() as u64).to_le_bytes())
+            .update(self.bound.as_bytes())
+            .update(position);
+        hasher.finalize().as_bytes().iter().copied().take(MARK_OCTETS).collect()
+    }
+
+    /// Seals or opens a position.
+    fn seal(&self, mark: &[u8], position: &[u8]) -> Vec<u8> {
+        let key = blake3::derive_key("posthouse cursor 2026 stream", &self.key);
+        let mut stream = vec![0; position.len()];
+        blake3::Hasher::new_keyed(&key).update(mark).finalize_xof().fill(&mut stream);
+        position.iter().zip(stream).map(|(octet, mask)| octet ^ mask).collect()
     }
 
     /// A cursor behind `position`.
     pub fn make(&self, position: &impl Serialize) -> Result<String> {
-        let mut octets = self.mark.clone();
-        let json = serde_json::to_vec(position).map_err(|error| ServiceError::Internal(error.to_string()))?;
-        octets.extend(json);
+        let mut json =
+            serde_json::to_vec(position).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        // The number of a key's digits is not told either; JSON may end in spaces.
+        json.resize(json.len().next_multiple_of(POSITION_OCTETS), b' ');
+        let mut octets = self.mark(&json);
+        let sealed = self.seal(&octets, &json);
+        octets.extend(sealed);
         Ok(URL_SAFE_NO_PAD.encode(octets))
     }
 
@@ -60,7 +85,9 @@ impl Cursors {
         let Some(cursor) = cursor else { return Ok(None) };
         let position = || {
             let octets = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-            serde_json::from_slice(octets.strip_prefix(self.mark.as_slice())?).ok()
+            let (mark, sealed) = octets.split_at_checked(MARK_OCTETS)?;
+            let json = self.seal(mark, sealed);
+            (self.mark(&json) == mark).then(|| serde_json::from_slice(&json).ok()).flatten()
         };
         let wrong = || ServiceError::Invalid {
             field: "cursor",

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::base::address::{Address, DomainName};
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
-use crate::service::authority::Permission;
+use crate::service::audit::names;
+use crate::service::authority::{Permission, Tree};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Targeted, Tx};
 
@@ -25,6 +26,10 @@ impl Targeted for Place {
 
     fn label(&self) -> String {
         self.label.clone()
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        if self.label.is_empty() { String::new() } else { names::customer(tree, self.customer) }
     }
 }
 

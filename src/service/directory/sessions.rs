@@ -7,6 +7,7 @@ use super::scope::Place;
 use super::targets::{OneDomain, OneMailbox, absent};
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
+use crate::service::authority::Tree;
 use crate::service::error::{Result, ServiceError};
 use crate::service::login::SessionInfo;
 use crate::service::registry::{Operate, Targeted, Tx, declare};
@@ -70,6 +71,13 @@ impl Targeted for Whose {
             Self::Mailbox(one) => one.label(),
             Self::Domain(one) => one.label(),
             Self::Place(place) => place.label(),
+        }
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        match self {
+            Self::Place(place) => place.recorded(tree),
+            Self::Mailbox(_) | Self::Domain(_) => self.label(),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::scope::{address, domain_name};
 use crate::base::id::CustomerId;
+use crate::service::audit::names;
+use crate::service::authority::Tree;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Targeted, Tx};
 use crate::storage::metadata::administrator::{self, AdministratorRow};
@@ -67,6 +69,10 @@ impl Targeted for OneCustomer {
 
     fn label(&self) -> String {
         format!("customer {}", self.path)
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        format!("customer {}", names::customer(tree, self.id))
     }
 }
 
@@ -194,5 +200,9 @@ impl Targeted for OneAdministrator {
 
     fn label(&self) -> String {
         format!("administrator {}", self.login)
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        format!("administrator {}", names::administrator(tree, self.row.customer, &self.login))
     }
 }

@@ -10,7 +10,7 @@ use super::scope::until;
 use super::targets::{OneAdministrator, absent};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, random_text};
-use crate::service::authority::Permission;
+use crate::service::authority::{Permission, Tree};
 use crate::service::context::Authenticated;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
@@ -225,6 +225,10 @@ impl Targeted for OneToken {
 
     fn label(&self) -> String {
         format!("token {} of {}", self.row.public_id, self.owner.login)
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        format!("token {} of {}", self.row.public_id, self.owner.recorded(tree))
     }
 }
 

@@ -270,15 +270,24 @@ async fn record(conn: &mut Conn, done: &After, place: CustomerId, drifts: &[Drif
     let Some(first) = drifts.first() else { return Ok(()) };
     let values = |value: fn(&Drift) -> Option<i64>| {
         let pairs = drifts.iter().map(|drift| {
-            (format!("{} {} {}", drift.kind, drift.name, drift.resource), serde_json::json!(value(drift)))
+            let what = match drift.kind {
+                "customer" => drift.kind.to_owned(),
+                kind => format!("{kind} {}", drift.name),
+            };
+            (format!("{what} {}", drift.resource), serde_json::json!(value(drift)))
         });
         serde_json::Value::Object(pairs.collect()).to_string()
+    };
+    // A customer is named by its path as the caller sees it; the record has a reference instead.
+    let target = match first.kind {
+        "customer" => format!("customer {}", audit::names::customer(&done.caller.tree, place)),
+        kind => format!("{kind} {}", first.name),
     };
     let event = Event {
         at: done.inner.clock.now(),
         operation: QuotaVerify::NAME,
         place: Some(place),
-        target: &format!("{} {}", first.kind, first.name),
+        target: &target,
         before: Some(values(|drift| drift.recorded)),
         after: Some(values(|drift| drift.counted)),
         outcome: "done",

@@ -15,11 +15,14 @@ use crate::service::login::Login;
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::{administrator, customer, hold, token};
+use crate::storage::metadata::{administrator, customer, hold, instance, token};
 use crate::storage::packer::Packer;
 
 /// How exactly the last use of a token is known: not every request writes.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(300);
+
+/// The name of the secret that seals cursors.
+const CURSOR_KEY: &str = "cursor_key";
 
 /// What management needs to know of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) clock: Clock,
     pub(in crate::service) options: ManagementOptions,
     pub(in crate::service) authority: Authority,
+    /// Seals the cursors of lists; the same on all nodes.
+    pub(in crate::service) cursor_key: [u8; 32],
     pub(in crate::service) reads: ReadTrail,
     read_writer: Mutex<Option<JoinHandle<()>>>,
     /// The running sessions of mailbox owners, once the daemon has brought them.
@@ -64,9 +69,12 @@ impl Management {
         options: ManagementOptions,
     ) -> Result<Self, ServiceError> {
         let now = clock.now();
-        database
+        let cursor_key = database
             .write(Priority::Interactive, move |conn| {
-                Box::pin(async move { customer::ensure_root(conn, now).await.map_err(ServiceError::from) })
+                Box::pin(async move {
+                    customer::ensure_root(conn, now).await?;
+                    instance::secret(conn, CURSOR_KEY).await.map_err(ServiceError::from)
+                })
             })
             .await?;
         let (reads, writer) = ReadTrail::start(database.clone());
@@ -75,6 +83,7 @@ impl Management {
             clock,
             options,
             authority: Authority::default(),
+            cursor_key,
             reads,
             read_writer: Mutex::new(Some(writer)),
             login: OnceLock::new(),

@@ -11,7 +11,7 @@ use super::Method;
 use super::management::Inner;
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
-use crate::service::authority::{Caller, Permission};
+use crate::service::authority::{Caller, Permission, Tree};
 use crate::service::context::Context;
 use crate::service::error::Result;
 use crate::storage::metadata::sql::Conn;
@@ -30,7 +30,8 @@ pub(in crate::service) struct Tx<'c> {
     pub now: Timestamp,
     /// Random id of this run: the audit record's, and the mark of what it deletes.
     pub operation_id: String,
-    /// What stood there before, for the audit trail; no secrets.
+    /// What stood there before, for the audit trail; no secrets. What depends on who looks is left out when it is
+    /// recorded, and other customers and administrators are named by references (see [`crate::service::audit::names`]).
     pub before: Option<serde_json::Value>,
     /// What stands there after.
     pub after: Option<serde_json::Value>,
@@ -80,8 +81,14 @@ impl Need {
 pub(in crate::service) trait Targeted {
     /// The customer to which it belongs: there authority is asked and the audit record is kept.
     fn customer(&self) -> CustomerId;
-    /// Its name in the audit trail.
+    /// Its name for the caller.
     fn label(&self) -> String;
+    /// Its name in the audit trail: customers and administrators as references (see [`crate::service::audit::names`]).
+    /// By default the label, for what names neither.
+    fn recorded(&self, tree: &Tree) -> String {
+        let _ = tree;
+        self.label()
+    }
 }
 
 /// A management operation. Implementors are listed in `registry/list.rs`.

@@ -200,7 +200,7 @@ async fn perform<O: Operate>(
         dry_run: asked.options.dry_run,
     };
     let target = O::target(&mut tx, &asked.request).await?;
-    let (place, label) = (target.customer(), target.label());
+    let (place, label) = (target.customer(), target.recorded(&caller.tree));
     asked.reach(&caller, Some((place, label.clone())));
     for need in O::needs(&mut tx, &target, &asked.request).await? {
         allowed(&caller, need)?;
@@ -215,12 +215,13 @@ async fn perform<O: Operate>(
     if let Some(wanted) = &asked.options.if_match {
         let current = O::etag(&mut tx, &target).await?;
         if current.as_ref() != Some(wanted) {
-            return Err(ServiceError::Conflict { message: format!("{label} was changed; read it again") });
+            let message = format!("{} was changed; read it again", target.label());
+            return Err(ServiceError::Conflict { message });
         }
     }
     let response = O::run(&mut tx, target, asked.request.clone()).await?;
-    let (before, after) =
-        (tx.before.take().map(|json| json.to_string()), tx.after.take().map(|json| json.to_string()));
+    let kept = |answer: Option<Value>| answer.map(|answer| audit::names::recorded(answer).to_string());
+    let (before, after) = (kept(tx.before.take()), kept(tx.after.take()));
     let record =
         audit::record(&caller, &asked.context, event::<O>(&tx, place, &label, before, after, "done"));
     if O::MUTATES {
@@ -306,7 +307,7 @@ async fn record_refusal<O: Operate>(asked: &Asked<O::Request>, error: &ServiceEr
     let Some(outcome) = error.refusal() else { return Ok(()) };
     let (place, label) = match reached.target {
         Some((place, label)) => (Some(place), label),
-        None => (None, error.to_string()),
+        None => (None, audit::names::words(&reached.caller, &error.to_string())),
     };
     let at = asked.inner.clock.now();
     let event = Event { at, operation: O::NAME, place, target: &label, before: None, after: None, outcome };

@@ -1,6 +1,11 @@
-//! The audit trail: rows are only ever added.
+//! The audit trail: rows are only ever added, and pruned by age.
+//!
+//! `audit_scope` has a row for every customer on a record's path, so that a search within a customer reads one range
+//! of its key and never another customer's records.
 
-use super::sql::{Conn, Row, Value};
+use std::collections::{BTreeMap, HashMap};
+
+use super::sql::{Conn, Row, Value, ids, values_placeholders};
 use crate::base::clock::Timestamp;
 use crate::params;
 use crate::storage::Result;
@@ -42,52 +47,99 @@ pub struct Record {
     pub request_id: String,
 }
 
-/// Adds records.
+/// Keys of the customers on a path such as `/1/7/23/`.
+pub fn path_ids(path: &str) -> impl Iterator<Item = i64> {
+    path.split('/').filter_map(|id| id.parse().ok())
+}
+
+/// Columns of a record that is added.
+const COLUMNS: usize = 15;
+
+/// Adds records, each to the scope of every customer on its path.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn insert(conn: &mut Conn, records: &[Record]) -> Result<()> {
-    let rows = records.iter().map(|one| {
-        params![
-            &one.public_id,
-            one.at,
-            &one.node_path,
-            &one.customer_path,
-            one.actor_id,
-            &one.actor,
-            &one.actor_path,
-            &one.authenticated,
-            &one.source,
-            &one.operation,
-            &one.target,
-            one.before.clone(),
-            one.after.clone(),
-            &one.outcome,
-            &one.request_id
-        ]
-    });
-    let head = "INSERT INTO audit (public_id, at, node_path, customer_path, actor_id, actor, actor_path,
-                                   authenticated, source, operation, target, before, after, outcome, request_id)";
-    conn.insert_rows(head, 15, rows.collect()).await
+    let mut scope = Vec::new();
+    let mut rest = records;
+    while !rest.is_empty() {
+        // Powers of two keep the number of distinct statements small.
+        let size = [64, 16, 4, 1].into_iter().find(|&size| size <= rest.len()).unwrap_or(1);
+        let Some((chunk, others)) = rest.split_at_checked(size) else { break };
+        rest = others;
+        let text = format!(
+            "INSERT INTO audit (public_id, at, node_path, customer_path, actor_id, actor, actor_path, authenticated,
+                                source, operation, target, before, after, outcome, request_id)
+             VALUES {} RETURNING id, public_id",
+            values_placeholders(chunk.len(), COLUMNS, false)
+        );
+        // The rows come back in any order.
+        let mut paths: HashMap<&str, &str> =
+            chunk.iter().map(|one| (one.public_id.as_str(), one.node_path.as_str())).collect();
+        for row in conn.rows(text, chunk.iter().flat_map(values).collect()).await? {
+            let (id, public_id) = (row.int(0)?, row.text(1)?);
+            let path = paths.remove(public_id.as_str()).unwrap_or_default();
+            scope.extend(path_ids(path).map(|customer| params![customer, id]));
+        }
+    }
+    conn.insert_rows("INSERT INTO audit_scope (customer_id, audit_id)", 2, scope).await
+}
+
+fn values(one: &Record) -> Vec<Value> {
+    params![
+        &one.public_id,
+        one.at,
+        &one.node_path,
+        &one.customer_path,
+        one.actor_id,
+        &one.actor,
+        &one.actor_path,
+        &one.authenticated,
+        &one.source,
+        &one.operation,
+        &one.target,
+        one.before.clone(),
+        one.after.clone(),
+        &one.outcome,
+        &one.request_id
+    ]
+}
+
+/// Removes records, given by key and `node_path`.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn delete(conn: &mut Conn, gone: &[(i64, String)]) -> Result<()> {
+    let mut scope: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (id, path) in gone {
+        path_ids(path).for_each(|customer| scope.entry(customer).or_default().push(*id));
+    }
+    for (customer, records) in scope {
+        let text = "DELETE FROM audit_scope WHERE customer_id = $1 AND audit_id IN IDS($2)";
+        conn.execute(text, vec![customer.into(), ids(records)]).await?;
+    }
+    let records = ids(gone.iter().map(|(id, _)| *id));
+    conn.execute("DELETE FROM audit WHERE id IN IDS($1)", vec![records]).await.map(drop)
+}
+
+/// Whose records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Actor {
+    /// This administrator's.
+    Administrator(i64),
+    /// The system's own.
+    System,
 }
 
 /// What to search for; what is empty does not restrict.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
-    /// Beginnings of `node_path` of which one must match; none matches nothing.
-    pub node_paths: Vec<String>,
-    /// Only records of actors who are at home at one of these paths or below.
-    pub actor_paths: Option<Vec<String>>,
-    /// Only records of this administrator.
-    pub actor_id: Option<i64>,
-    /// Only records with this in the actor's name.
-    pub actor: Option<String>,
+    /// Customers of which one must have been on the record's path; without any, `actor` must be an administrator.
+    pub places: Vec<i64>,
+    /// Only this actor's.
+    pub actor: Option<Actor>,
     /// Only this operation, or those that begin with it when it ends in a dot.
     pub operation: Option<String>,
-    /// Only with this in the target.
-    pub target: Option<String>,
-    /// Only with this in target, before or after.
-    pub text: Option<String>,
     /// Only this outcome; `refused` means all but `done`.
     pub outcome: Option<String>,
     /// Not before.
@@ -100,10 +152,10 @@ pub struct Search {
     pub limit: i64,
 }
 
-/// `%text%` with LIKE's own signs taken literally.
-fn containing(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for c in text.to_lowercase().chars() {
+/// `text%` with LIKE's own signs taken literally.
+fn beginning_with(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
         if matches!(c, '%' | '_' | '\\') {
             pattern.push('\\');
         }
@@ -121,20 +173,6 @@ struct Filter {
 }
 
 impl Filter {
-    /// Conditions for everything at one of the paths and below.
-    fn ranges(&mut self, column: &str, paths: &[String]) -> Vec<String> {
-        let mut ranges = Vec::with_capacity(paths.len());
-        for path in paths {
-            // '0' follows '/' in ASCII, so this is the range of the path and what is below.
-            let end = format!("{}0", path.trim_end_matches('/'));
-            self.params.push(path.into());
-            self.params.push(end.into());
-            let count = self.params.len();
-            ranges.push(format!("({column} >= ${} AND {column} < ${count})", count - 1));
-        }
-        ranges
-    }
-
     /// Adds a condition in which `?` stands for the parameter.
     fn and(&mut self, condition: &str, param: impl Into<Value>) {
         self.params.push(param.into());
@@ -143,68 +181,81 @@ impl Filter {
     }
 }
 
+/// The statement that finds the newest records of a search within one customer, or without one those of the actor,
+/// and its parameters. Either way it walks one range of an index, newest first.
+pub fn statement(search: &Search, place: Option<i64>, above_id: i64) -> (String, Vec<Value>) {
+    let mut filter = Filter::default();
+    let (tables, key) = match place {
+        Some(place) => {
+            // CROSS JOIN keeps SQLite to this order; to PostgreSQL it is a join like any other.
+            filter.and("s.customer_id = ?", place);
+            ("audit_scope s CROSS JOIN audit a WHERE a.id = s.audit_id", "s.audit_id")
+        }
+        None => ("audit a WHERE 1 = 1", "a.id"),
+    };
+    filter.and(&format!("{key} > ?"), above_id);
+    filter.and(&format!("{key} < ?"), search.before_id.unwrap_or(i64::MAX));
+    match search.actor {
+        Some(Actor::Administrator(id)) => filter.and("a.actor_id = ?", id),
+        Some(Actor::System) => filter.and("a.actor_id IS NULL AND a.actor = ?", "system"),
+        None => {}
+    }
+    if let Some(operation) = &search.operation {
+        if operation.ends_with('.') {
+            filter.and("a.operation LIKE ? ESCAPE '\\'", beginning_with(operation));
+        } else {
+            filter.and("a.operation = ?", operation);
+        }
+    }
+    match search.outcome.as_deref() {
+        Some("refused") => filter.and("a.outcome <> ?", "done"),
+        Some(outcome) => filter.and("a.outcome = ?", outcome),
+        None => {}
+    }
+    if let Some(since) = search.since {
+        filter.and("a.at >= ?", since);
+    }
+    if let Some(until) = search.until {
+        filter.and("a.at < ?", until);
+    }
+    filter.params.push(search.limit.into());
+    let text = format!(
+        "SELECT a.id, a.public_id, a.at, a.node_path, a.customer_path, a.actor_id, a.actor, a.actor_path,
+                a.authenticated, a.source, a.operation, a.target, a.before, a.after, a.outcome, a.request_id
+         FROM {tables}{} ORDER BY {key} DESC LIMIT ${}",
+        filter.text,
+        filter.params.len()
+    );
+    (text, filter.params)
+}
+
 /// Records that match, newest first.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn search(conn: &mut Conn, search: &Search) -> Result<Vec<Record>> {
-    let mut filter = Filter::default();
-    let places = filter.ranges("node_path", &search.node_paths);
-    if places.is_empty() && search.actor_id.is_none() {
-        return Ok(Vec::new());
-    }
-    if !places.is_empty() {
-        filter.text = format!(" AND ({})", places.join(" OR "));
-    }
-    if let Some(paths) = &search.actor_paths {
-        let homes = filter.ranges("actor_path", paths);
-        let homes = if homes.is_empty() { "1 = 0".to_owned() } else { homes.join(" OR ") };
-        filter.text.push_str(&format!(" AND ({homes})"));
-    }
-    if let Some(id) = search.actor_id {
-        filter.and("actor_id = ?", id);
-    }
-    if let Some(actor) = &search.actor {
-        filter.and("lower(actor) LIKE ? ESCAPE '\\'", containing(actor));
-    }
-    if let Some(operation) = &search.operation {
-        if operation.ends_with('.') {
-            filter.and("operation LIKE ? ESCAPE '\\'", containing(operation).trim_start_matches('%'));
-        } else {
-            filter.and("operation = ?", operation);
+    let places: Vec<Option<i64>> = match search.actor {
+        Some(Actor::Administrator(_)) if search.places.is_empty() => vec![None],
+        _ => search.places.iter().copied().map(Some).collect(),
+    };
+    let limit = usize::try_from(search.limit).unwrap_or(0);
+    let mut found: BTreeMap<i64, Record> = BTreeMap::new();
+    // What is older than the oldest of a full page is not asked for any more.
+    let mut above_id = 0;
+    for place in places {
+        let (text, params) = statement(search, place, above_id);
+        for row in conn.rows(text, params).await? {
+            let record = from_row(&row)?;
+            found.insert(record.id, record);
+        }
+        while found.len() > limit {
+            found.pop_first();
+        }
+        if found.len() == limit {
+            above_id = found.first_key_value().map_or(above_id, |(id, _)| *id);
         }
     }
-    if let Some(target) = &search.target {
-        filter.and("lower(target) LIKE ? ESCAPE '\\'", containing(target));
-    }
-    if let Some(text) = &search.text {
-        let anywhere =
-            "lower(target || ' ' || coalesce(before, '') || ' ' || coalesce(after, '')) LIKE ? ESCAPE '\\'";
-        filter.and(anywhere, containing(text));
-    }
-    match search.outcome.as_deref() {
-        Some("refused") => filter.and("outcome <> ?", "done"),
-        Some(outcome) => filter.and("outcome = ?", outcome),
-        None => {}
-    }
-    if let Some(since) = search.since {
-        filter.and("at >= ?", since);
-    }
-    if let Some(until) = search.until {
-        filter.and("at < ?", until);
-    }
-    if let Some(id) = search.before_id {
-        filter.and("id < ?", id);
-    }
-    filter.params.push(search.limit.into());
-    let text = format!(
-        "SELECT id, public_id, at, node_path, customer_path, actor_id, actor, actor_path, authenticated, source,
-                operation, target, before, after, outcome, request_id
-         FROM audit WHERE 1 = 1{} ORDER BY id DESC LIMIT ${}",
-        filter.text,
-        filter.params.len()
-    );
-    conn.rows(text, filter.params).await?.iter().map(from_row).collect()
+    Ok(found.into_values().rev().collect())
 }
 
 fn from_row(row: &Row) -> Result<Record> {

@@ -234,10 +234,19 @@ pub async fn update(conn: &mut Conn, row: &CustomerRow) -> Result<()> {
 /// # Errors
 /// When the customer is gone or the database fails.
 pub async fn set_parent(conn: &mut Conn, id: CustomerId, parent: CustomerId) -> Result<()> {
-    let changed =
-        conn.execute("UPDATE customer SET parent_id = $2 WHERE id = $1", params![id, parent]).await?;
+    let text = "UPDATE customer SET parent_id = $2, moved = 1 WHERE id = $1";
+    let changed = conn.execute(text, params![id, parent]).await?;
     tree_changed(conn).await?;
     if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
+}
+
+/// The customers that were ever moved.
+///
+/// # Errors
+/// When the database fails.
+pub async fn moved(conn: &mut Conn) -> Result<Vec<CustomerId>> {
+    let rows = conn.rows("SELECT id FROM customer WHERE moved = 1 ORDER BY id", params![]).await?;
+    rows.iter().map(|row| row.int(0).map(CustomerId)).collect()
 }
 
 /// Sets the limits; the counters of octets and messages are set by `quota::follow_customer_limits`.

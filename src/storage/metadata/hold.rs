@@ -147,6 +147,26 @@ pub async fn delete(conn: &mut Conn, row: &HoldRow) -> Result<()> {
     if changed == 0 { Err(StorageError::Gone("hold")) } else { Ok(()) }
 }
 
+/// Hands the holds on these customers, and on what they have, that were set by the authority of customers they leave
+/// to the one that stays above them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn inherit(
+    conn: &mut Conn,
+    subtree: &[i64],
+    lost: impl IntoIterator<Item = i64>,
+    heir: CustomerId,
+) -> Result<()> {
+    let text = "UPDATE hold SET authority_customer_id = $3
+                WHERE authority_customer_id IN IDS($2) AND (customer_id IN IDS($1)
+                    OR domain_id IN (SELECT id FROM domain WHERE customer_id IN IDS($1))
+                    OR mailbox_id IN (SELECT m.id FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                                      WHERE d.customer_id IN IDS($1)))";
+    let params = vec![ids(subtree.iter().copied()), ids(lost), heir.into()];
+    conn.execute(text, params).await.map(drop)
+}
+
 fn touch(conn: &mut Conn, on: HoldOn) {
     conn.touch(match on {
         HoldOn::Mailbox(id) => Touched::Mailbox(id),

@@ -2,7 +2,7 @@
 
 use super::sql::Conn;
 use crate::base::clock::Timestamp;
-use crate::base::id::StoreId;
+use crate::base::id::{StoreId, random_text};
 use crate::base::telemetry::metrics::StorageLevels;
 use crate::params;
 use crate::storage::{Result, StorageError};
@@ -39,6 +39,19 @@ pub async fn ensure_stores(conn: &mut Conn, stores: &[StoreSetup], now: Timestam
         ids.push(StoreId(row.ok_or(StorageError::Gone("the store"))?.int(0)?));
     }
     Ok(ids)
+}
+
+/// A secret of the installation, drawn when it is first asked for.
+///
+/// # Errors
+/// When the database fails.
+pub async fn secret(conn: &mut Conn, name: &'static str) -> Result<[u8; 32]> {
+    // 64 letters of 5 bits each.
+    let text = "INSERT INTO instance (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    conn.execute(text, params![name, random_text(64)]).await?;
+    let row = conn.row("SELECT value FROM instance WHERE key = $1", params![name]).await?;
+    let value = row.ok_or(StorageError::Gone("the secret"))?.text(0)?;
+    Ok(*blake3::hash(value.as_bytes()).as_bytes())
 }
 
 /// Enters a start of the node and answers its epoch: one more than at its last start.

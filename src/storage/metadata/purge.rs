@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::audit as records;
 use super::body;
 use super::customer::tree_changed;
 use super::quota;
@@ -232,14 +233,15 @@ pub async fn audit(
     reads: &[&str],
 ) -> Result<Pruned> {
     const LOOKED_AT_MAX: i64 = 1_000;
-    let text = "SELECT id, at, operation, outcome FROM audit WHERE at >= $1 AND at < $2 ORDER BY at LIMIT $3";
+    let text = "SELECT id, at, operation, outcome, node_path FROM audit WHERE at >= $1 AND at < $2
+                ORDER BY at LIMIT $3";
     let rows = conn.rows(text, params![from, before, LOOKED_AT_MAX]).await?;
     let (mut gone, mut until) = (Vec::new(), from);
     for row in &rows {
         until = Timestamp(row.int(1)?);
         let is_read = row.text(3)? == "done" && reads.contains(&row.text(2)?.as_str());
         if is_read || until < all_before {
-            gone.push(row.int(0)?);
+            gone.push((row.int(0)?, row.text(4)?));
         }
     }
     let is_full = i64::try_from(rows.len()) == Ok(LOOKED_AT_MAX);
@@ -248,6 +250,6 @@ pub async fn audit(
         until = Timestamp(until.0 + 1);
     }
     let removed = gone.len() as u64;
-    conn.execute("DELETE FROM audit WHERE id IN IDS($1)", vec![ids(gone)]).await?;
+    records::delete(conn, &gone).await?;
     Ok(Pruned { until, more: is_full, removed })
 }

@@ -18,6 +18,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0002_stores.sql"),
         include_str!("../../../migrations/postgres/0002_stores.sql"),
     ),
+    (
+        3,
+        "audit_scope",
+        include_str!("../../../migrations/sqlite/0003_audit_scope.sql"),
+        include_str!("../../../migrations/postgres/0003_audit_scope.sql"),
+    ),
 ];
 
 /// Which database's texts.
