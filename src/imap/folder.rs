@@ -7,11 +7,10 @@ use super::outcome::{Done, Failure, Outcome};
 use super::selected::{Selected, numbered};
 use super::session::{Account, Session, State};
 use super::{respond, utf7};
-use crate::base::id::{FolderId, Uid};
+use crate::base::id::FolderId;
 use crate::service::context::Owner;
-use crate::service::error::Result as ServiceResult;
 use crate::service::mailstore::MailStore;
-use crate::service::mailstore::types::{Access, FlagBits, FolderName, MessageState, SpecialUse};
+use crate::service::mailstore::types::{Access, FlagBits, FolderName, FolderStatus, MessageState, SpecialUse};
 use crate::service::mailstore::view::FolderView;
 
 /// How many messages' states are asked for at a time.
@@ -134,23 +133,20 @@ pub async fn status(
     folder: &[u8],
     items: &[StatusItem],
 ) -> Outcome {
-    status_write(&mut client.out, services, owner, &name(folder)?, items).await?;
+    let name = name(folder)?;
+    let status = services.mail.folder_status(owner, &name).await?;
+    status_write(&mut client.out, services, &name, &status, items);
     Ok(Done::new("STATUS completed"))
 }
 
-/// Writes the STATUS response of one folder; nothing on error.
-pub async fn status_write(
+/// Writes the STATUS response of one folder.
+pub fn status_write(
     out: &mut Vec<u8>,
     services: &ImapServices,
-    owner: &Owner,
     name: &FolderName,
+    status: &FolderStatus,
     items: &[StatusItem],
-) -> ServiceResult<()> {
-    let status = services.mail.folder_status(owner, name).await?;
-    let mut deleted_octets = 0;
-    if items.contains(&StatusItem::DeletedStorage) {
-        deleted_octets = deleted_storage(&services.mail.folder_open(owner, name, Access::ReadOnly).await?);
-    }
+) {
     out.extend_from_slice(b"* STATUS ");
     respond::folder(out, name);
     out.extend_from_slice(b" (");
@@ -164,7 +160,8 @@ pub async fn status_write(
             StatusItem::HighestModSeq => ("HIGHESTMODSEQ", status.highest_mod_seq.0),
             StatusItem::Size => ("SIZE", status.octets),
             StatusItem::Deleted => ("DELETED", u64::from(status.deleted)),
-            StatusItem::DeletedStorage => ("DELETED-STORAGE", deleted_octets),
+            // RFC 9208 section 4.1.4 allows the sum of the sizes.
+            StatusItem::DeletedStorage => ("DELETED-STORAGE", status.deleted_octets),
             StatusItem::AppendLimit => ("APPENDLIMIT", services.limits.message_octets_max),
         };
         if index > 0 {
@@ -175,15 +172,4 @@ pub async fn status_write(
         respond::number(out, number);
     }
     out.extend_from_slice(b")\r\n");
-    Ok(())
-}
-
-/// Octets that EXPUNGE would free (RFC 9208 section 4.1.4 allows the sum of the sizes).
-fn deleted_storage(view: &FolderView) -> u64 {
-    let deleted = |uids: &[Uid]| -> u64 {
-        let states = view.states(uids);
-        let sizes = states.iter().filter(|state| state.flags.contains(FlagBits::DELETED));
-        sizes.map(|state| u64::from(state.octets)).sum()
-    };
-    view.uids().chunks(STATES_CHUNK).map(deleted).sum()
 }

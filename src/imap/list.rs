@@ -67,10 +67,9 @@ pub async fn list(client: &mut Client, services: &ImapServices, owner: &Owner, l
             child_info(&mut client.out, list);
         }
         client.out.extend_from_slice(b"\r\n");
-        if !list.return_status.is_empty() && folder.is_some_and(|folder| folder.selectable) {
-            // RFC 5819 section 2: a folder whose status cannot be told is listed without.
-            let out = &mut client.out;
-            let _ = folder::status_write(out, services, owner, &name, &list.return_status).await;
+        if let Some(folder) = folder.filter(|folder| folder.selectable && !list.return_status.is_empty()) {
+            // RFC 5819 section 2. The counters came with the list.
+            folder::status_write(&mut client.out, services, &name, &folder.status, &list.return_status);
         }
         client.flush_if_large().await?;
     }
@@ -224,6 +223,20 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::{ModSeq, Uid, UidValidity};
+    use crate::service::mailstore::types::FolderStatus;
+
+    const EMPTY: FolderStatus = FolderStatus {
+        messages: 0,
+        recent: 0,
+        unseen: 0,
+        deleted: 0,
+        deleted_octets: 0,
+        uid_next: Uid(1),
+        uid_validity: UidValidity(1),
+        highest_mod_seq: ModSeq(1),
+        octets: 0,
+    };
 
     fn matches(pattern: &str, name: &str) -> bool {
         Pattern::parse(b"", pattern.as_bytes())
@@ -281,6 +294,7 @@ mod tests {
             selectable: true,
             has_children: false,
             subscribed: true,
+            status: EMPTY,
         };
         assert_eq!(attributes(Some(&folder), true), ["\\HasNoChildren", "\\Sent", "\\Subscribed"]);
         let parent = Folder { selectable: false, has_children: true, special_use: None, ..folder };

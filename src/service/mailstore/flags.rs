@@ -138,10 +138,14 @@ pub(super) async fn store_slice(
         return Ok(slice);
     }
     let unseen = |flags: u64| i64::from(flags & FlagBits::SEEN.0 == 0);
-    let delta = FolderDelta {
-        unseen: changed.iter().map(|row| unseen(after(row.flags)) - unseen(row.flags)).sum(),
-        ..FolderDelta::default()
-    };
+    let deleted = |flags: u64| i64::from(flags & FlagBits::DELETED.0 != 0);
+    let mut delta = FolderDelta::default();
+    for row in &changed {
+        let (before, after) = (row.flags, after(row.flags));
+        delta.unseen += unseen(after) - unseen(before);
+        delta.deleted += deleted(after) - deleted(before);
+        delta.deleted_octets += (deleted(after) - deleted(before)) * row.octets;
+    }
     message::flags_update(conn, (mailbox, id), &uids_of(&changed), (keep, set), slice.mod_seq).await?;
     folder::advance(conn, id, slice.mod_seq, delta).await?;
     slice.changed = changed.iter().map(|row| (row.uid, row.mod_seq)).collect();

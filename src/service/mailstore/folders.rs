@@ -3,10 +3,10 @@
 //! Names are unique within a mailbox, and every folder's superiors exist (RFC 3501 section 6.3.3), so a name is free
 //! exactly when nothing is below it.
 
-use super::types::{Folder, FolderName, HIERARCHY_SEPARATOR, SpecialUse};
+use super::types::{Folder, FolderName, FolderStatus, HIERARCHY_SEPARATOR, SpecialUse};
 use super::work::{lock_mailbox, no_folder, over_quota};
 use crate::base::clock::Timestamp;
-use crate::base::id::{FolderId, MailboxId};
+use crate::base::id::{FolderId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::folder::{self, FolderRow, NewFolder};
 use crate::storage::metadata::quota;
@@ -47,6 +47,23 @@ fn is_below(name: &str, above: &str) -> bool {
     name.strip_prefix(above).is_some_and(|rest| rest.starts_with(HIERARCHY_SEPARATOR))
 }
 
+/// The counters of a folder's row.
+pub(super) fn status(row: &FolderRow) -> FolderStatus {
+    let count = |value: i64| u32::try_from(value).unwrap_or(0);
+    let octets = |value: i64| u64::try_from(value).unwrap_or(0);
+    FolderStatus {
+        messages: count(row.messages),
+        recent: count(row.recent),
+        unseen: count(row.unseen),
+        deleted: count(row.deleted),
+        deleted_octets: octets(row.deleted_octets),
+        uid_next: Uid(u32::try_from(row.uid_next).unwrap_or(u32::MAX)),
+        uid_validity: UidValidity(row.uid_validity),
+        highest_mod_seq: ModSeq(row.mod_seq),
+        octets: octets(row.octets),
+    }
+}
+
 /// All folders, ordered by name.
 pub(super) async fn list(conn: &mut Conn, mailbox: MailboxId) -> Result<Vec<Folder>> {
     let mut rows = folder::list(conn, mailbox).await?;
@@ -62,6 +79,7 @@ pub(super) async fn list(conn: &mut Conn, mailbox: MailboxId) -> Result<Vec<Fold
             subscribed: subscribed.binary_search(&row.name).is_ok(),
             special_use: row.special_use.as_deref().and_then(special_use_parse),
             selectable: row.selectable,
+            status: status(&row),
             name: stored_name(&row.name)?,
         });
     }

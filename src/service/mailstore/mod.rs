@@ -13,6 +13,7 @@ mod folders;
 pub mod intake;
 pub mod mime;
 pub mod search;
+mod stage;
 pub mod summary;
 mod summary_encoding;
 mod table;
@@ -51,6 +52,9 @@ impl Default for MailStoreLimits {
 /// Most messages in one append.
 pub const APPEND_MESSAGES_MAX: usize = 1000;
 
+/// Large sets that can be on their way into folders at once.
+const STAGING_TURNS: usize = 16;
+
 /// Folders and messages of mailboxes. Cheap to clone.
 #[derive(Clone)]
 pub struct MailStore {
@@ -64,13 +68,16 @@ struct Inner {
     bodies: Bodies,
     limits: MailStoreLimits,
     tables: Tables,
+    /// Turns of large sets on their way into folders, by mailbox.
+    staging: [tokio::sync::Mutex<()>; STAGING_TURNS],
 }
 
 impl MailStore {
     /// A mail store on `database`, with the bodies that `bodies` keeps.
     pub fn new(database: Database, clock: Clock, bodies: Bodies, limits: MailStoreLimits) -> Self {
         let (intake, tables) = (Intake::new(bodies.clone()), Tables::default());
-        Self { inner: Arc::new(Inner { database, clock, intake, bodies, limits, tables }) }
+        let staging = std::array::from_fn(|_| tokio::sync::Mutex::default());
+        Self { inner: Arc::new(Inner { database, clock, intake, bodies, limits, tables, staging }) }
     }
 
     /// Largest message that can be appended, in octets (APPENDLIMIT, RFC 7889).
@@ -78,7 +85,7 @@ impl MailStore {
         self.inner.limits.message_octets_max
     }
 
-    /// All folders of the mailbox, ordered by name; `INBOX` always exists.
+    /// All folders of the mailbox with their counters, ordered by name; `INBOX` always exists.
     ///
     /// # Errors
     /// When the database cannot be asked.
@@ -191,33 +198,19 @@ impl MailStore {
         Ok(names)
     }
 
-    /// Counters of one folder.
+    /// Counters of one folder; they are kept, so nothing is counted.
     ///
     /// # Errors
     /// `NotFound`, also for a name that only holds children.
     pub async fn folder_status(&self, owner: &Owner, name: &FolderName) -> Result<FolderStatus> {
         let mailbox = owner.mailbox;
         let wanted = name.clone();
-        let read = self.inner.database.read(move |conn| {
-            Box::pin(async move {
-                let row = folder::find(conn, mailbox, wanted.as_str()).await?;
-                let row = row.filter(|row| row.selectable).ok_or_else(|| work::no_folder(&wanted))?;
-                let counts = folder::counts(conn, mailbox, row.id, row.recent_uid).await?;
-                Ok::<_, ServiceError>((row, counts))
-            })
-        });
-        let (row, (deleted, recent)) = read.await?;
-        let count = |value: i64| u32::try_from(value).unwrap_or(0);
-        Ok(FolderStatus {
-            messages: count(row.messages),
-            recent,
-            unseen: count(row.unseen),
-            deleted,
-            uid_next: Uid(u32::try_from(row.uid_next).unwrap_or(u32::MAX)),
-            uid_validity: UidValidity(row.uid_validity),
-            highest_mod_seq: ModSeq(row.mod_seq),
-            octets: u64::try_from(row.octets).unwrap_or(0),
-        })
+        let found = self
+            .inner
+            .database
+            .read(move |conn| Box::pin(async move { folder::find(conn, mailbox, wanted.as_str()).await }));
+        let row = found.await?.filter(|row| row.selectable).ok_or_else(|| work::no_folder(name))?;
+        Ok(folders::status(&row))
     }
 
     /// Opens a folder. With [`Access::ReadWrite`] the messages that are new since the last such opening are recent
@@ -296,6 +289,9 @@ impl MailStore {
         name: &FolderName,
         ready: Arc<Vec<work::Ready>>,
     ) -> Result<Appended> {
+        if stage::is_large_append(&ready) {
+            return stage::append(&self.inner, mailbox, name, ready).await;
+        }
         let name = name.clone();
         let write = self.inner.database.write(Priority::Interactive, move |conn| {
             let (name, ready) = (name.clone(), Arc::clone(&ready));

@@ -170,9 +170,11 @@ impl FolderTable {
         if self.recent_kept.fetch_max(uid, Ordering::AcqRel) >= uid {
             return Ok(());
         }
-        let id = self.id;
+        let (mailbox, id) = (self.mailbox, self.id);
         let write = self.database.write(priority, move |conn| {
-            Box::pin(async move { folder::claim_recent(conn, id, uid).await.map_err(ServiceError::from) })
+            Box::pin(async move {
+                folder::claim_recent(conn, mailbox, id, uid).await.map_err(ServiceError::from)
+            })
         });
         write.await
     }

@@ -114,6 +114,8 @@ pub struct Folder {
     pub has_children: bool,
     /// Whether its name is subscribed.
     pub subscribed: bool,
+    /// Its counters.
+    pub status: FolderStatus,
 }
 
 /// Counters of a folder (RFC 3501 section 6.3.10, RFC 7162, RFC 8438).
@@ -127,6 +129,8 @@ pub struct FolderStatus {
     pub unseen: u32,
     /// Messages with `\Deleted`.
     pub deleted: u32,
+    /// Sum of their sizes in octets: what EXPUNGE frees.
+    pub deleted_octets: u64,
     /// The next UID.
     pub uid_next: Uid,
     /// UIDVALIDITY.

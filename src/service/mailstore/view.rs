@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::content::{off_thread, read_bodies, read_messages, unpack_summary};
 use super::flags::{FlagChange, store_slice};
 use super::search::SearchKey;
+use super::stage;
 use super::summary::Summary;
 use super::table::{FolderTable, State};
 use super::types::{
@@ -23,7 +24,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::changes::Touched;
 use crate::storage::metadata::content;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::message::{self, StateRow};
+use crate::storage::metadata::message::{self, PAGE_ROWS, StateRow};
 use crate::storage::metadata::summary::{self, SUMMARIES_MAX, SummaryRow};
 
 /// Most messages in one read of bodies.
@@ -350,12 +351,20 @@ impl FolderView {
     pub async fn expunge(&mut self, uids: Option<&[Uid]>) -> Result<()> {
         let (mailbox, id) = (self.table.mailbox, self.table.id);
         let database = &self.table.database;
-        let deleted = database.read(move |conn| Box::pin(async move { message::deleted(conn, id).await }));
-        let deleted: Vec<Uid> = deleted.await.map_err(ServiceError::from)?.into_iter().map(Uid).collect();
         let wanted = |uid: &Uid| {
             self.uids.binary_search(uid).is_ok() && uids.is_none_or(|uids| uids.binary_search(uid).is_ok())
         };
-        let doomed: Vec<Uid> = deleted.into_iter().filter(wanted).collect();
+        let (mut doomed, mut after) = (Vec::new(), 0);
+        loop {
+            let page =
+                database.read(move |conn| Box::pin(async move { message::deleted(conn, id, after).await }));
+            let page = page.await.map_err(ServiceError::from)?;
+            doomed.extend(page.iter().copied().map(Uid).filter(wanted));
+            match page.last() {
+                Some(&last) if page.len() == PAGE_ROWS => after = last,
+                _ => break,
+            }
+        }
         for slice in slices(&doomed) {
             database
                 .write(priority(doomed.len()), move |conn| {
@@ -373,6 +382,10 @@ impl FolderView {
     /// `NotFound` when the target does not exist, `OverQuota`; then nothing was copied.
     pub async fn copy(&mut self, uids: &[Uid], target: &FolderName) -> Result<Copied> {
         let (mailbox, id) = (self.table.mailbox, self.table.id);
+        if stage::is_large_copy(uids.len()) {
+            let octets = self.states(uids).iter().map(|state| i64::from(state.octets)).sum();
+            return stage::copy(&self.inner, mailbox, id, uids, octets, target).await;
+        }
         let all: Arc<[u32]> = uids.iter().map(|uid| uid.0).collect();
         let target = target.clone();
         self.table

@@ -3,6 +3,7 @@
 //! # Consistency
 //! Locks in this order: mailbox, folders by id, counters of domain and customers. Counters of the folder and the
 //! charge change in the transaction that adds or removes the rows, so they equal what is there at every commit.
+//! What is too large for one transaction and must be all or nothing goes by `stage.rs`.
 
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use crate::storage::metadata::database::Database;
 use crate::storage::metadata::delivery::{OverLimit, QuotaOwner};
 use crate::storage::metadata::folder::{self, FolderDelta, FolderRow};
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::message::{self, MessageRow, PAGE_ROWS};
+use crate::storage::metadata::message::{self, MessageRow};
 use crate::storage::metadata::quota;
+use crate::storage::metadata::stage;
 use crate::storage::metadata::sql::Conn;
 use crate::storage::metadata::usage::{self, LockedMailbox};
 use crate::storage::metadata::{body, content};
@@ -62,37 +64,58 @@ pub(super) async fn lock_mailbox(conn: &mut Conn, mailbox: MailboxId) -> Result<
     locked.ok_or_else(|| ServiceError::NotFound { what: "the mailbox".to_owned() })
 }
 
-fn store_open(mailbox: &LockedMailbox) -> Result<()> {
+pub(super) fn store_open(mailbox: &LockedMailbox) -> Result<()> {
     if mailbox.store_open {
         return Ok(());
     }
     Err(ServiceError::Unavailable("the mail store takes no mail at present".to_owned()))
 }
 
-/// Totals of rows, as they count in a folder that gets them.
-fn totals(rows: &[MessageRow]) -> FolderDelta {
-    FolderDelta {
-        messages: i64::try_from(rows.len()).unwrap_or(i64::MAX),
-        unseen: rows.iter().map(|row| i64::from(row.flags & FlagBits::SEEN.0 == 0)).sum(),
-        octets: rows.iter().map(|row| row.octets).sum(),
-        uids: 0,
+/// Totals of rows, as they count in `folder`.
+pub(super) fn totals(rows: &[MessageRow], folder: &FolderRow) -> FolderDelta {
+    let mut totals = FolderDelta::default();
+    for row in rows {
+        totals.messages += 1;
+        totals.octets = totals.octets.saturating_add(row.octets);
+        totals.unseen += i64::from(row.flags & FlagBits::SEEN.0 == 0);
+        totals.recent += i64::from(row.uid >= folder.recent_uid);
+        if FlagBits(row.flags).contains(FlagBits::DELETED) {
+            totals.deleted += 1;
+            totals.deleted_octets = totals.deleted_octets.saturating_add(row.octets);
+        }
     }
+    totals
 }
 
 /// The same, for a folder that loses them.
 fn negated(delta: FolderDelta) -> FolderDelta {
-    FolderDelta { messages: -delta.messages, unseen: -delta.unseen, octets: -delta.octets, uids: 0 }
+    FolderDelta {
+        messages: -delta.messages,
+        unseen: -delta.unseen,
+        octets: -delta.octets,
+        recent: -delta.recent,
+        deleted: -delta.deleted,
+        deleted_octets: -delta.deleted_octets,
+        uids: 0,
+    }
 }
 
 /// `count` UIDs of a locked folder: the first one.
 fn first_uid(row: &FolderRow, count: usize) -> Result<u32> {
     let last = row.uid_next.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
+    if row.staged_uid != 0 && last > row.staged_uid {
+        let text = "a large set of messages is on its way into this folder".to_owned();
+        return Err(ServiceError::Unavailable(text));
+    }
     match u32::try_from(row.uid_next) {
         Ok(first) if last <= i64::from(u32::MAX) => Ok(first),
-        _ => {
-            Err(ServiceError::Limit("the folder has no UIDs left; move its messages to a new one".to_owned()))
-        }
+        _ => Err(no_uids()),
     }
+}
+
+/// The UIDs of a folder are used up.
+pub(super) fn no_uids() -> ServiceError {
+    ServiceError::Limit("the folder has no UIDs left; move its messages to a new one".to_owned())
 }
 
 /// A message ready to be appended.
@@ -105,7 +128,7 @@ pub(super) struct Ready {
     pub(super) at: Timestamp,
 }
 
-/// Appends messages, all or none.
+/// Appends messages that fit in one slice, all or none.
 pub(super) async fn append(
     conn: &mut Conn,
     mailbox: MailboxId,
@@ -122,14 +145,29 @@ pub(super) async fn append(
     quota::charge(conn, locked.id, octets, count).await?.map_err(over_quota)?;
     let first = first_uid(&row, messages.len())?;
     let mod_seq = row.mod_seq + 1;
-    let mut keywords = Keywords::new(row.id);
+    let rows = append_rows(conn, &locked, row.id, messages, (first, mod_seq)).await?;
+    let delta = FolderDelta { uids: count, ..totals(&rows, &row) };
+    folder::advance(conn, row.id, mod_seq, delta).await?;
+    let uids = rows.iter().map(|row| Uid(row.uid)).collect();
+    Ok(Appended { uid_validity: UidValidity(row.uid_validity), uids })
+}
+
+/// Inserts messages with their bodies into a locked folder, from UID `first` on; its counters are the caller's.
+pub(super) async fn append_rows(
+    conn: &mut Conn,
+    mailbox: &LockedMailbox,
+    folder: FolderId,
+    messages: &[Ready],
+    (first, mod_seq): (u32, u64),
+) -> Result<Vec<MessageRow>> {
+    let mut keywords = Keywords::new(folder);
     let bodies = messages.iter().map(|message| content::NewBody {
         at: message.at,
         octets: message.octets,
         place: &message.prepared.body,
         summary: &message.prepared.summary,
     });
-    let bodies = content::insert(conn, &locked, row.id, &bodies.collect::<Vec<_>>()).await?;
+    let bodies = content::insert(conn, mailbox, folder, &bodies.collect::<Vec<_>>()).await?;
     let mut rows = Vec::with_capacity(bodies.len());
     for ((message, body), uid) in messages.iter().zip(bodies).zip(first..) {
         let flags = keywords.bits(conn, &message.flags, true).await?;
@@ -137,11 +175,8 @@ pub(super) async fn append(
         let internal_date = message.internal_date.0;
         rows.push(MessageRow { uid, flags, mod_seq, body: body.0, prefix: 0, octets, internal_date });
     }
-    let delta = FolderDelta { uids: count, ..totals(&rows) };
-    let uids = rows.iter().map(|row| Uid(row.uid)).collect();
-    message::insert(conn, mailbox, row.id, rows.into_iter()).await?;
-    folder::advance(conn, row.id, mod_seq, delta).await?;
-    Ok(Appended { uid_validity: UidValidity(row.uid_validity), uids })
+    message::insert(conn, mailbox.id, folder, rows.iter().copied()).await?;
+    Ok(rows)
 }
 
 /// The two folders of a copy or move, locked.
@@ -156,21 +191,20 @@ async fn lock_both(
     Ok((source.ok_or_else(gone)?, found))
 }
 
-/// The rows as they will stand in the target: new UIDs, translated keywords.
+/// The rows as they will stand in the target: UIDs from `first` on, translated keywords.
 async fn arriving(
     conn: &mut Conn,
     rows: &[MessageRow],
-    source: &FolderRow,
-    target: &FolderRow,
+    source: FolderId,
+    target: FolderId,
+    (first, mod_seq): (u32, u64),
 ) -> Result<Vec<MessageRow>> {
-    let first = first_uid(target, rows.len())?;
     let used = rows.iter().fold(0, |bits, row| bits | row.flags) & !FlagBits::SYSTEM.0;
     let pairs = if used == 0 {
         Vec::new()
     } else {
-        Keywords::new(source.id).translation(conn, &mut Keywords::new(target.id), used).await?
+        Keywords::new(source).translation(conn, &mut Keywords::new(target), used).await?
     };
-    let mod_seq = target.mod_seq + 1;
     let arrive = |(row, uid): (&MessageRow, u32)| MessageRow {
         uid,
         flags: translate(row.flags, &pairs),
@@ -185,7 +219,7 @@ fn copied(target: &FolderRow, from: &[MessageRow], to: &[MessageRow]) -> Copied 
     Copied { uid_validity: UidValidity(target.uid_validity), pairs }
 }
 
-/// Copies messages, all or none. They share their bodies; trace lines are copied.
+/// Copies messages that fit in one slice, all or none. They share their bodies; trace lines are copied.
 pub(super) async fn copy(
     conn: &mut Conn,
     mailbox: MailboxId,
@@ -196,16 +230,30 @@ pub(super) async fn copy(
     let locked = lock_mailbox(conn, mailbox).await?;
     store_open(&locked)?;
     let (source, target) = lock_both(conn, mailbox, source, target).await?;
-    let mut rows = Vec::with_capacity(uids.len());
-    for chunk in uids.chunks(PAGE_ROWS) {
-        rows.extend(message::rows(conn, mailbox, source.id, chunk).await?);
-    }
+    let rows = message::rows(conn, mailbox, source.id, uids).await?;
     if rows.is_empty() {
         return Ok(copied(&target, &[], &[]));
     }
-    let delta = totals(&rows);
+    let delta = totals(&rows, &source);
     quota::charge(conn, locked.id, delta.octets, delta.messages).await?.map_err(over_quota)?;
-    let mut new = arriving(conn, &rows, &source, &target).await?;
+    let place = (first_uid(&target, rows.len())?, target.mod_seq + 1);
+    let new = copy_rows(conn, mailbox, &rows, source.id, target.id, place).await?;
+    let delta = FolderDelta { uids: delta.messages, ..totals(&new, &target) };
+    folder::advance(conn, target.id, target.mod_seq + 1, delta).await?;
+    Ok(copied(&target, &rows, &new))
+}
+
+/// Inserts copies of messages into a locked folder, from UID `place.0` on with mod-sequence `place.1`; its counters are
+/// the caller's. Bodies are shared, trace lines copied.
+pub(super) async fn copy_rows(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    rows: &[MessageRow],
+    source: FolderId,
+    target: FolderId,
+    place: (u32, u64),
+) -> Result<Vec<MessageRow>> {
+    let mut new = arriving(conn, rows, source, target, place).await?;
     let with_prefix = i64::try_from(new.iter().filter(|row| row.prefix != 0).count()).unwrap_or(i64::MAX);
     let ids = conn.object_ids(with_prefix).await?;
     let mut pairs = Vec::with_capacity(ids.len());
@@ -215,11 +263,8 @@ pub(super) async fn copy(
     }
     message::prefixes_copy(conn, pairs).await?;
     content::refer(conn, &content::count(rows.iter().map(|row| row.body))).await?;
-    let answer = copied(&target, &rows, &new);
-    let delta = FolderDelta { uids: delta.messages, ..totals(&new) };
-    message::insert(conn, mailbox, target.id, new.into_iter()).await?;
-    folder::advance(conn, target.id, target.mod_seq + 1, delta).await?;
-    Ok(answer)
+    message::insert(conn, mailbox, target, new.iter().copied()).await?;
+    Ok(new)
 }
 
 /// Moves a slice of messages. What the mailbox uses stays the same, so a full one can be tidied up.
@@ -236,9 +281,10 @@ pub(super) async fn move_slice(
     if rows.is_empty() {
         return Ok(copied(&target, &[], &[]));
     }
-    let new = arriving(conn, &rows, &source, &target).await?;
+    let place = (first_uid(&target, rows.len())?, target.mod_seq + 1);
+    let new = arriving(conn, &rows, source.id, target.id, place).await?;
     let answer = copied(&target, &rows, &new);
-    let (leaving, arriving) = (negated(totals(&rows)), totals(&new));
+    let (leaving, arriving) = (negated(totals(&rows, &source)), totals(&new, &target));
     message::delete(conn, mailbox, source.id, &uids_of(&rows)).await?;
     message::expunged_insert(conn, source.id, source.mod_seq + 1, rows.iter().map(|row| row.uid)).await?;
     message::insert(conn, mailbox, target.id, new.into_iter()).await?;
@@ -296,7 +342,7 @@ pub(super) async fn expunge_slice(
     remove(conn, mailbox, id, &rows).await?;
     let mod_seq = row.mod_seq + 1;
     message::expunged_insert(conn, id, mod_seq, rows.iter().map(|row| row.uid)).await?;
-    let delta = negated(totals(&rows));
+    let delta = negated(totals(&rows, &row));
     folder::advance(conn, id, mod_seq, delta).await?;
     quota::charge(conn, locked.id, delta.octets, delta.messages).await?.map_err(over_quota)
 }
@@ -311,11 +357,28 @@ async fn remove(conn: &mut Conn, mailbox: MailboxId, id: FolderId, rows: &[Messa
     Ok(body::release(conn, &content::count(rows.iter().map(|row| row.body))).await?)
 }
 
-/// Purges a slice of a deleted folder; false when there is nothing left to purge anywhere.
+/// Purges a slice of a set that was given up before it became visible; false when there is none.
+pub(super) async fn purge_abandoned_slice(conn: &mut Conn) -> Result<bool> {
+    let Some((mailbox, id, first)) = stage::abandoned_next(conn).await? else { return Ok(false) };
+    let limit = i64::try_from(SLICE_ROWS).unwrap_or(i64::MAX);
+    let rows = message::first_rows(conn, mailbox, id, first, limit).await?;
+    if rows.is_empty() {
+        stage::forget(conn, id).await?;
+    } else {
+        remove(conn, mailbox, id, &rows).await?;
+    }
+    Ok(true)
+}
+
+/// Purges a slice of a set that never became visible, or of a deleted folder; false when there is nothing left to
+/// purge anywhere.
 pub(super) async fn purge_slice(conn: &mut Conn) -> Result<bool> {
+    if purge_abandoned_slice(conn).await? {
+        return Ok(true);
+    }
     let Some((mailbox, id)) = folder::purge_next(conn).await? else { return Ok(false) };
     let limit = i64::try_from(SLICE_ROWS).unwrap_or(i64::MAX);
-    let rows = message::first_rows(conn, mailbox, id, limit).await?;
+    let rows = message::first_rows(conn, mailbox, id, 0, limit).await?;
     if rows.is_empty() {
         folder::purge_done(conn, id).await?;
     } else {

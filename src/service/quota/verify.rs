@@ -40,7 +40,7 @@ pub(in crate::service) struct Drift {
     /// `mailbox`, `folder`, `domain` or `customer`.
     kind: &'static str,
     name: String,
-    /// `bytes`, `messages` or `unseen`.
+    /// `bytes` or `messages`; of a folder also `unseen`, `recent`, `deleted` or `deleted_bytes`.
     resource: &'static str,
     /// Absent where a counter is missing.
     recorded: Option<i64>,
@@ -319,13 +319,19 @@ fn owner_drifts(kind: &'static str, name: &str, owner: &CountedOwner) -> Vec<Dri
 type Countable = (&'static str, fn(Sum) -> i64);
 
 fn compare(kind: &'static str, name: &str, recorded: Option<Sum>, counted: Option<Sum>) -> Vec<Drift> {
-    let resources: [Countable; 3] =
-        [("bytes", |sum| sum.octets), ("messages", |sum| sum.messages), ("unseen", |sum| sum.unseen)];
+    let resources: [Countable; 6] = [
+        ("bytes", |sum| sum.octets),
+        ("messages", |sum| sum.messages),
+        // Only folders count the rest.
+        ("unseen", |sum| sum.unseen),
+        ("recent", |sum| sum.recent),
+        ("deleted", |sum| sum.deleted),
+        ("deleted_bytes", |sum| sum.deleted_octets),
+    ];
     let drift = |(resource, of): Countable| {
         let (recorded, counted) = (recorded.map(of), counted.map(of));
-        // Only folders count what is unseen; elsewhere both are 0.
-        let differs = recorded != counted && (resource != "unseen" || kind == "folder");
-        differs.then(|| Drift { kind, name: name.to_owned(), resource, recorded, counted })
+        (recorded != counted).then(|| Drift { kind, name: name.to_owned(), resource, recorded, counted })
     };
-    resources.into_iter().filter_map(drift).collect()
+    let compared = if kind == "folder" { resources.len() } else { 2 };
+    resources.into_iter().take(compared).filter_map(drift).collect()
 }

@@ -12,8 +12,16 @@ use super::postgres::Postgres;
 use super::snapshot;
 use super::sql::{Conn, Handle};
 use super::sqlite::Sqlite;
+use super::tally::Tally;
 use crate::base::telemetry::metrics::Metrics;
 use crate::storage::{Result, StorageError};
+
+/// Who is told of what a backend does.
+pub(super) struct Told {
+    pub(super) changes: Changes,
+    pub(super) metrics: Metrics,
+    pub(super) tally: Tally,
+}
 
 enum Backend {
     Sqlite(Sqlite),
@@ -25,6 +33,7 @@ enum Backend {
 pub struct Database {
     backend: Arc<Backend>,
     changes: Changes,
+    tally: Tally,
 }
 
 impl Database {
@@ -41,14 +50,18 @@ impl Database {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_measured(url: &str, metrics: Metrics) -> Result<Self> {
-        let changes = Changes::default();
+        let told = Told { changes: Changes::default(), metrics, tally: Tally::default() };
+        let (changes, tally) = (told.changes.clone(), told.tally.clone());
         let backend = match url.strip_prefix("sqlite:") {
-            Some(path) => {
-                Backend::Sqlite(Sqlite::open(path.trim_start_matches("//"), changes.clone(), metrics).await?)
-            }
-            None => Backend::Postgres(Postgres::open(url, changes.clone(), metrics).await?),
+            Some(path) => Backend::Sqlite(Sqlite::open(path.trim_start_matches("//"), told).await?),
+            None => Backend::Postgres(Postgres::open(url, told).await?),
         };
-        Ok(Self { backend: Arc::new(backend), changes })
+        Ok(Self { backend: Arc::new(backend), changes, tally })
+    }
+
+    /// What the database was made to do.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Where to watch for committed changes.
@@ -92,7 +105,7 @@ impl Database {
                 Handle::Postgres(postgres.pool.acquire().await.map_err(StorageError::from)?)
             }
         };
-        work(&mut Conn::new(handle)).await
+        work(&mut Conn::new(handle, self.tally.clone())).await
     }
 
     /// Runs `work` in a transaction (on SQLite together with others, each with its own savepoint) and answers after

@@ -198,6 +198,8 @@ struct Inbox {
     store_open: bool,
     folder: FolderId,
     uid_next: i64,
+    /// UIDs from here on cannot be given now.
+    uid_end: i64,
     mod_seq: i64,
     added: i64,
     added_octets: i64,
@@ -216,7 +218,7 @@ struct Ground {
 impl Ground {
     fn admit(&mut self, mailbox: MailboxId, octets: i64) -> std::result::Result<(), Refused> {
         let inbox = self.inboxes.get_mut(&mailbox.0).ok_or(Refused::Gone)?;
-        if !inbox.store_open || inbox.uid_next >= i64::from(u32::MAX) {
+        if !inbox.store_open || inbox.uid_next + inbox.added >= inbox.uid_end {
             return Err(Refused::StoreClosed);
         }
         let chain = self.chains.get(&inbox.customer.0).map_or(&[][..], Vec::as_slice);
@@ -313,7 +315,7 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
     let lock = if conn.is_postgres() { " FOR UPDATE OF m, f" } else { "" };
     let text = format!(
         "SELECT m.id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used, d.id, d.customer_id, s.id, s.state,
-                f.id, f.uid_next, f.mod_seq
+                f.id, f.uid_next, f.mod_seq, f.staged_uid
          FROM mailbox m JOIN domain d ON d.id = m.domain_id JOIN store s ON s.id = m.store_id
               JOIN folder f ON f.mailbox_id = m.id AND f.name = 'INBOX'
          WHERE m.id IN IDS($1) AND m.deleted_at IS NULL AND d.deleted_at IS NULL
@@ -335,6 +337,10 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
             folder: FolderId(row.int(9)?),
             uid_next: row.int(10)?,
             mod_seq: row.int(11)?,
+            uid_end: match row.int(12)? {
+                0 => i64::from(u32::MAX),
+                staged => staged,
+            },
             added: 0,
             added_octets: 0,
         };
@@ -574,7 +580,8 @@ async fn update_counters(conn: &mut Conn, ground: &Ground) -> Result<()> {
         vec![inbox.folder.0, inbox.uid_next, inbox.mod_seq, inbox.added, inbox.added_octets]
     });
     let text = "UPDATE folder SET uid_next = v.column2, mod_seq = v.column3, messages = messages + v.column4,
-                                  unseen = unseen + v.column4, octets = octets + v.column5";
+                                  unseen = unseen + v.column4, recent = recent + v.column4,
+                                  octets = octets + v.column5";
     conn.update_from_values(text, "folder.id", 5, folders.collect()).await?;
     let mailboxes = changed
         .iter()

@@ -33,6 +33,14 @@ pub struct FolderRow {
     pub unseen: i64,
     /// Sum of sizes.
     pub octets: i64,
+    /// Messages that no SELECT has claimed as recent.
+    pub recent: i64,
+    /// Messages with `\Deleted`.
+    pub deleted: i64,
+    /// Sum of their sizes.
+    pub deleted_octets: i64,
+    /// First UID of a set on its way into the folder (`stage.rs`); 0 for none.
+    pub staged_uid: i64,
 }
 
 /// What a change adds to a folder's counters.
@@ -44,13 +52,32 @@ pub struct FolderDelta {
     pub unseen: i64,
     /// Octets.
     pub octets: i64,
+    /// Messages that no SELECT has claimed as recent.
+    pub recent: i64,
+    /// Messages with `\Deleted`.
+    pub deleted: i64,
+    /// Octets of those.
+    pub deleted_octets: i64,
     /// UIDs given out.
     pub uids: i64,
 }
 
+impl FolderDelta {
+    /// Adds another change.
+    pub fn add(&mut self, more: Self) {
+        self.messages = self.messages.saturating_add(more.messages);
+        self.unseen = self.unseen.saturating_add(more.unseen);
+        self.octets = self.octets.saturating_add(more.octets);
+        self.recent = self.recent.saturating_add(more.recent);
+        self.deleted = self.deleted.saturating_add(more.deleted);
+        self.deleted_octets = self.deleted_octets.saturating_add(more.deleted_octets);
+        self.uids = self.uids.saturating_add(more.uids);
+    }
+}
+
 const COLUMNS: &str =
     "id, name, special_use, selectable, uid_validity, uid_next, mod_seq, recent_uid, messages,
-                       unseen, octets";
+                       unseen, octets, recent, deleted, deleted_octets, staged_uid";
 
 fn folder_row(row: &Row) -> Result<FolderRow> {
     Ok(FolderRow {
@@ -65,6 +92,10 @@ fn folder_row(row: &Row) -> Result<FolderRow> {
         messages: row.int(8)?,
         unseen: row.int(9)?,
         octets: row.int(10)?,
+        recent: row.int(11)?,
+        deleted: row.int(12)?,
+        deleted_octets: row.int(13)?,
+        staged_uid: row.int(14)?,
     })
 }
 
@@ -136,6 +167,25 @@ pub async fn lock_two(
     Ok((by_id, by_name))
 }
 
+/// Locks two folders by id, in the order of their ids; each may be gone, and both may be one.
+///
+/// # Errors
+/// What the database says.
+pub async fn lock_both(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    one: FolderId,
+    other: FolderId,
+) -> Result<(Option<FolderRow>, Option<FolderRow>)> {
+    let lock = conn.for_update();
+    let text =
+        format!("SELECT {COLUMNS} FROM folder WHERE mailbox_id = $1 AND id IN ($2, $3) ORDER BY id{lock}");
+    let rows = conn.rows(text, params![mailbox, one, other]).await?;
+    let rows = rows.iter().map(folder_row).collect::<Result<Vec<_>>>()?;
+    let find = |id: FolderId| rows.iter().find(|row| row.id == id).cloned();
+    Ok((find(one), find(other)))
+}
+
 /// A folder to insert.
 pub struct NewFolder<'a> {
     /// The mailbox; its row is locked.
@@ -193,6 +243,7 @@ pub async fn rename(conn: &mut Conn, folder: FolderId, name: &str) -> Result<()>
 pub async fn bury(conn: &mut Conn, mailbox: MailboxId, folder: FolderId, at: Timestamp) -> Result<()> {
     let text = "INSERT INTO folder_purge (folder_id, mailbox_id, created_at) VALUES ($1, $2, $3)";
     conn.execute(text, params![folder, mailbox, at]).await?;
+    conn.execute("DELETE FROM folder_stage WHERE folder_id = $1", params![folder]).await?;
     conn.execute("DELETE FROM folder WHERE id = $1", params![folder]).await?;
     conn.touch(Touched::Folder(folder));
     Ok(())
@@ -204,10 +255,13 @@ pub async fn bury(conn: &mut Conn, mailbox: MailboxId, folder: FolderId, at: Tim
 /// What the database says.
 pub async fn advance(conn: &mut Conn, folder: FolderId, mod_seq: u64, delta: FolderDelta) -> Result<()> {
     let text = "UPDATE folder SET mod_seq = $2, messages = messages + $3, unseen = unseen + $4,
-                                  octets = octets + $5, uid_next = uid_next + $6
+                                  octets = octets + $5, recent = recent + $6, deleted = deleted + $7,
+                                  deleted_octets = deleted_octets + $8, uid_next = uid_next + $9
                 WHERE id = $1";
-    let FolderDelta { messages, unseen, octets, uids } = delta;
-    conn.execute(text, params![folder, mod_seq.cast_signed(), messages, unseen, octets, uids]).await?;
+    let mod_seq = mod_seq.cast_signed();
+    let FolderDelta { messages, unseen, octets, recent, deleted, deleted_octets, uids } = delta;
+    let params = params![folder, mod_seq, messages, unseen, octets, recent, deleted, deleted_octets, uids];
+    conn.execute(text, params).await?;
     conn.touch(Touched::Folder(folder));
     Ok(())
 }
@@ -216,27 +270,17 @@ pub async fn advance(conn: &mut Conn, folder: FolderId, mod_seq: u64, delta: Fol
 ///
 /// # Errors
 /// What the database says.
-pub async fn claim_recent(conn: &mut Conn, folder: FolderId, uid: u32) -> Result<()> {
-    let text = "UPDATE folder SET recent_uid = $2 WHERE id = $1 AND recent_uid < $2";
-    conn.execute(text, params![folder, uid]).await.map(|_| ())
-}
-
-/// Messages with `\Deleted`, and messages from UID `recent_uid` on.
-///
-/// # Errors
-/// What the database says.
-pub async fn counts(
-    conn: &mut Conn,
-    mailbox: MailboxId,
-    folder: FolderId,
-    recent_uid: u32,
-) -> Result<(u32, u32)> {
-    let text = "SELECT (SELECT count(*) FROM message WHERE folder_id = $2 AND (flags & 8) <> 0),
-                       (SELECT count(*) FROM message WHERE mailbox_id = $1 AND folder_id = $2 AND uid >= $3)";
-    match conn.row(text, params![mailbox, folder, recent_uid]).await? {
-        Some(row) => Ok((row.number(0)?, row.number(1)?)),
-        None => Ok((0, 0)),
-    }
+pub async fn claim_recent(conn: &mut Conn, mailbox: MailboxId, folder: FolderId, uid: u32) -> Result<()> {
+    // Locked first: what is counted must be what is there when the row changes.
+    let Some(row) = lock(conn, mailbox, folder).await?.filter(|row| row.recent_uid < uid) else {
+        return Ok(());
+    };
+    // Few: those that came since the session looked.
+    let text = "UPDATE folder SET recent_uid = $3,
+                    recent = (SELECT count(*) FROM message
+                              WHERE mailbox_id = $1 AND folder_id = $2 AND uid >= $3 AND uid < $4)
+                WHERE id = $2";
+    conn.execute(text, params![mailbox, folder, uid, row.uid_next]).await.map(|_| ())
 }
 
 /// Names of a folder's keywords in the order of their bits.

@@ -1,6 +1,7 @@
 //! What every instance has besides its customers: mail stores, and the nodes that run it.
 
 use super::sql::Conn;
+use super::stage;
 use crate::base::clock::Timestamp;
 use crate::base::id::{StoreId, random_text};
 use crate::base::telemetry::metrics::StorageLevels;
@@ -54,7 +55,8 @@ pub async fn secret(conn: &mut Conn, name: &'static str) -> Result<[u8; 32]> {
     Ok(*blake3::hash(value.as_bytes()).as_bytes())
 }
 
-/// Enters a start of the node and answers its epoch: one more than at its last start.
+/// Enters a start of the node and answers its epoch: one more than at its last start. What that left on its way into
+/// folders is given up.
 ///
 /// # Errors
 /// When the database fails.
@@ -64,7 +66,9 @@ pub async fn node_start(conn: &mut Conn, node: &str, now: Timestamp) -> Result<i
                                                seen_at = excluded.seen_at
                 RETURNING epoch";
     let row = conn.row(text, params![node, now]).await?;
-    row.ok_or(StorageError::Gone("the node"))?.int(0)
+    let epoch = row.ok_or(StorageError::Gone("the node"))?.int(0)?;
+    stage::abandon_ended(conn, node, epoch).await?;
+    Ok(epoch)
 }
 
 /// Measures the database and what it knows of the packs.

@@ -111,7 +111,8 @@ pub(super) fn selection(chosen: &Chosen, first: usize) -> (String, Vec<Value>) {
     }
 }
 
-/// States of the messages after `after`, by UID, at most [`PAGE_ROWS`].
+/// States of the messages after `after`, by UID, at most [`PAGE_ROWS`]. What stands from the folder's next UID on is on
+/// its way (`stage.rs`) and not there yet.
 ///
 /// # Errors
 /// What the database says.
@@ -122,7 +123,8 @@ pub async fn states(
     after: u32,
 ) -> Result<Vec<StateRow>> {
     let text = "SELECT uid, octets, flags, mod_seq, body_id FROM message
-                WHERE mailbox_id = $1 AND folder_id = $2 AND uid > $3 ORDER BY uid LIMIT 1000";
+                WHERE mailbox_id = $1 AND folder_id = $2 AND uid > $3
+                      AND uid < (SELECT uid_next FROM folder WHERE id = $2) ORDER BY uid LIMIT 1000";
     let rows = conn.rows(text, params![mailbox, folder, after]).await?;
     rows.iter()
         .map(|row| {
@@ -151,6 +153,7 @@ pub async fn changes(conn: &mut Conn, mailbox: MailboxId, folder: FolderId, curs
                 UNION ALL SELECT * FROM (
                     SELECT CAST(2 AS BIGINT), uid, octets, flags, mod_seq, body_id FROM message
                     WHERE folder_id = $2 AND mailbox_id = $1 AND mod_seq >= $3 AND (mod_seq > $3 OR uid > $4)
+                          AND mod_seq <= (SELECT mod_seq FROM folder WHERE id = $2)
                     ORDER BY mod_seq, uid LIMIT 1000) AS m";
     let params = params![
         mailbox,
@@ -223,7 +226,7 @@ pub async fn rows(
     message_rows(conn, text, params).await
 }
 
-/// The first `limit` messages of a folder, whatever their flags.
+/// The first `limit` messages of a folder from UID `from` on, whatever their flags, also those on their way.
 ///
 /// # Errors
 /// What the database says.
@@ -231,22 +234,25 @@ pub async fn first_rows(
     conn: &mut Conn,
     mailbox: MailboxId,
     folder: FolderId,
+    from: u32,
     limit: i64,
 ) -> Result<Vec<MessageRow>> {
     let text = format!(
-        "SELECT {COLUMNS} FROM message WHERE mailbox_id = $1 AND folder_id = $2 ORDER BY uid LIMIT $3"
+        "SELECT {COLUMNS} FROM message WHERE mailbox_id = $1 AND folder_id = $2 AND uid >= $3
+         ORDER BY uid LIMIT $4"
     );
-    message_rows(conn, text, params![mailbox, folder, limit]).await
+    message_rows(conn, text, params![mailbox, folder, from, limit]).await
 }
 
-/// UIDs of the messages with `\Deleted`, ascending.
+/// UIDs above `after` of the messages with `\Deleted`, ascending, at most [`PAGE_ROWS`].
 ///
 /// # Errors
 /// What the database says.
-pub async fn deleted(conn: &mut Conn, folder: FolderId) -> Result<Vec<u32>> {
+pub async fn deleted(conn: &mut Conn, folder: FolderId, after: u32) -> Result<Vec<u32>> {
     // With the mailbox SQLite would walk the whole folder by its primary key.
-    let text = "SELECT uid FROM message WHERE folder_id = $1 AND (flags & 8) <> 0 ORDER BY uid";
-    conn.rows(text, params![folder]).await?.iter().map(|row| row.number(0)).collect()
+    let text = "SELECT uid FROM message WHERE folder_id = $1 AND uid > $2 AND (flags & 8) <> 0
+                ORDER BY uid LIMIT 1000";
+    conn.rows(text, params![folder, after]).await?.iter().map(|row| row.number(0)).collect()
 }
 
 /// Sets the flags of `uids` to `flags & keep | set`.

@@ -12,10 +12,12 @@ use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::changes::{Changes, Touched};
+use super::database::Told;
 use super::delivery::{self, DeliverJob};
 use super::lane::{Job, Priority};
 use super::schema::{Dialect, migrator};
 use super::sql::{Conn, Handle, Trouble};
+use super::tally::Tally;
 use crate::base::id::{FolderId, MailboxId, random_text};
 use crate::base::telemetry::metrics::Metrics;
 use crate::storage::{Result, StorageError};
@@ -47,6 +49,7 @@ struct AfterCommit {
     changes: Changes,
     outgoing: mpsc::Sender<Touched>,
     metrics: Metrics,
+    tally: Tally,
 }
 
 impl AfterCommit {
@@ -60,7 +63,8 @@ impl AfterCommit {
 }
 
 impl Postgres {
-    pub(super) async fn open(url: &str, changes: Changes, metrics: Metrics) -> Result<Self> {
+    pub(super) async fn open(url: &str, told: Told) -> Result<Self> {
+        let Told { changes, metrics, tally } = told;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_secs(15))
@@ -84,7 +88,7 @@ impl Postgres {
         let (outgoing, outgoing_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (stop, stopped) = watch::channel(false);
         let node = random_text(10);
-        let after = Arc::new(AfterCommit { changes: changes.clone(), outgoing, metrics });
+        let after = Arc::new(AfterCommit { changes: changes.clone(), outgoing, metrics, tally });
         let queue = Arc::new(Mutex::new(deliveries_rx));
         for _ in 0..LANES {
             tokio::spawn(lane(pool.clone(), Arc::clone(&queue), Arc::clone(&after)));
@@ -114,11 +118,13 @@ impl Postgres {
     }
 
     async fn attempt(&self, job: &mut dyn Job) -> Attempt {
-        let mut conn = match begin(&self.pool).await {
+        let mut conn = match begin(&self.pool, &self.after).await {
             Ok(conn) => conn,
             Err(error) => return Attempt::Done(Err(error)),
         };
+        conn.rows_changed = 0;
         let succeeded = job.run(&mut conn).await;
+        conn.operation_counted();
         if !succeeded {
             let trouble = conn.trouble;
             let _ = finish(&mut conn, "ROLLBACK").await;
@@ -154,8 +160,8 @@ async fn finish(conn: &mut Conn, text: &'static str) -> Result<()> {
     Ok(())
 }
 
-async fn begin(pool: &PgPool) -> Result<Conn> {
-    let mut conn = Conn::new(Handle::Postgres(pool.acquire().await?));
+async fn begin(pool: &PgPool, after: &AfterCommit) -> Result<Conn> {
+    let mut conn = Conn::new(Handle::Postgres(pool.acquire().await?), after.tally.clone());
     conn.in_transaction = true;
     conn.execute("BEGIN", Vec::new()).await?;
     Ok(conn)
@@ -206,7 +212,7 @@ async fn commit_retrying(
 ) -> std::result::Result<(), (StorageError, bool)> {
     let mut last = StorageError::Busy("the transaction kept colliding with others");
     for attempt in 0..ATTEMPTS_MAX {
-        let mut conn = begin(pool).await.map_err(|error| (error, false))?;
+        let mut conn = begin(pool, after).await.map_err(|error| (error, false))?;
         let result = delivery::run_group(&mut conn, group).await;
         let result = match result {
             Ok(()) => {

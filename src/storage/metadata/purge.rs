@@ -41,7 +41,12 @@ pub enum Kind {
 /// When the database fails.
 pub async fn due(conn: &mut Conn, kind: Kind, before: Timestamp) -> Result<Vec<i64>> {
     let text = match kind {
-        Kind::Mailbox => "SELECT id FROM mailbox WHERE deleted_at <= $1 ORDER BY id LIMIT 256",
+        // What is on its way into a folder goes first, since it is not on the counters.
+        Kind::Mailbox => {
+            "SELECT id FROM mailbox WHERE deleted_at <= $1
+               AND NOT EXISTS (SELECT 1 FROM folder_stage s WHERE s.mailbox_id = mailbox.id)
+             ORDER BY id LIMIT 256"
+        }
         Kind::Domain => {
             "SELECT d.id FROM domain d WHERE d.deleted_at <= $1
                AND NOT EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id)
@@ -72,8 +77,15 @@ pub async fn slice(conn: &mut Conn, kind: Kind, key: i64, before: Timestamp) -> 
     }
 }
 
-/// Messages removed by one slice, by folder: octets, messages, unseen.
-type ByFolder = BTreeMap<i64, (i64, i64, i64)>;
+/// A message that one slice removed.
+struct Removed {
+    uid: i64,
+    octets: i64,
+    flags: i64,
+}
+
+/// Messages removed by one slice, by folder.
+type ByFolder = BTreeMap<i64, Vec<Removed>>;
 
 /// Removes a slice of a deleted mailbox; false when it is gone, or was brought back.
 async fn mailbox_slice(conn: &mut Conn, mailbox: MailboxId, before: Timestamp) -> Result<bool> {
@@ -84,7 +96,7 @@ async fn mailbox_slice(conn: &mut Conn, mailbox: MailboxId, before: Timestamp) -
     }
     let text = "DELETE FROM message WHERE mailbox_id = $1 AND (folder_id, uid) IN (
                     SELECT folder_id, uid FROM message WHERE mailbox_id = $1 ORDER BY folder_id, uid LIMIT $2)
-                RETURNING folder_id, octets, 1 - (flags & 1), body_id, prefix_id";
+                RETURNING folder_id, octets, flags, body_id, prefix_id, uid";
     let rows = conn.rows(text, params![mailbox, SLICE_ROWS]).await?;
     if rows.is_empty() {
         mailbox_row(conn, mailbox).await?;
@@ -92,8 +104,8 @@ async fn mailbox_slice(conn: &mut Conn, mailbox: MailboxId, before: Timestamp) -
     }
     let (mut folders, mut bodies, mut prefixes) = (ByFolder::new(), BTreeMap::new(), Vec::new());
     for row in &rows {
-        let sum = folders.entry(row.int(0)?).or_default();
-        *sum = (sum.0.saturating_add(row.int(1)?), sum.1 + 1, sum.2 + row.int(2)?);
+        let removed = Removed { octets: row.int(1)?, flags: row.int(2)?, uid: row.int(5)? };
+        folders.entry(row.int(0)?).or_default().push(removed);
         *bodies.entry(BodyId(row.int(3)?)).or_insert(0) += 1;
         prefixes.push(row.int(4)?);
     }
@@ -105,18 +117,37 @@ async fn mailbox_slice(conn: &mut Conn, mailbox: MailboxId, before: Timestamp) -
 }
 
 /// Takes removed messages off the counters. Those of folders that were deleted before are off already.
-async fn release_charge(conn: &mut Conn, mailbox: MailboxId, mut removed: ByFolder) -> Result<()> {
+async fn release_charge(conn: &mut Conn, mailbox: MailboxId, removed: ByFolder) -> Result<()> {
     let lock = conn.for_update();
-    let text = format!("SELECT id FROM folder WHERE mailbox_id = $1 ORDER BY id{lock}");
-    let rows = conn.rows(text, params![mailbox]).await?;
-    let living = rows.iter().map(|row| row.int(0)).collect::<Result<Vec<_>>>()?;
-    removed.retain(|folder, _| living.contains(folder));
-    let changes = removed.iter().map(|(&id, &(octets, messages, unseen))| vec![id, octets, messages, unseen]);
+    let text = format!("SELECT id, recent_uid FROM folder WHERE mailbox_id = $1 ORDER BY id{lock}");
+    let (mut changes, mut octets, mut messages) = (Vec::new(), 0_i64, 0);
+    for row in conn.rows(text, params![mailbox]).await? {
+        let (id, recent_uid) = (row.int(0)?, row.int(1)?);
+        let Some(removed) = removed.get(&id) else { continue };
+        let count = |wanted: &dyn Fn(&Removed) -> bool| {
+            i64::try_from(removed.iter().filter(|one| wanted(one)).count()).unwrap_or(i64::MAX)
+        };
+        let sum = |wanted: &dyn Fn(&Removed) -> bool| {
+            removed.iter().filter(|one| wanted(one)).fold(0_i64, |sum, one| sum.saturating_add(one.octets))
+        };
+        let is_deleted = |one: &Removed| one.flags & 8 != 0;
+        let (folder_octets, folder_messages) = (sum(&|_| true), count(&|_| true));
+        octets = octets.saturating_add(folder_octets);
+        messages += folder_messages;
+        changes.push(vec![
+            id,
+            folder_octets,
+            folder_messages,
+            count(&|one| one.flags & 1 == 0),
+            count(&|one| one.uid >= recent_uid),
+            count(&is_deleted),
+            sum(&is_deleted),
+        ]);
+    }
     let text = "UPDATE folder SET octets = octets - v.column2, messages = messages - v.column3,
-                                  unseen = unseen - v.column4";
-    conn.update_from_values(text, "folder.id", 4, changes.collect()).await?;
-    let octets = removed.values().fold(0_i64, |sum, one| sum.saturating_add(one.0));
-    let messages: i64 = removed.values().map(|one| one.1).sum();
+                                  unseen = unseen - v.column4, recent = recent - v.column5,
+                                  deleted = deleted - v.column6, deleted_octets = deleted_octets - v.column7";
+    conn.update_from_values(text, "folder.id", 7, changes).await?;
     // What shrinks is never refused.
     quota::charge(conn, mailbox, -octets, -messages).await.map(drop)
 }

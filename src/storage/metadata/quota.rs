@@ -66,6 +66,21 @@ pub async fn charge(
     Ok(Ok(()))
 }
 
+/// Whether so much more would fit now; nothing is charged.
+///
+/// # Errors
+/// As [`charge`].
+pub async fn admits(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    bytes_delta: i64,
+    messages_delta: i64,
+) -> Result<std::result::Result<(), OverLimit>> {
+    let counters = lock_counters(conn, mailbox).await?;
+    let over = counters.iter().find_map(|counter| counter.refusal(bytes_delta, messages_delta));
+    Ok(over.map_or(Ok(()), Err))
+}
+
 /// A sum below zero means that a counter had drifted: it is reported and stops at zero, so that mail goes on.
 fn sum(used: i64, delta: i64, owner: QuotaOwner) -> Result<i64> {
     let sum =

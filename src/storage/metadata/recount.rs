@@ -24,8 +24,14 @@ pub struct Sum {
     pub octets: i64,
     /// Messages.
     pub messages: i64,
-    /// Messages without `\Seen`; of folders only.
+    /// Messages without `\Seen`; this and what follows of folders only.
     pub unseen: i64,
+    /// Messages that no SELECT has claimed as recent.
+    pub recent: i64,
+    /// Messages with `\Deleted`.
+    pub deleted: i64,
+    /// Octets of those.
+    pub deleted_octets: i64,
 }
 
 /// A folder, counted.
@@ -64,7 +70,7 @@ impl CountedMailbox {
         self.folders.iter().fold(Sum::default(), |sum, folder| Sum {
             octets: sum.octets.saturating_add(folder.counted.octets),
             messages: sum.messages.saturating_add(folder.counted.messages),
-            unseen: 0,
+            ..Sum::default()
         })
     }
 }
@@ -127,15 +133,24 @@ pub async fn lock_mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<CountedMailbox>> {
-    // Flag bit 0 is \Seen.
+    // Flag bit 0 is \Seen, bit 3 \Deleted. What stands from the next UID on is not there yet (`stage.rs`).
     let text = "SELECT m.id, m.local_part, d.name, d.id, d.customer_id, m.bytes_used, m.messages_used,
                        f.id, f.name, f.octets, f.messages, f.unseen,
-                       coalesce(c.octets, 0), coalesce(c.messages, 0), coalesce(c.unseen, 0)
+                       coalesce(c.octets, 0), coalesce(c.messages, 0), coalesce(c.unseen, 0),
+                       f.recent, f.deleted, f.deleted_octets,
+                       coalesce(c.recent, 0), coalesce(c.deleted, 0), coalesce(c.deleted_octets, 0)
                 FROM mailbox m JOIN domain d ON d.id = m.domain_id
                      LEFT JOIN folder f ON f.mailbox_id = m.id
-                     LEFT JOIN (SELECT folder_id, CAST(sum(octets) AS BIGINT) AS octets, count(*) AS messages,
-                                       CAST(sum(1 - (flags & 1)) AS BIGINT) AS unseen
-                                FROM message WHERE mailbox_id IN IDS($1) GROUP BY mailbox_id, folder_id) c
+                     LEFT JOIN (SELECT e.folder_id, CAST(sum(e.octets) AS BIGINT) AS octets, count(*) AS messages,
+                                       CAST(sum(1 - (e.flags & 1)) AS BIGINT) AS unseen,
+                                       CAST(sum(CASE WHEN e.uid >= g.recent_uid THEN 1 ELSE 0 END) AS BIGINT)
+                                           AS recent,
+                                       CAST(sum(CASE WHEN (e.flags & 8) <> 0 THEN 1 ELSE 0 END) AS BIGINT)
+                                           AS deleted,
+                                       CAST(sum(CASE WHEN (e.flags & 8) <> 0 THEN e.octets ELSE 0 END) AS BIGINT)
+                                           AS deleted_octets
+                                FROM message e JOIN folder g ON g.id = e.folder_id AND e.uid < g.uid_next
+                                WHERE e.mailbox_id IN IDS($1) GROUP BY e.mailbox_id, e.folder_id) c
                           ON c.folder_id = f.id
                 WHERE m.id IN IDS($1) ORDER BY m.id, f.id";
     let mut counted: BTreeMap<i64, CountedMailbox> = BTreeMap::new();
@@ -147,7 +162,7 @@ pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<Counted
                 address: format!("{}@{}", row.text(1)?, row.text(2)?),
                 domain: DomainId(row.int(3)?),
                 customer: CustomerId(row.int(4)?),
-                recorded: Sum { octets: row.int(5)?, messages: row.int(6)?, unseen: 0 },
+                recorded: Sum { octets: row.int(5)?, messages: row.int(6)?, ..Sum::default() },
                 folders: Vec::new(),
             });
         }
@@ -155,12 +170,24 @@ pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<Counted
             mailbox.folders.push(CountedFolder {
                 id: folder,
                 name: row.text(8)?,
-                recorded: Sum { octets: row.int(9)?, messages: row.int(10)?, unseen: row.int(11)? },
-                counted: Sum { octets: row.int(12)?, messages: row.int(13)?, unseen: row.int(14)? },
+                recorded: folder_sum(&row, 9, 15)?,
+                counted: folder_sum(&row, 12, 18)?,
             });
         }
     }
     Ok(counted.into_values().collect())
+}
+
+/// A folder's sum in three columns from `first` and three from `second` on.
+fn folder_sum(row: &Row, first: usize, second: usize) -> Result<Sum> {
+    Ok(Sum {
+        octets: row.int(first)?,
+        messages: row.int(first + 1)?,
+        unseen: row.int(first + 2)?,
+        recent: row.int(second)?,
+        deleted: row.int(second + 1)?,
+        deleted_octets: row.int(second + 2)?,
+    })
 }
 
 /// Makes the rows of a locked mailbox and its folders say what was counted behind the locks.
@@ -169,9 +196,12 @@ pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<Counted
 /// When the database fails.
 pub async fn mailbox_set(conn: &mut Conn, mailbox: &CountedMailbox) -> Result<()> {
     for folder in mailbox.folders.iter().filter(|folder| folder.recorded != folder.counted) {
-        let text = "UPDATE folder SET octets = $2, messages = $3, unseen = $4 WHERE id = $1";
-        let Sum { octets, messages, unseen } = folder.counted;
-        conn.execute(text, params![folder.id, octets, messages, unseen]).await?;
+        let text = "UPDATE folder SET octets = $2, messages = $3, unseen = $4, recent = $5, deleted = $6,
+                                      deleted_octets = $7
+                    WHERE id = $1";
+        let Sum { octets, messages, unseen, recent, deleted, deleted_octets } = folder.counted;
+        let params = params![folder.id, octets, messages, unseen, recent, deleted, deleted_octets];
+        conn.execute(text, params).await?;
     }
     let Sum { octets, messages, .. } = mailbox.counted();
     let text = "UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1";
@@ -238,7 +268,7 @@ pub async fn customer(conn: &mut Conn, id: CustomerId) -> Result<Option<CountedO
 
 fn owner(row: &Row) -> Result<CountedOwner> {
     let recorded = match (row.int_opt(5)?, row.int_opt(6)?) {
-        (Some(octets), Some(messages)) => Some(Sum { octets, messages, unseen: 0 }),
+        (Some(octets), Some(messages)) => Some(Sum { octets, messages, ..Sum::default() }),
         _ => None,
     };
     Ok(CountedOwner {
@@ -247,7 +277,7 @@ fn owner(row: &Row) -> Result<CountedOwner> {
         customer: CustomerId(row.int(2)?),
         limited: row.int_opt(3)?.is_some() || row.int_opt(4)?.is_some(),
         recorded,
-        counted: Sum { octets: row.int(7)?, messages: row.int(8)?, unseen: 0 },
+        counted: Sum { octets: row.int(7)?, messages: row.int(8)?, ..Sum::default() },
     })
 }
 

@@ -24,6 +24,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0003_audit_scope.sql"),
         include_str!("../../../migrations/postgres/0003_audit_scope.sql"),
     ),
+    (
+        4,
+        "folder_counters",
+        include_str!("../../../migrations/sqlite/0004_folder_counters.sql"),
+        include_str!("../../../migrations/postgres/0004_folder_counters.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::sql::{Conn, Handle};
+use super::tally::Tally;
 use crate::params;
 use crate::storage::pack::PackName;
 use crate::storage::{Result, StorageError};
@@ -54,7 +55,7 @@ impl Snapshot {
     /// When it is not a database.
     pub async fn open(path: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
-        Ok(Self(Conn::new(Handle::Sqlite(options.connect().await?))))
+        Ok(Self(Conn::new(Handle::Sqlite(options.connect().await?), Tally::default())))
     }
 
     /// The packs that hold bodies, behind `after`; at most 256.

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Postgres, Row as _, Sqlite, SqliteConnection};
 
 use super::changes::Touched;
+use super::tally::Tally;
 use crate::storage::{Result, StorageError};
 
 /// A parameter. Absent values carry their type, since PostgreSQL wants to know it.
@@ -169,6 +170,9 @@ pub struct Conn {
     pub(super) touched: Vec<Touched>,
     /// Whether a transaction was begun on PostgreSQL and not ended yet.
     pub(super) in_transaction: bool,
+    /// Rows that the present operation inserted, changed or deleted.
+    pub(super) rows_changed: u64,
+    tally: Tally,
 }
 
 /// A connection whose transaction was cut off is closed: the pool would give it, half done, to the next.
@@ -183,8 +187,13 @@ impl Drop for Conn {
 }
 
 impl Conn {
-    pub(super) fn new(handle: Handle) -> Self {
-        Self { handle, trouble: None, touched: Vec::new(), in_transaction: false }
+    pub(super) fn new(handle: Handle, tally: Tally) -> Self {
+        Self { handle, trouble: None, touched: Vec::new(), in_transaction: false, rows_changed: 0, tally }
+    }
+
+    /// Ends the count of an operation's rows and begins that of the next.
+    pub(super) fn operation_counted(&mut self) {
+        self.tally.operation(std::mem::take(&mut self.rows_changed));
     }
 
     /// Whether this is PostgreSQL, for the few texts that differ.
@@ -224,6 +233,7 @@ impl Conn {
     /// What the database says; on PostgreSQL the transaction is then over.
     pub async fn execute(&mut self, text: impl Into<Cow<'static, str>>, params: Vec<Value>) -> Result<u64> {
         let text = self.expand(text.into());
+        self.tally.statement();
         let result = match self.backend() {
             Backend::Sqlite(connection) => {
                 let query = sqlx::query_with(AssertSqlSafe(text), sqlite_arguments(params)?);
@@ -234,6 +244,9 @@ impl Conn {
                 query.execute(connection).await.map(|done| done.rows_affected())
             }
         };
+        if let Ok(rows) = result {
+            self.rows_changed = self.rows_changed.saturating_add(rows);
+        }
         result.map_err(|error| self.note(error))
     }
 
@@ -243,7 +256,9 @@ impl Conn {
     /// What the database says; on PostgreSQL the transaction is then over.
     pub async fn rows(&mut self, text: impl Into<Cow<'static, str>>, params: Vec<Value>) -> Result<Vec<Row>> {
         let text = self.expand(text.into());
-        let result = match self.backend() {
+        self.tally.statement();
+        let changes = !text.starts_with("SELECT") && !text.starts_with("WITH");
+        let result: std::result::Result<Vec<Row>, sqlx::Error> = match self.backend() {
             Backend::Sqlite(connection) => {
                 let query = sqlx::query_with(AssertSqlSafe(text), sqlite_arguments(params)?);
                 query.fetch_all(connection).await.map(|rows| rows.into_iter().map(Row::Sqlite).collect())
@@ -253,6 +268,9 @@ impl Conn {
                 query.fetch_all(connection).await.map(|rows| rows.into_iter().map(Row::Postgres).collect())
             }
         };
+        if changes && let Ok(rows) = &result {
+            self.rows_changed = self.rows_changed.saturating_add(rows.len() as u64);
+        }
         result.map_err(|error| self.note(error))
     }
 

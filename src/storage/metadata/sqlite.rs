@@ -17,6 +17,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, watch};
 
 use super::changes::Changes;
+use super::database::Told;
 use super::delivery::{self, DeliverJob};
 use super::lane::{Job, Priority};
 use super::schema::{Dialect, migrator};
@@ -55,7 +56,8 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) async fn open(path: &str, changes: Changes, metrics: Metrics) -> Result<Self> {
+    pub(super) async fn open(path: &str, told: Told) -> Result<Self> {
+        let Told { changes, metrics, tally } = told;
         let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))?
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(256)
@@ -90,7 +92,7 @@ impl Sqlite {
         let (deliveries, deliveries_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (ended_tx, ended) = watch::channel(false);
         let lane = Lane {
-            conn: Conn::new(Handle::Sqlite(writer)),
+            conn: Conn::new(Handle::Sqlite(writer), tally),
             interactive: interactive_rx,
             bulk: bulk_rx,
             background: background_rx,
@@ -281,7 +283,10 @@ impl Lane {
         self.statement("SAVEPOINT operation").await?;
         self.conn.trouble = None;
         let touched = self.conn.touched.len();
-        if job.run(&mut self.conn).await {
+        self.conn.rows_changed = 0;
+        let succeeded = job.run(&mut self.conn).await;
+        self.conn.operation_counted();
+        if succeeded {
             return self.statement("RELEASE operation").await;
         }
         match self.conn.trouble {

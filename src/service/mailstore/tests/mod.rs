@@ -3,6 +3,7 @@
 mod cases;
 mod contention;
 mod crowd;
+mod large;
 mod model;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::params;
 use crate::service::context::Owner;
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
+use crate::storage::metadata::delivery::TargetOutcome;
 use crate::storage::metadata::instance::node_start;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::pack::Node;
@@ -186,6 +188,18 @@ impl House {
                     FROM message WHERE folder_id = f.id)",
             ),
             (
+                "counters of recent and deleted messages",
+                "SELECT count(*) FROM folder f WHERE (recent, deleted, deleted_octets) <>
+                   (SELECT coalesce(sum(CASE WHEN uid >= f.recent_uid THEN 1 ELSE 0 END), 0),
+                           coalesce(sum(CASE WHEN (flags & 8) <> 0 THEN 1 ELSE 0 END), 0),
+                           coalesce(sum(CASE WHEN (flags & 8) <> 0 THEN octets ELSE 0 END), 0)
+                    FROM message WHERE folder_id = f.id)",
+            ),
+            (
+                "sets on their way",
+                "SELECT (SELECT count(*) FROM folder_stage) + (SELECT count(*) FROM folder WHERE staged_uid <> 0)",
+            ),
+            (
                 "UIDs",
                 "SELECT count(*) FROM folder f WHERE uid_next <=
                    (SELECT coalesce(max(uid), 0) FROM message WHERE folder_id = f.id)",
@@ -250,6 +264,10 @@ impl House {
 
     /// Delivers as LMTP does, with trace lines.
     async fn deliver(&self, text: &str) {
+        self.try_deliver(text).await.unwrap();
+    }
+
+    async fn try_deliver(&self, text: &str) -> TargetOutcome {
         use crate::storage::metadata::delivery::{Deliver, DeliverTarget, TraceOrigin};
         let bodies = &self.store.inner.bodies;
         let bytes = message_bytes(text);
@@ -266,7 +284,7 @@ impl House {
             all_or_nothing: false,
             trace: TraceOrigin::default(),
         };
-        self.database.deliver(deliver).await.unwrap()[0].unwrap();
+        self.database.deliver(deliver).await.unwrap()[0]
     }
 }
 
