@@ -10,7 +10,9 @@ use super::{respond, utf7};
 use crate::base::id::FolderId;
 use crate::service::context::Owner;
 use crate::service::mailstore::MailStore;
-use crate::service::mailstore::types::{Access, FlagBits, FolderName, FolderStatus, MessageState, SpecialUse};
+use crate::service::mailstore::types::{
+    Access, FlagBits, FolderName, FolderStatus, MessageState, SpecialUse,
+};
 use crate::service::mailstore::view::FolderView;
 
 /// How many messages' states are asked for at a time.

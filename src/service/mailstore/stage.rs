@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
-use super::types::{Appended, Copied, FolderName};
-use super::work::{self, Ready, SLICE_ROWS, gone, lock_mailbox, no_folder, over_quota, slices, store_open, totals};
 use super::Inner;
+use super::types::{Appended, Copied, FolderName};
+use super::work::{
+    self, Ready, SLICE_ROWS, gone, lock_mailbox, no_folder, over_quota, slices, store_open, totals,
+};
 use crate::base::id::{FolderId, MailboxId, Uid, UidValidity};
 use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::delivery::BodyPlace;
@@ -183,11 +185,7 @@ impl Staging {
 
 /// Purges sets that were given up, slice by slice.
 async fn purge_abandoned(inner: &Inner) -> Result<()> {
-    while inner
-        .database
-        .write(Priority::Bulk, |conn| Box::pin(work::purge_abandoned_slice(conn)))
-        .await?
-    {}
+    while inner.database.write(Priority::Bulk, |conn| Box::pin(work::purge_abandoned_slice(conn))).await? {}
     Ok(())
 }
 

@@ -172,9 +172,9 @@ impl FolderTable {
         }
         let (mailbox, id) = (self.mailbox, self.id);
         let write = self.database.write(priority, move |conn| {
-            Box::pin(async move {
-                folder::claim_recent(conn, mailbox, id, uid).await.map_err(ServiceError::from)
-            })
+            Box::pin(
+                async move { folder::claim_recent(conn, mailbox, id, uid).await.map_err(ServiceError::from) },
+            )
         });
         write.await
     }

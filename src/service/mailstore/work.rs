@@ -19,8 +19,8 @@ use crate::storage::metadata::folder::{self, FolderDelta, FolderRow};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::message::{self, MessageRow};
 use crate::storage::metadata::quota;
-use crate::storage::metadata::stage;
 use crate::storage::metadata::sql::Conn;
+use crate::storage::metadata::stage;
 use crate::storage::metadata::usage::{self, LockedMailbox};
 use crate::storage::metadata::{body, content};
 

@@ -97,7 +97,9 @@ pub async fn finish(
 /// # Errors
 /// What the database says; then the next start of the node does it.
 pub async fn abandon(conn: &mut Conn, folder: FolderId) -> Result<()> {
-    conn.execute("UPDATE folder_stage SET abandoned = 1 WHERE folder_id = $1", params![folder]).await.map(drop)
+    conn.execute("UPDATE folder_stage SET abandoned = 1 WHERE folder_id = $1", params![folder])
+        .await
+        .map(drop)
 }
 
 /// Gives up what earlier starts of a node have left.

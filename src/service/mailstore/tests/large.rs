@@ -43,8 +43,7 @@ fn numbers(uids: &[Uid]) -> Arc<[u32]> {
 /// A copy of everything to `Other`, with the first slice done.
 async fn begun(house: &House, view: &FolderView) -> Staging {
     let inner = Arc::clone(&house.store.inner);
-    let mut staging =
-        Staging::begin(inner, house.owner.mailbox, &name("Other"), MANY, 1_000).await.unwrap();
+    let mut staging = Staging::begin(inner, house.owner.mailbox, &name("Other"), MANY, 1_000).await.unwrap();
     let pairs = staging.copy_slice(view.folder().id, numbers(&view.uids()[..256])).await.unwrap();
     assert_eq!(pairs.len(), 256);
     staging
