@@ -1,10 +1,12 @@
 -- Mail stores as volumes: offload, parts shared between bodies, undelete, jobs, catalogs, backups, the nodes' history.
 -- The folder migrations/sqlite holds the same tables under the same number and name.
 
--- How a store keeps mail: offload, compression, compaction, catalogs, backup (storage/settings.rs), as JSON. `fixed` lists
+-- How a store keeps mail, as JSON of names and values (base/store_settings.rs): what differs from the defaults. `fixed` lists
 -- the settings that the configuration file gives; they cannot be changed at run time.
 ALTER TABLE store ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE store ADD COLUMN fixed TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE store DROP COLUMN compression_level;
+ALTER TABLE store DROP COLUMN compression_dictionary;
 -- Grows when compression settings change: packs of lower generations are compressed anew in the background.
 ALTER TABLE store ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
 

@@ -8,5 +8,6 @@ pub mod id;
 pub mod network;
 pub mod secret;
 pub mod size;
+pub mod store_settings;
 pub mod telemetry;
 pub mod tls;

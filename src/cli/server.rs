@@ -25,7 +25,7 @@ const STORES: &[Column] = columns![
     "MAIL" "octets" Size, "STORED" "stored_octets" Size, "PACKS" "packs" Count, "PATH" "path" Text
 ];
 const STORE: &[Column] = columns![
-    "Name" "name" Text, "State" "state" Text, "Path" "path" Text, "Compression level" "compression_level" Count,
+    "Name" "name" Text, "State" "state" Text, "Path" "path" Text,
     "Mailboxes" "mailboxes" Count, "Bodies" "bodies" Count, "Bodies not yet packed" "fresh_bodies" Count,
     "Bodies in packs" "packed_bodies" Count, "Mail" "octets" Size, "Stored as" "stored_octets" Size,
     "Packs" "packs" Count, "Size of packs" "pack_octets" Size, "Of that dead" "dead_octets" Size,

@@ -233,8 +233,8 @@ async fn certificates(tls: Tls) {
 
 /// What compresses bodies as they arrive; stores that want more get it when they are packed.
 fn delivery_codec(config: &Config) -> Codec {
-    let level = config.stores.iter().map(|store| store.compression.level).min();
-    let dictionary = config.stores.iter().all(|store| store.compression.dictionary);
+    let level = config.stores.iter().map(|store| store.settings.compression.level.cast_signed()).min();
+    let dictionary = config.stores.iter().all(|store| store.settings.compression.dictionary);
     Codec::new(level.unwrap_or(LEVEL_DEFAULT).min(LEVEL_DEFAULT)).with_dictionary(dictionary)
 }
 
@@ -242,8 +242,8 @@ fn store_setup(store: &crate::base::config::Store) -> StoreSetup {
     StoreSetup {
         name: store.name.clone(),
         path: store.path.display().to_string(),
-        compression_level: i64::from(store.compression.level),
-        compression_dictionary: store.compression.dictionary,
+        settings: store.settings.clone(),
+        fixed: store.fixed.clone(),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Mail stores: what there is, and what they hold.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
+use crate::base::store_settings::all;
 use crate::service::authority::Permission;
 use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::error::{Result, ServiceError};
@@ -19,7 +22,10 @@ pub(in crate::service) struct StoreAnswer {
     path: String,
     /// `online`, `read-only`, `draining` or `stopped`.
     state: String,
-    compression_level: i64,
+    /// Every setting with its value.
+    settings: BTreeMap<&'static str, String>,
+    /// Settings that the configuration file gives; they cannot be changed here.
+    fixed: Vec<String>,
     #[schema(value_type = String)]
     created_at: Timestamp,
     /// Mailboxes placed on it, deleted ones that can come back too.
@@ -47,7 +53,8 @@ fn answer(volume: Volume) -> StoreAnswer {
         name: volume.name,
         path: volume.path,
         state: volume.state,
-        compression_level: volume.compression_level,
+        settings: all().map(|setting| (setting.name, volume.settings.shown(setting))).collect(),
+        fixed: volume.fixed,
         created_at: volume.created_at,
         mailboxes: volume.mailboxes,
         bodies: volume.fresh_bodies + volume.packed_bodies,

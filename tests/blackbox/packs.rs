@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthouse::base::clock::Timestamp;
 use posthouse::base::id::{BodyId, MailboxId, random_bytes};
+use posthouse::base::store_settings::StoreSettings;
 use posthouse::storage::bodies::{Bodies, DATABASE_OCTETS_MAX};
 use posthouse::storage::metadata::body::release;
 use posthouse::storage::metadata::database::Database;
@@ -39,8 +40,8 @@ async fn set_up(database: &Database) -> i64 {
             let store = StoreSetup {
                 name: "main".to_owned(),
                 path: "main".to_owned(),
-                compression_level: 9,
-                compression_dictionary: true,
+                settings: StoreSettings::default(),
+                fixed: Vec::new(),
             };
             ensure_stores(conn, &[store], NOW).await?;
             for text in [

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthouse::base::clock::{Clock, Timestamp};
 use posthouse::base::id::{BodyId, MailboxId};
+use posthouse::base::store_settings::StoreSettings;
 use posthouse::service::context::{Authentication, Service};
 use posthouse::service::error::ServiceError;
 use posthouse::service::housekeeping::{Housekeeping, Kept};
@@ -80,8 +81,8 @@ impl World {
                 let store = StoreSetup {
                     name: "main".to_owned(),
                     path: "stores/main".to_owned(),
-                    compression_level: 3,
-                    compression_dictionary: true,
+                    settings: StoreSettings::default(),
+                    fixed: Vec::new(),
                 };
                 ensure_stores(conn, &[store], NOW).await?;
                 node_start(conn, "node", NOW).await

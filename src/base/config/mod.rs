@@ -15,6 +15,7 @@ pub use mistake::{ConfigError, ConfigMistake};
 use super::endpoint::Endpoint;
 use super::network::Network;
 use super::secret::Secret;
+use super::store_settings::StoreSettings;
 use super::tls::CertificateFiles;
 
 /// Largest configuration file taken, in octets.
@@ -141,17 +142,10 @@ pub struct Store {
     pub name: String,
     /// Its directory.
     pub path: PathBuf,
-    /// How bodies are compressed.
-    pub compression: Compression,
-}
-
-/// How bodies are compressed.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Compression {
-    /// zstd level, 1 to 19.
-    pub level: i32,
-    /// Whether the built-in dictionary is used.
-    pub dictionary: bool,
+    /// How it keeps mail.
+    pub settings: StoreSettings,
+    /// Names of the settings that stand in the file: they cannot be changed at run time.
+    pub fixed: Vec<&'static str>,
 }
 
 /// How the log is written to standard error.

@@ -91,10 +91,6 @@ impl<'r> Section<'r> {
         self.value(key, default, path)
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
-        self.value(key, default, |value| value.as_bool().ok_or_else(|| expected("true or false", value)))
-    }
-
     pub(super) fn integer(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
         self.value(key, default, |value| {
             let number = integer(value)?;

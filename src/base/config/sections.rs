@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::mistake::ConfigMistake;
 use super::read::{Mistakes, Section, Value, expected, path, text};
-use super::{
-    Admin, Compression, Config, Data, Database, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls,
-};
+use super::{Admin, Config, Data, Database, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls};
 use crate::base::endpoint::Endpoint;
 use crate::base::secret::Secret;
+use crate::base::store_settings::{self, StoreSettings};
 use crate::base::telemetry::filter;
 use crate::base::tls::CertificateFiles;
 
@@ -256,27 +255,66 @@ fn read_stores(root: &mut Section<'_>, data: &Path) -> Vec<Store> {
             section.mistake(value.unwrap_or(at), "name", format!("there are two stores {name:?}"));
         }
         let path = section.path("path", data.join("stores").join(&name));
-        let compression = read_compression(section.section("compression"));
+        let (mut settings, mut fixed) = (StoreSettings::default(), Vec::new());
+        for table in SETTING_TABLES {
+            read_settings(table, section.section(table), &mut settings, &mut fixed);
+        }
+        if let Err((name, message)) = settings.check() {
+            section.mistake(at, name, message);
+        }
         section.finish();
-        stores.push(Store { name, path, compression });
+        stores.push(Store { name, path, settings, fixed });
     }
     if stores.is_empty() {
         let path = data.join("stores").join("main");
-        let compression = Compression { level: LEVEL_DEFAULT.cast_signed(), dictionary: true };
-        stores.push(Store { name: "main".to_owned(), path, compression });
+        let (settings, fixed) = (StoreSettings::default(), Vec::new());
+        stores.push(Store { name: "main".to_owned(), path, settings, fixed });
     }
     stores
 }
 
-/// zstd level of packs. Mail arrives at level 3 whatever stands here; the packer has time: level 9 takes 5 % less
-/// space for about 0.1 ms a message.
-const LEVEL_DEFAULT: u32 = 9;
+/// Tables of a store; their keys are in `store_settings`.
+const SETTING_TABLES: [&str; 7] =
+    ["compression", "packing", "compaction", "offload", "cache", "catalog", "backup"];
 
-fn read_compression(mut section: Section<'_>) -> Compression {
-    let level = section.integer("level", LEVEL_DEFAULT, 1..=19);
-    let dictionary = section.boolean("dictionary", true);
+fn read_settings(
+    table: &str,
+    mut section: Section<'_>,
+    settings: &mut StoreSettings,
+    fixed: &mut Vec<&'static str>,
+) {
+    for setting in store_settings::all() {
+        let key = setting.name.strip_prefix(table).and_then(|rest| rest.strip_prefix('.'));
+        let Some(key) = key else { continue };
+        let Some(value) = section.take(key) else { continue };
+        let set = plain_text(value.get_ref()).and_then(|text| settings.set(setting.name, &text));
+        match set {
+            Ok(()) => fixed.push(setting.name),
+            Err(message) => section.mistake(value, key, message),
+        }
+    }
     section.finish();
-    Compression { level: level.cast_signed(), dictionary }
+}
+
+/// A value as the command line would write it.
+fn plain_text(value: &DeValue<'_>) -> Result<String, String> {
+    let wrong =
+        || expected("text, a number, true or false, { file = \"…\" } or { credential = \"…\" }", value);
+    if let Some(text) = value.as_str() {
+        return Ok(text.to_owned());
+    }
+    if let Some(number) = value.as_integer() {
+        return Ok(number.as_str().to_owned());
+    }
+    if let Some(boolean) = value.as_bool() {
+        return Ok(boolean.to_string());
+    }
+    let table = value.as_table().ok_or_else(wrong)?;
+    let mut entries = table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.get_ref().as_str()));
+    match (entries.next(), entries.next()) {
+        (Some((place @ ("file" | "credential"), Some(text))), None) => Ok(format!("{place}:{text}")),
+        _ => Err(wrong()),
+    }
 }
 
 fn read_log(mut section: Section<'_>) -> Log {

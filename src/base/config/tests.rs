@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::store_settings;
 
 const EXAMPLE: &str = include_str!("../../../config/example.toml");
 
@@ -13,7 +14,10 @@ fn empty_file_is_a_configuration() {
 
 #[test]
 fn example_shows_the_defaults() {
-    assert_eq!(check(EXAMPLE).unwrap(), Config::default());
+    let mut example = check(EXAMPLE).unwrap();
+    let fixed = example.stores.iter_mut().flat_map(|store| std::mem::take(&mut store.fixed)).count();
+    assert_eq!(fixed, store_settings::all().count());
+    assert_eq!(example, Config::default());
 }
 
 /// Every key that is understood stands in the example, so that nobody has to read the source.
@@ -21,7 +25,7 @@ fn example_shows_the_defaults() {
 fn example_shows_every_key() {
     let everything_unknown = "x=1\n[server]\nx=1\n[data]\nx=1\n[database]\nx=1\n[listen]\nx=1\n[tls]\nx=1\n\
         [[tls.certificates]]\ncertificate='a'\nkey='b'\nx=1\n[admin]\nx=1\n[limits]\nx=1\n[[store]]\nx=1\n\
-        compression={x=1}\n[log]\nx=1\n[retention]\nx=1\n";
+        compression={x=1}\npacking={x=1}\ncompaction={x=1}\noffload={x=1}\ncache={x=1}\ncatalog={x=1}\nbackup={x=1}\n[log]\nx=1\n[retention]\nx=1\n";
     let mut keys = 0;
     for mistake in mistakes(everything_unknown) {
         let (_, known) = mistake.split_once("known are ").unwrap_or_else(|| panic!("{mistake}"));
@@ -70,7 +74,7 @@ fn all_mistakes_are_reported_at_once_with_their_places() {
         "11:15: tls.certificate: its key is missing",
         "12:2: unknown key \"storage\": did you mean \"store\"?",
         "14:8: store.name: expected 1 to 63 of",
-        "15:25: store.compression.level: 30 is out of range: expected 1 to 19",
+        "15:25: store.compression.level: expected a number from 1 to 19, got \"30\"",
         "17:10: log.format: expected \"human\" or \"json\", found \"xml\"",
         "18:9: log.level: \"noisy\" is no level",
         "20:28: admin.administrators.alice: \"alice\" is no numeric user id",
@@ -125,7 +129,9 @@ fn several_certificates_and_stores() {
         compression = { level = 12, dictionary = false }\n";
     let config = check(text).unwrap();
     assert_eq!((config.tls.certificates.len(), config.tls.is_self_signed), (2, false));
-    assert_eq!(config.stores.get(1).unwrap().compression, Compression { level: 12, dictionary: false });
+    let store = config.stores.get(1).unwrap();
+    assert_eq!((store.settings.compression.level, store.settings.compression.dictionary), (12, false));
+    assert_eq!(store.fixed, ["compression.level", "compression.dictionary"]);
     assert_eq!(mistakes(&format!("{text}[[store]]\nname = 'fast'")).len(), 1);
 }
 

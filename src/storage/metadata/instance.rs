@@ -2,8 +2,10 @@
 
 use super::sql::Conn;
 use super::stage;
+use super::store;
 use crate::base::clock::Timestamp;
 use crate::base::id::{StoreId, random_text};
+use crate::base::store_settings::StoreSettings;
 use crate::base::telemetry::metrics::StorageLevels;
 use crate::params;
 use crate::storage::{Result, StorageError};
@@ -15,29 +17,36 @@ pub struct StoreSetup {
     pub name: String,
     /// Where its packs lie.
     pub path: String,
-    /// zstd level.
-    pub compression_level: i64,
-    /// Whether short bodies are compressed with the shipped dictionary.
-    pub compression_dictionary: bool,
+    /// How it keeps mail.
+    pub settings: StoreSettings,
+    /// The settings that the configuration gives.
+    pub fixed: Vec<&'static str>,
 }
 
-/// Enters the configured stores and answers their keys in order. A store that is no longer configured stays known,
-/// since packs may name it.
+/// Enters the configured stores and answers their keys in order. Settings that the configuration does not give stay as
+/// they were set at run time. A store that is no longer configured stays known, since packs may name it.
 ///
 /// # Errors
-/// When the database fails.
+/// When the database fails; `Corrupt` when what it has of a store cannot be understood.
 pub async fn ensure_stores(conn: &mut Conn, stores: &[StoreSetup], now: Timestamp) -> Result<Vec<StoreId>> {
     let mut ids = Vec::with_capacity(stores.len());
-    for store in stores {
-        let text = "INSERT INTO store (name, path, compression_level, compression_dictionary, created_at)
-                    VALUES ($1, $2, $3, $4, $5)
-                    ON CONFLICT (name) DO UPDATE SET path = excluded.path,
-                        compression_level = excluded.compression_level,
-                        compression_dictionary = excluded.compression_dictionary
-                    RETURNING id";
-        let (level, dictionary) = (store.compression_level, store.compression_dictionary);
-        let row = conn.row(text, params![&store.name, &store.path, level, dictionary, now]).await?;
-        ids.push(StoreId(row.ok_or(StorageError::Gone("the store"))?.int(0)?));
+    for setup in stores {
+        let fixed = serde_json::Value::from(setup.fixed.clone()).to_string();
+        let text = "INSERT INTO store (name, path, settings, fixed, created_at) VALUES ($1, $2, $3, $4, $5)
+                    ON CONFLICT (name) DO UPDATE SET path = excluded.path, fixed = excluded.fixed
+                    RETURNING id, settings";
+        let params = params![&setup.name, &setup.path, setup.settings.to_database(), fixed, now];
+        let row = conn.row(text, params).await?.ok_or(StorageError::Gone("the store"))?;
+        let store = StoreId(row.int(0)?);
+        let before = store::settings(&row.text(1)?)?;
+        let mut settings = before.clone();
+        for name in &setup.fixed {
+            settings.take(name, &setup.settings);
+        }
+        if settings != before {
+            store::set(conn, store, &before, &settings).await?;
+        }
+        ids.push(store);
     }
     Ok(ids)
 }

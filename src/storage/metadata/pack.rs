@@ -14,6 +14,7 @@ use super::delivery::Packed;
 use super::sql::{Conn, Value, ids, values_placeholders};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
+use crate::base::store_settings::StoreSettings;
 use crate::params;
 use crate::storage::pack::PackName;
 use crate::storage::{Result, StorageError};
@@ -32,16 +33,16 @@ pub struct Node {
 }
 
 /// A mail store's volume.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct StoreVolume {
     /// The store.
     pub store: StoreId,
     /// Its folder, as configured.
     pub path: String,
-    /// Level at which its packs are compressed.
-    pub compression_level: i32,
-    /// Whether short bodies are compressed with the shipped dictionary.
-    pub compression_dictionary: bool,
+    /// How it keeps mail.
+    pub settings: StoreSettings,
+    /// Grows when bodies shall be compressed in another way.
+    pub generation: i64,
 }
 
 /// A body that waits to be packed, with what its place in a pack depends on: bodies that are read together
@@ -102,14 +103,14 @@ pub struct Intended {
 /// # Errors
 /// What the database says.
 pub async fn volumes(conn: &mut Conn) -> Result<Vec<StoreVolume>> {
-    let text = "SELECT id, path, compression_level, compression_dictionary FROM store
-                WHERE state <> 'stopped' ORDER BY id LIMIT 1000";
+    let text =
+        "SELECT id, path, settings, generation FROM store WHERE state <> 'stopped' ORDER BY id LIMIT 1000";
     let volume = |row: &super::sql::Row| {
         Ok(StoreVolume {
             store: StoreId(row.int(0)?),
             path: row.text(1)?,
-            compression_level: i32::try_from(row.int(2)?).unwrap_or(i32::MAX),
-            compression_dictionary: row.int(3)? != 0,
+            settings: super::store::settings(&row.text(2)?)?,
+            generation: row.int(3)?,
         })
     };
     conn.rows(text, Vec::new()).await?.iter().map(volume).collect()

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::sql::Conn;
 use crate::base::clock::Timestamp;
 use crate::base::id::StoreId;
+use crate::base::store_settings::StoreSettings;
 use crate::params;
 use crate::storage::Result;
 
@@ -24,8 +25,10 @@ pub struct Volume {
     pub path: String,
     /// `online`, `read-only`, `draining` or `stopped`.
     pub state: String,
-    /// zstd level of its packs.
-    pub compression_level: i64,
+    /// How it keeps mail.
+    pub settings: StoreSettings,
+    /// Names of the settings that the configuration file gives.
+    pub fixed: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Mailboxes placed on it.
@@ -51,13 +54,13 @@ pub struct Volume {
 /// # Errors
 /// When the database fails.
 pub async fn list(conn: &mut Conn) -> Result<Vec<Volume>> {
-    let text = "SELECT s.id, s.name, s.path, s.state, s.compression_level, s.created_at,
+    let text = "SELECT s.id, s.name, s.path, s.state, s.settings, s.created_at,
                        (SELECT count(*) FROM mailbox m WHERE m.store_id = s.id),
                        (SELECT count(*) FROM pack p WHERE p.store_id = s.id AND p.dropped_at IS NULL),
                        (SELECT CAST(coalesce(sum(p.octets), 0) AS BIGINT) FROM pack p
                         WHERE p.store_id = s.id AND p.dropped_at IS NULL),
                        (SELECT CAST(coalesce(sum(p.dead_octets), 0) AS BIGINT) FROM pack p
-                        WHERE p.store_id = s.id AND p.dropped_at IS NULL)
+                        WHERE p.store_id = s.id AND p.dropped_at IS NULL), s.fixed
                 FROM store s ORDER BY s.id LIMIT $1";
     let mut volumes = BTreeMap::new();
     for row in conn.rows(text, params![STORES_MAX]).await? {
@@ -66,7 +69,8 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<Volume>> {
             name: row.text(1)?,
             path: row.text(2)?,
             state: row.text(3)?,
-            compression_level: row.int(4)?,
+            settings: super::store::settings(&row.text(4)?)?,
+            fixed: serde_json::from_str(&row.text(10)?).unwrap_or_default(),
             created_at: Timestamp(row.int(5)?),
             mailboxes: row.int(6)?,
             packs: row.int(7)?,

@@ -130,7 +130,8 @@ impl Packer {
 /// The codec with which a store wants its packs compressed anew; nothing if what was made at delivery is
 /// good enough.
 fn recompression(volume: &StoreVolume) -> Option<Codec> {
-    let (level, dictionary) = (volume.compression_level, volume.compression_dictionary);
+    let wanted = &volume.settings.compression;
+    let (level, dictionary) = (wanted.level.cast_signed(), wanted.dictionary);
     (level > LEVEL_DEFAULT || !dictionary).then(|| Codec::new(level).with_dictionary(dictionary))
 }
 
