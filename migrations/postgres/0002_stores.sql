@@ -23,6 +23,8 @@ ALTER TABLE pack ADD COLUMN original_octets BIGINT NOT NULL DEFAULT 0;
 -- How often its bodies were merged: only packs of one tier are merged with each other, so that a body is rewritten few times.
 ALTER TABLE pack ADD COLUMN tier BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE pack ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
+-- Since when it has dead bodies, as far as was noticed.
+ALTER TABLE pack ADD COLUMN dead_at BIGINT;
 CREATE INDEX pack_state ON pack (store_id, remote_state, local_state, created_at);
 
 -- Mailbox and folder of a body's first message: they decide only its place among others when packs are merged.

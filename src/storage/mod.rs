@@ -8,6 +8,7 @@ pub mod pack;
 pub mod packer;
 #[cfg(test)]
 mod packer_tests;
+pub mod rewriter;
 
 /// Why storage could not do what it was told. Nothing was changed unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]

@@ -36,6 +36,7 @@ pub mod quota;
 pub mod recipient;
 pub mod recount;
 pub mod report;
+pub mod rewrite;
 mod schema;
 pub mod snapshot;
 pub mod sql;

@@ -1,0 +1,313 @@
+//! Writes packs anew: to leave out what is dead, to put together what is read together, to compress in another way.
+//!
+//! # Consistency
+//! The living frames of all sources are sorted, copied into new packs, and then re-pointed, each in one transaction
+//! with the counts of both packs ([`rewrite::repoint`]). A body is readable at every moment. A frame that is damaged
+//! stays where it is and is reported.
+//!
+//! # Crash Consistency
+//! The points where a crash can happen, and what the next start finds:
+//! 1. after the intent, 2. while frames are written, 3. after the file has its name: the file is removed by the intent,
+//!    as with the packer's;
+//! 4. after some bodies were re-pointed: the others are where they were, and their frames in the new pack are dead.
+//!
+//! # Cancellation
+//! As a crash, but for the temporary file, which goes at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::bodies::{Bodies, blocking};
+use super::metadata::lane::Priority;
+use super::metadata::pack::{self, Framed, Intended, StoreVolume};
+use super::metadata::rewrite::{self, Heritage, Living, Moved, PackRow};
+use super::pack::{Frame, FrameHeader, PackName, PackReader, PackSummary, PackWriter, TARGET_OCTETS};
+use super::{Result, StorageError};
+use crate::base::clock::Timestamp;
+use crate::base::id::{BodyId, PackId};
+
+/// Most octets that are copied in one go on a thread.
+const SLICE_OCTETS_MAX: u64 = 2 << 20;
+/// Most rows that one transaction changes.
+const SLICE_ROWS_MAX: usize = 256;
+/// Bodies looked up at once.
+const LOOKUP_MAX: usize = 1_000;
+
+/// Makes another frame of one; nothing when it is good as it is.
+pub type Recode = Arc<dyn Fn(&Frame) -> Result<Option<(FrameHeader, Vec<u8>)>> + Send + Sync>;
+
+/// How fast background work reads and writes.
+#[derive(Debug)]
+pub struct Pace {
+    octets_per_sec: u64,
+    since: Instant,
+    octets: u64,
+}
+
+impl Pace {
+    /// At most so many octets a second; 0 means no limit.
+    pub fn new(octets_per_sec: u64) -> Self {
+        Self { octets_per_sec, since: Instant::now(), octets: 0 }
+    }
+
+    /// Waits until `octets` more may be moved.
+    pub async fn step(&mut self, octets: u64) {
+        self.octets = self.octets.saturating_add(octets);
+        if let Some(millis) = self.octets.saturating_mul(1_000).checked_div(self.octets_per_sec) {
+            tokio::time::sleep_until(self.since + Duration::from_millis(millis)).await;
+        }
+    }
+}
+
+/// A pack to be written anew, open.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The pack.
+    pub row: PackRow,
+    /// Its file, or a copy of its object.
+    pub reader: Arc<PackReader>,
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Rewritten {
+    /// The new packs.
+    pub packs: Vec<PackName>,
+    /// Bodies that were copied.
+    pub bodies: u64,
+    /// Octets of the old packs.
+    pub octets_before: u64,
+    /// Octets of the new packs.
+    pub octets_after: u64,
+    /// Bodies whose frames are damaged; they stay in their packs.
+    pub damaged: Vec<BodyId>,
+}
+
+/// How packs are written anew.
+pub struct Rewriting<'a> {
+    /// The mail store.
+    pub volume: &'a StoreVolume,
+    /// How often the bodies were merged then.
+    pub tier: i64,
+    /// To compress in another way; frames are copied as they are without it.
+    pub recode: Option<Recode>,
+    /// How fast.
+    pub pace: &'a mut Pace,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Writes what lives in `sources` into new packs on the volume; the sources are dead afterwards, but for damaged
+/// frames.
+///
+/// # Errors
+/// `Full`, `Io` or `Database`; what was moved before stays so.
+pub async fn rewrite(bodies: &Bodies, sources: &[Source], mut how: Rewriting<'_>) -> Result<Rewritten> {
+    let mut living = Vec::new();
+    let mut done = Rewritten::default();
+    for source in sources {
+        done.octets_before += source.row.octets;
+        living.extend(living_of(bodies, source).await?);
+    }
+    living.sort_unstable();
+    let readers: Readers =
+        sources.iter().map(|source| (source.row.pack, Arc::clone(&source.reader))).collect();
+    let readers = Arc::new(readers);
+    let oldest = sources.iter().map(|source| source.row.generation).min().unwrap_or(0);
+    let lineage = Lineage {
+        youngest: sources.iter().map(|source| source.row.created_at).max().unwrap_or(how.now),
+        generation: if how.recode.is_some() { how.volume.generation } else { oldest },
+    };
+    let mut rest = living.as_slice();
+    while !rest.is_empty() {
+        let (part, after) = cut(rest, TARGET_OCTETS, usize::MAX);
+        rest = after;
+        write(bodies, &readers, part, lineage, &mut how, &mut done).await?;
+    }
+    Ok(done)
+}
+
+/// What new packs have from all sources together.
+#[derive(Clone, Copy)]
+struct Lineage {
+    youngest: Timestamp,
+    generation: i64,
+}
+
+type Readers = BTreeMap<PackId, Arc<PackReader>>;
+
+async fn living_of(bodies: &Bodies, source: &Source) -> Result<Vec<Living>> {
+    let (reader, pack) = (Arc::clone(&source.reader), source.row.pack);
+    let index = blocking(move || reader.index()).await?;
+    let mut living = Vec::with_capacity(index.len());
+    for chunk in index.chunks(LOOKUP_MAX) {
+        let wanted: Vec<BodyId> = chunk.iter().map(|entry| entry.body).collect();
+        let read = bodies
+            .database()
+            .read(|conn| Box::pin(async move { rewrite::living(conn, pack, &wanted).await }));
+        let found: Vec<Living> = read.await?;
+        living.extend(found);
+    }
+    Ok(living)
+}
+
+/// As many from the front as make `octets` or `rows`, and the rest.
+fn cut(living: &[Living], octets: u64, rows: usize) -> (&[Living], &[Living]) {
+    let (mut sum, mut count) = (0_u64, 0);
+    for one in living {
+        sum = sum.saturating_add(one.stored_octets);
+        count += 1;
+        if sum >= octets || count >= rows {
+            break;
+        }
+    }
+    living.split_at_checked(count).unwrap_or((living, &[]))
+}
+
+/// Writes one pack and moves its bodies.
+async fn write(
+    bodies: &Bodies,
+    readers: &Arc<Readers>,
+    living: &[Living],
+    lineage: Lineage,
+    how: &mut Rewriting<'_>,
+    done: &mut Rewritten,
+) -> Result<()> {
+    let (name, store, now) = (PackName::random(), how.volume.store, how.now);
+    let node = bodies.node().clone();
+    let intend = bodies.database().write(Priority::Background, move |conn| {
+        let node = node.clone();
+        Box::pin(async move { pack::intend(conn, &node, now, &[(name, store)]).await })
+    });
+    intend.await?;
+    let outcome = match fill(bodies, readers, name, living, how, done).await {
+        Ok(Some((summary, moved))) => {
+            let heritage = Heritage {
+                tier: how.tier,
+                generation: lineage.generation,
+                original_octets: moved.iter().map(|(_, octets)| octets).sum(),
+                created_at: lineage.youngest,
+            };
+            let moved: Vec<Moved> = moved.into_iter().map(|(moved, _)| moved).collect();
+            publish(bodies, how, &summary, heritage, moved).await.map(|()| Some(summary))
+        }
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    if let Ok(Some(summary)) = &outcome {
+        done.packs.push(name);
+        done.bodies += u64::from(summary.frames);
+        done.octets_after += summary.octets;
+        return Ok(());
+    }
+    bodies.discard(&Intended { name, store_path: how.volume.path.clone() }).await?;
+    outcome.map(drop)
+}
+
+/// Copies frames into a new file; nothing when none could be copied. Answers each body's way and its length.
+async fn fill(
+    bodies: &Bodies,
+    readers: &Arc<Readers>,
+    name: PackName,
+    living: &[Living],
+    how: &mut Rewriting<'_>,
+    done: &mut Rewritten,
+) -> Result<Option<(PackSummary, Vec<(Moved, u64)>)>> {
+    let (folder, store) = (bodies.pack_folder(&how.volume.path), how.volume.store);
+    let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
+    let mut moved = Vec::with_capacity(living.len());
+    let mut rest = living;
+    while !rest.is_empty() {
+        let (slice, after) = cut(rest, SLICE_OCTETS_MAX, usize::MAX);
+        rest = after;
+        let (slice, readers, recode) = (slice.to_vec(), Arc::clone(readers), how.recode.clone());
+        let octets: u64 = slice.iter().map(|one| one.stored_octets).sum();
+        let copy = move || {
+            let copied = copy_all(&mut writer, &readers, recode.as_ref(), &slice)?;
+            Ok((writer, copied))
+        };
+        let (written, (copied, damaged)) = blocking(copy).await?;
+        writer = written;
+        moved.extend(copied);
+        done.damaged.extend(damaged);
+        how.pace.step(octets).await;
+    }
+    if moved.is_empty() {
+        return Ok(None);
+    }
+    let summary = blocking(move || writer.finish()).await?;
+    Ok(Some((summary, moved)))
+}
+
+type Copied = (Vec<(Moved, u64)>, Vec<BodyId>);
+
+fn copy_all(
+    writer: &mut PackWriter,
+    readers: &Readers,
+    recode: Option<&Recode>,
+    living: &[Living],
+) -> Result<Copied> {
+    let (mut moved, mut damaged) = (Vec::with_capacity(living.len()), Vec::new());
+    for one in living {
+        let reader = readers.get(&one.pack).ok_or(StorageError::Gone("pack"))?;
+        let location = one.frame().ok_or(StorageError::Corrupt(format!("body {} has no place", one.body)));
+        let frame = location.and_then(|location| reader.frame(location, one.body));
+        let recoded =
+            frame.and_then(|frame| Ok((recode.map(|recode| recode(&frame)).transpose()?.flatten(), frame)));
+        let location = match recoded {
+            Ok((Some((header, data)), _)) => (writer.append(&header, &data)?, header.stored_len),
+            Ok((None, frame)) => (writer.append(frame.header(), frame.data())?, frame.header().stored_len),
+            Err(StorageError::Corrupt(what)) => {
+                tracing::error!(body = %one.body, pack = %reader.name(), what, "a damaged body stays in its pack");
+                damaged.push(one.body);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let to = Framed { body: one.body, offset: location.0.offset, stored_octets: location.1 };
+        moved.push((Moved { from: one.pack, stored_octets: one.stored_octets, to }, one.octets));
+    }
+    Ok((moved, damaged))
+}
+
+async fn publish(
+    bodies: &Bodies,
+    how: &Rewriting<'_>,
+    summary: &PackSummary,
+    heritage: Heritage,
+    mut moved: Vec<Moved>,
+) -> Result<()> {
+    let (name, octets, store, now) = (summary.name, summary.octets, how.volume.store, how.now);
+    // Locks are taken in the order of bodies, as whoever deletes them does.
+    moved.sort_unstable_by_key(|one| one.to.body);
+    let frames: Arc<Vec<Framed>> = Arc::new(moved.iter().map(|one| one.to).collect());
+    let (first, rest) = moved.split_at_checked(SLICE_ROWS_MAX).unwrap_or((&moved, &[]));
+    let first = first.to_vec();
+    let write = bodies.database().write(Priority::Background, move |conn| {
+        let (frames, first) = (Arc::clone(&frames), first.clone());
+        Box::pin(async move {
+            let pack = pack::publish(conn, name, store, octets, &frames, now).await?;
+            rewrite::inherit(conn, pack, heritage).await?;
+            rewrite::repoint(conn, pack, &first).await?;
+            Ok::<PackId, StorageError>(pack)
+        })
+    });
+    let pack = write.await?;
+    for slice in rest.chunks(SLICE_ROWS_MAX) {
+        let slice = slice.to_vec();
+        let write = bodies.database().write(Priority::Background, move |conn| {
+            let slice = slice.clone();
+            Box::pin(async move { rewrite::repoint(conn, pack, &slice).await })
+        });
+        match write.await {
+            Ok(()) => {}
+            // All bodies that it held were deleted, and it was dropped: the rest stays where it is.
+            Err(StorageError::Gone(_)) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
