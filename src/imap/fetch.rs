@@ -3,10 +3,11 @@
 //! Messages are taken in chunks: states from memory, summaries in one question, bodies a window at a time.
 //! Nothing is held in the database while the client reads, and what is held in memory is bounded by a window.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::task::JoinHandle;
 
 use super::client::Client;
 use super::command::{Fetch, FetchItem, FetchSection, SectionText};
@@ -18,11 +19,15 @@ use super::section;
 use super::selected::Selected;
 use super::structure::structure;
 use crate::base::id::Uid;
+use crate::service::error::{Result as ServiceResult, ServiceError};
 use crate::service::mailstore::types::{Access, FlagBits, FlagMode, FlagSet, MessageState};
 use crate::service::mailstore::view::{CHUNK_MESSAGES_MAX, MessageSummary};
 
-/// Messages whose summaries are held at a time: with headers some 5 KiB each.
-const SUMMARIES_CHUNK: usize = 256;
+/// Messages whose summaries are read at a time: with headers some 5 KiB each.
+const SUMMARIES_CHUNK: usize = 128;
+/// Chunks whose summaries are read while the one before them is written: one comes from the database while the other
+/// is decompressed and parsed.
+const CHUNKS_AHEAD: usize = 2;
 
 /// What the items ask for.
 struct Plan<'a> {
@@ -53,15 +58,20 @@ pub async fn fetch(client: &mut Client, selected: &mut Selected, fetch: &Fetch) 
     let chunk_size = if plan.summaries { SUMMARIES_CHUNK } else { STATES_CHUNK };
     let mut trouble = None;
     let mut indexes = ranges.into_iter().flatten();
+    let mut ahead = VecDeque::new();
     loop {
-        let chunk: Vec<usize> = indexes.by_ref().take(chunk_size).collect();
-        if chunk.is_empty() {
-            break;
+        while ahead.len() <= CHUNKS_AHEAD {
+            let chunk: Vec<usize> = indexes.by_ref().take(chunk_size).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            ahead.push_back(Chunk::begin(selected, &plan, &chunk, fetch));
         }
+        let Some(chunk) = ahead.pop_front() else { break };
         if selected.account.session.ended().now_or_never().is_some() {
             return Err(Failure::Bye("this session was ended by the administration"));
         }
-        let mut messages = gather(selected, &plan, &chunk, fetch, &mut trouble).await?;
+        let mut messages = chunk.gather(selected, &mut trouble).await?;
         while !messages.is_empty() {
             let rest = messages.split_off(window(selected, &plan, &messages).max(1).min(messages.len()));
             send(client, selected, &plan, messages, &mut trouble).await?;
@@ -102,42 +112,59 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// States and summaries of the messages at `indexes` of the view.
-async fn gather(
-    selected: &Selected,
-    plan: &Plan<'_>,
-    indexes: &[usize],
-    fetch: &Fetch,
-    trouble: &mut Option<Failure>,
-) -> Result<Vec<Message>, Failure> {
-    let view = &selected.view;
-    let uids: Vec<Uid> = indexes.iter().filter_map(|&index| view.uids().get(index).copied()).collect();
-    let mut messages: Vec<Message> = indexes
-        .iter()
-        .zip(view.states(&uids))
-        .filter(|(_, state)| fetch.changed_since.is_none_or(|since| state.mod_seq > since))
-        .map(|(&index, state)| Message {
-            sequence: u32::try_from(index + 1).unwrap_or(u32::MAX),
-            state,
-            summary: None,
-            body: None,
-            flags_changed: false,
-        })
-        .collect();
-    if plan.summaries && !messages.is_empty() {
-        let uids: Vec<Uid> = messages.iter().map(|message| message.state.uid).collect();
-        let summaries = Box::pin(view.summaries(&uids)).await?;
-        let mut summaries: HashMap<Uid, MessageSummary> =
-            summaries.into_iter().map(|summary| (summary.uid, summary)).collect();
-        messages.retain_mut(|message| {
-            message.summary = summaries.remove(&message.state.uid);
-            message.summary.is_some()
-        });
-        if messages.len() < uids.len() {
-            gone(trouble);
+/// Messages that are told together.
+struct Chunk {
+    /// Sequence numbers and UIDs, ascending.
+    messages: Vec<(u32, Uid)>,
+    /// Their summaries, being read. When nobody wants them any more they are read to the end, which is not far.
+    summaries: Option<JoinHandle<ServiceResult<Vec<MessageSummary>>>>,
+}
+
+impl Chunk {
+    /// Chooses the messages at `indexes` of the view that are asked for, and begins to read their summaries.
+    fn begin(selected: &Selected, plan: &Plan<'_>, indexes: &[usize], fetch: &Fetch) -> Self {
+        let view = &selected.view;
+        let uids: Vec<Uid> = indexes.iter().filter_map(|&index| view.uids().get(index).copied()).collect();
+        let sequences = indexes.iter().map(|&index| u32::try_from(index + 1).unwrap_or(u32::MAX));
+        let mut messages: Vec<(u32, Uid)> = sequences.zip(uids.iter().copied()).collect();
+        if let Some(since) = fetch.changed_since {
+            let mut changed = view.states(&uids).into_iter().filter(|state| state.mod_seq > since).peekable();
+            messages.retain(|(_, uid)| changed.next_if(|state| state.uid == *uid).is_some());
         }
+        let summaries = (plan.summaries && !messages.is_empty()).then(|| {
+            let uids: Vec<Uid> = messages.iter().map(|(_, uid)| *uid).collect();
+            tokio::spawn(view.summaries_ahead(&uids))
+        });
+        Self { messages, summaries }
     }
-    Ok(messages)
+
+    /// The messages with their states as of now.
+    async fn gather(
+        self,
+        selected: &Selected,
+        trouble: &mut Option<Failure>,
+    ) -> Result<Vec<Message>, Failure> {
+        let has_summaries = self.summaries.is_some();
+        let summaries = match self.summaries {
+            Some(reading) => reading.await.map_err(|error| ServiceError::Internal(error.to_string()))??,
+            None => Vec::new(),
+        };
+        let uids: Vec<Uid> = self.messages.iter().map(|(_, uid)| *uid).collect();
+        let mut states = selected.view.states(&uids).into_iter().peekable();
+        let mut summaries = summaries.into_iter().peekable();
+        let mut messages = Vec::with_capacity(uids.len());
+        for (sequence, uid) in self.messages {
+            let state = states.next_if(|state| state.uid == uid);
+            let summary = summaries.next_if(|summary| summary.uid == uid);
+            match state {
+                Some(state) if summary.is_some() || !has_summaries => {
+                    messages.push(Message { sequence, state, summary, body: None, flags_changed: false });
+                }
+                _ => gone(trouble),
+            }
+        }
+        Ok(messages)
+    }
 }
 
 /// RFC 5530, EXPUNGEISSUED: a message that was expunged by others and cannot be told any more.

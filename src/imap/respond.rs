@@ -29,14 +29,22 @@ pub fn number(out: &mut Vec<u8>, mut number: u64) {
 
 /// Writes a string: quoted where RFC 3501 section 4.3 allows, else as a literal.
 pub fn string(out: &mut Vec<u8>, text: &[u8]) {
-    if text.len() <= QUOTED_OCTETS_MAX && text.iter().all(|&octet| matches!(octet, b'\t' | 0x20..=0x7e)) {
+    // Without an early end, so that it is done for many octets at a time.
+    let printable = |text: &[u8]| {
+        text.iter().fold(true, |all, &octet| all & ((0x20..=0x7e).contains(&octet) | (octet == b'\t')))
+    };
+    if text.len() <= QUOTED_OCTETS_MAX && printable(text) {
         out.push(b'"');
-        for &octet in text {
-            if matches!(octet, b'"' | b'\\') {
-                out.push(b'\\');
-            }
-            out.push(octet);
+        let mut rest = text;
+        while let Some((before, from)) =
+            memchr::memchr2(b'"', b'\\', rest).and_then(|special| rest.split_at_checked(special))
+        {
+            out.extend_from_slice(before);
+            out.push(b'\\');
+            out.extend_from_slice(from.get(..1).unwrap_or_default());
+            rest = from.get(1..).unwrap_or_default();
         }
+        out.extend_from_slice(rest);
         out.push(b'"');
     } else {
         literal(out, text);

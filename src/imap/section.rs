@@ -91,13 +91,17 @@ pub fn enclosed(part: &Part) -> Option<&Part> {
 /// continuation lines, and the blank line if the header has one.
 pub fn header_fields(out: &mut Vec<u8>, header: &[u8], names: &[Bytes], not: bool) {
     let mut wanted = false;
-    for line in header.split_inclusive(|&octet| octet == b'\n') {
+    let mut rest = header;
+    while !rest.is_empty() {
+        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        let Some((line, after)) = rest.split_at_checked(end) else { break };
+        rest = after;
         match line.first() {
             Some(b' ' | b'\t') => {}
             Some(b'\r' | b'\n') if matches!(line, b"\r\n" | b"\n") => wanted = true,
             _ => {
-                let name = line.split(|&octet| octet == b':').next().unwrap_or_default();
-                let name = name.trim_ascii_end();
+                let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+                let name = line.get(..colon).unwrap_or_default().trim_ascii_end();
                 wanted = names.iter().any(|candidate| candidate.eq_ignore_ascii_case(name)) != not;
             }
         }

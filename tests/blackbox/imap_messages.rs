@@ -36,6 +36,53 @@ fn flags_of(answer: &Answer, sequence: u32) -> Option<Vec<String>> {
     answer.all("FETCH").filter(|line| line.number() == Some(sequence)).filter_map(Untagged::flags).last()
 }
 
+/// More messages than are read at a time, whatever is read ahead.
+#[test]
+fn headers_of_a_large_folder_come_in_order_and_those_that_went_away_are_left_out() {
+    const COUNT: u64 = 700;
+    let daemon = daemon();
+    let mut session = daemon.imap(USER);
+    let mut command = b"big APPEND INBOX".to_vec();
+    for number in 0..COUNT {
+        let content = message(400, number);
+        command.extend_from_slice(format!(" (\\Seen) {{{}+}}\r\n", content.len()).as_bytes());
+        command.extend_from_slice(&content);
+    }
+    command.extend_from_slice(b"\r\n");
+    session.connection.send(&command).expect("APPEND");
+    session.finish("big").expect("answer").ok();
+    session.select("INBOX");
+    let items = "(UID ENVELOPE BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (SUBJECT)])";
+    let check = |lines: &[Untagged], numbers: &[u64]| {
+        assert_eq!(lines.len(), numbers.len());
+        for (line, number) in lines.iter().zip(numbers) {
+            assert_eq!(line.number().map(u64::from), Some(number + 1));
+            let subject = format!("Message number {number}");
+            assert!(line.text.contains(&format!("\"{subject}\"")), "{}", line.text);
+            assert_eq!(line.literals, [format!("Subject: {subject}\r\n\r\n").into_bytes()]);
+        }
+    };
+    let all: Vec<u64> = (0..COUNT).collect();
+    check(&fetch(&mut session, &format!("1:* {items}")), &all);
+    let odd: Vec<u64> = (0..COUNT).step_by(2).collect();
+    let set: Vec<String> = odd.iter().map(|number| (number + 1).to_string()).collect();
+    check(&fetch(&mut session, &format!("{} {items}", set.join(","))), &odd);
+
+    // Another session removes every third message; this one has not been told.
+    let mut other = daemon.imap(USER);
+    other.select("INBOX");
+    let doomed: Vec<String> = (0..COUNT).step_by(3).map(|number| (number + 1).to_string()).collect();
+    other.command(&format!("STORE {} +FLAGS.SILENT (\\Deleted)", doomed.join(","))).unwrap().ok();
+    other.command("EXPUNGE").unwrap().ok();
+    let answer = session.command(&format!("FETCH 1:* {items}")).unwrap();
+    assert_eq!(answer.status, "NO");
+    assert!(answer.text.starts_with("[EXPUNGEISSUED]"), "{}", answer.text);
+    let lines: Vec<Untagged> =
+        answer.all("FETCH").filter(|line| line.text.contains("ENVELOPE")).cloned().collect();
+    let left: Vec<u64> = (0..COUNT).filter(|number| number % 3 != 0).collect();
+    check(&lines, &left);
+}
+
 #[test]
 fn append_keeps_every_octet() {
     let daemon = daemon();

@@ -21,6 +21,7 @@ pub mod types;
 pub mod view;
 mod work;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::clock::Clock;
@@ -51,6 +52,11 @@ impl Default for MailStoreLimits {
 
 /// Most messages in one append.
 pub const APPEND_MESSAGES_MAX: usize = 1000;
+
+/// Messages of one append that are prepared one after the other.
+const PREPARED_TOGETHER: usize = 16;
+/// Groups of messages of one append that are prepared at a time.
+const PREPARING_TASKS_MAX: usize = 4;
 
 /// Large sets that can be on their way into folders at once.
 const STAGING_TURNS: usize = 16;
@@ -249,17 +255,7 @@ impl MailStore {
             self.size_check(message.bytes.len() as u64)?;
         }
         let intake = &self.inner.intake;
-        let mut ready = Vec::with_capacity(messages.len());
-        let mut outcome = Ok(());
-        for message in messages {
-            match self.prepare(owner.mailbox, message).await {
-                Ok(message) => ready.push(message),
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
-            }
-        }
+        let (ready, outcome) = self.prepare_all(owner.mailbox, messages).await;
         let ready = Arc::new(ready);
         let appended = match outcome {
             Ok(()) => self.append_ready(owner.mailbox, name, Arc::clone(&ready)).await,
@@ -269,6 +265,48 @@ impl MailStore {
             intake.settle(&message.prepared.body).await;
         }
         appended
+    }
+
+    /// Prepares messages on all processors; what was ready before an error comes with it.
+    async fn prepare_all(
+        &self,
+        mailbox: MailboxId,
+        messages: Vec<NewMessage>,
+    ) -> (Vec<work::Ready>, Result<()>) {
+        let mut ready = Vec::with_capacity(messages.len());
+        let mut messages = messages.into_iter();
+        let mut tasks = VecDeque::new();
+        let mut outcome = Ok(());
+        loop {
+            while outcome.is_ok() && tasks.len() < PREPARING_TASKS_MAX && messages.len() > 0 {
+                let (own, part) = (self.clone(), messages.by_ref().take(PREPARED_TOGETHER).collect());
+                tasks.push_back(tokio::spawn(async move { own.prepare_part(mailbox, part).await }));
+            }
+            let Some(task) = tasks.pop_front() else { return (ready, outcome) };
+            match task.await {
+                Ok((part, done)) => {
+                    ready.extend(part);
+                    outcome = outcome.and(done);
+                }
+                Err(error) => outcome = outcome.and(Err(ServiceError::Internal(error.to_string()))),
+            }
+        }
+    }
+
+    /// Prepares messages one after the other.
+    async fn prepare_part(
+        &self,
+        mailbox: MailboxId,
+        messages: Vec<NewMessage>,
+    ) -> (Vec<work::Ready>, Result<()>) {
+        let mut ready = Vec::with_capacity(messages.len());
+        for message in messages {
+            match self.prepare(mailbox, message).await {
+                Ok(message) => ready.push(message),
+                Err(error) => return (ready, Err(error)),
+            }
+        }
+        (ready, Ok(()))
     }
 
     /// Compresses and summarizes a message; a large body is on disk afterwards.

@@ -145,7 +145,8 @@ impl Part {
 pub fn summarize(body: &[u8]) -> Summary {
     let root = mime::structure::parse(body);
     let header = mime::cut(body, 0, root.body_start);
-    let (envelope, sent) = describe_header(header);
+    let envelope = mime::envelope::envelope(header);
+    let sent = sent_of(&envelope);
     let preview = preview(&root, body);
     Summary {
         envelope,
@@ -157,11 +158,9 @@ pub fn summarize(body: &[u8]) -> Summary {
     }
 }
 
-/// Envelope and time of sending that a header gives.
-pub(super) fn describe_header(header: &[u8]) -> (Envelope, Option<(i64, i32)>) {
-    let envelope = mime::envelope::envelope(header);
-    let sent = envelope.date.as_deref().and_then(mime::date::parse);
-    (envelope, sent)
+/// Time of sending that an envelope gives.
+pub(super) fn sent_of(envelope: &Envelope) -> Option<(i64, i32)> {
+    envelope.date.as_deref().and_then(mime::date::parse)
 }
 
 /// Octets of a text part that are looked at for the preview.

@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::mime::content::describe_root;
+use super::mime::content::describe_message;
 use super::mime::structure::{DEPTH_MAX, PARTS_MAX};
-use super::summary::{Envelope, Part, RawText, Summary, describe_header};
+use super::summary::{Envelope, Part, RawText, Summary, sent_of};
 
 /// Version of the form; the first octet.
 const VERSION: u8 = 1;
@@ -122,11 +122,13 @@ impl Summary {
         if stored.parts.len() > PARTS_MAX + DEPTH_MAX {
             return Err(SummaryDecodeError::Damaged("number of parts"));
         }
-        let described = stored.has_header.then(|| describe_root(header));
+        let described = stored.has_header.then(|| describe_message(header));
         let mut parts = stored.parts.into_iter();
         let mut end = 0;
         let mut root = unflatten(&mut parts, 0, &mut end)?;
-        if let Some(described) = described {
+        let mut envelope = None;
+        if let Some((described, read)) = described {
+            envelope = Some(read);
             root = Part {
                 header_start: root.header_start,
                 body_start: root.body_start,
@@ -136,9 +138,13 @@ impl Summary {
                 ..described
             };
         }
-        let (envelope, sent) = match stored.long {
-            Some(long) => (long.envelope, long.sent),
-            None => describe_header(header),
+        let (envelope, sent) = match (stored.long, envelope) {
+            (Some(long), _) => (long.envelope, long.sent),
+            (None, envelope) => {
+                let envelope = envelope.unwrap_or_default();
+                let sent = sent_of(&envelope);
+                (envelope, sent)
+            }
         };
         Ok(Self {
             envelope,

@@ -411,22 +411,35 @@ impl FolderView {
     /// # Errors
     /// `Invalid` for more than 1,000; `Internal` when a summary is damaged.
     pub async fn summaries(&self, uids: &[Uid]) -> Result<Vec<MessageSummary>> {
-        if uids.len() > SUMMARIES_MAX {
-            let message = format!("at most {SUMMARIES_MAX} at a time");
-            return Err(ServiceError::Invalid { field: "uids", message });
-        }
+        self.summaries_ahead(uids).await
+    }
+
+    /// As [`Self::summaries`], with a future of its own: it can be read ahead while others are being used.
+    ///
+    /// # Errors
+    /// As [`Self::summaries`].
+    pub fn summaries_ahead(
+        &self,
+        uids: &[Uid],
+    ) -> impl Future<Output = Result<Vec<MessageSummary>>> + Send + use<> {
         let (mailbox, id) = (self.table.mailbox, self.table.id);
-        let chosen = self.chosen(uids);
-        let rows = self.table.database.read(move |conn| {
-            Box::pin(
-                async move { summary::read(conn, mailbox, id, &chosen).await.map_err(ServiceError::from) },
-            )
-        });
-        let rows = rows.await?;
+        let (count, chosen) = (uids.len(), self.chosen(uids));
         let inner = Arc::clone(&self.inner);
-        let decode =
-            move || rows.iter().map(|row| decode(&inner, row)).collect::<Result<Vec<MessageSummary>>>();
-        if uids.len() < 16 { decode() } else { off_thread(decode).await? }
+        async move {
+            if count > SUMMARIES_MAX {
+                let message = format!("at most {SUMMARIES_MAX} at a time");
+                return Err(ServiceError::Invalid { field: "uids", message });
+            }
+            let rows = inner.database.read(move |conn| {
+                Box::pin(async move {
+                    summary::read(conn, mailbox, id, &chosen).await.map_err(ServiceError::from)
+                })
+            });
+            let rows = rows.await?;
+            let decode =
+                move || rows.iter().map(|row| decode(&inner, row)).collect::<Result<Vec<MessageSummary>>>();
+            if count < 16 { decode() } else { off_thread(decode).await? }
+        }
     }
 
     /// How many of `uids`, from the first on, one call of [`Self::messages`] should read: at most

@@ -31,6 +31,9 @@ const GROUP_OPERATIONS_MAX: usize = 256;
 const GROUP_OCTETS_MAX: usize = 8 * 1024 * 1024;
 /// Operations that may wait in a queue before callers wait for a place.
 const QUEUE_LENGTH_MAX: usize = 4096;
+/// Rows that a reading connection's thread reads ahead: a page of the mail store, so that it need not wait for the
+/// task that takes them.
+const READ_ROWS_BUFFERED: usize = 256;
 /// Reading connections.
 const READERS: u32 = 4;
 /// Size of the write-ahead log from which the lane pauses for a checkpoint that starts it anew.
@@ -84,7 +87,12 @@ impl Sqlite {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .idle_timeout(Duration::from_secs(60))
-            .connect_with(options.pragma("query_only", "on").pragma("cache_size", "-4096"))
+            .connect_with(
+                options
+                    .pragma("query_only", "on")
+                    .pragma("cache_size", "-4096")
+                    .row_buffer_size(READ_ROWS_BUFFERED),
+            )
             .await?;
         let (interactive, interactive_rx) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (bulk, bulk_rx) = mpsc::channel(QUEUE_LENGTH_MAX);

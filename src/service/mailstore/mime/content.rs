@@ -1,6 +1,6 @@
 //! What the header of one part says about its content (RFC 2045, RFC 2183, RFC 3282).
 
-use super::super::summary::{Part, RawText};
+use super::super::summary::{Envelope, Part, RawText};
 use super::envelope::EnvelopeFields;
 use super::field::{Field, Fields, unfold};
 use super::token::{Lexer, Parameter, is_atom, media_type, word_and_parameters};
@@ -18,18 +18,33 @@ pub(super) enum Kind {
     Message,
 }
 
-/// The fields of the root part, from the header of a message.
-pub fn describe_root(header: &[u8]) -> Part {
-    describe(header, None).0
+/// The fields of the root part and the envelope, in one pass over the header of a message.
+pub fn describe_message(header: &[u8]) -> (Part, Envelope) {
+    let mut envelope = EnvelopeFields::default();
+    let (part, ..) = describe_fields(header, None, Some(&mut envelope));
+    (part, envelope.finish())
 }
 
 /// What the header of a part says: its fields, what it holds, and the boundary of a multipart.
 pub(super) fn describe(header: &[u8], parent: Option<Kind>) -> (Part, Kind, Option<Vec<u8>>) {
+    if parent != Some(Kind::Message) {
+        return describe_fields(header, parent, None);
+    }
+    let mut envelope = EnvelopeFields::default();
+    let (mut part, kind, boundary) = describe_fields(header, parent, Some(&mut envelope));
+    part.envelope = Some(Box::new(envelope.finish()));
+    (part, kind, boundary)
+}
+
+fn describe_fields(
+    header: &[u8],
+    parent: Option<Kind>,
+    mut envelope: Option<&mut EnvelopeFields>,
+) -> (Part, Kind, Option<Vec<u8>>) {
     let mut part = Part::default();
     let mut content_type = None;
     // The parts of a multipart are MIME by definition, messages only if they say so (RFC 2045 section 4).
     let mut is_mime = matches!(parent, Some(Kind::Multipart | Kind::Digest));
-    let mut envelope = EnvelopeFields::default();
     for field in Fields::new(header) {
         if let Some(name) =
             field.name.split_at_checked(8).filter(|(start, _)| start.eq_ignore_ascii_case(b"content-"))
@@ -39,16 +54,13 @@ pub(super) fn describe(header: &[u8], parent: Option<Kind>) -> (Part, Kind, Opti
         } else if field.is("mime-version") {
             is_mime = true;
         }
-        if parent == Some(Kind::Message) {
+        if let Some(envelope) = envelope.as_deref_mut() {
             envelope.take(&field);
         }
     }
     if !is_mime {
         part = Part::default();
         content_type = None;
-    }
-    if parent == Some(Kind::Message) {
-        part.envelope = Some(Box::new(envelope.finish()));
     }
     let understood = content_type.as_ref().and_then(|value| media_type(value));
     let (kind, boundary) = match understood {

@@ -29,7 +29,12 @@ impl EnvelopeFields {
             target.get_or_insert_with(|| unfold(field.value).into_owned());
         };
         let addresses = |target: &mut Vec<EnvelopeAddress>| target.append(&mut address_list(field.value));
-        match field.name.to_ascii_lowercase().as_slice() {
+        // Lowered in place: headers have many fields, and this is done for each of a folder.
+        let mut name = [0_u8; 11];
+        let Some(name) = name.get_mut(..field.name.len()) else { return };
+        name.copy_from_slice(field.name);
+        name.make_ascii_lowercase();
+        match &*name {
             b"date" => text(&mut envelope.date),
             b"subject" => text(&mut envelope.subject),
             b"from" => addresses(&mut envelope.from),
