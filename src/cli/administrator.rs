@@ -31,6 +31,7 @@ const CREATED: &[Column] = columns![
 const EFFECTIVE: &[Column] = columns![
     "Administrator" "name" Text, "Customer" "customer" Text, "Permissions" "permissions" List
 ];
+const RETURNED: &[Column] = columns!["Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth];
 const BRIEF: &[Column] = columns!["Administrator" "name" Text, "Home" "customer" Text];
 const TOKENS: &[Column] = columns![
     "ID" "id" Text, "LABEL" "label" Text, "CREATED" "created_at" Time, "EXPIRES" "expires_at" Time,
@@ -128,12 +129,19 @@ pub(super) enum Command {
         #[command(flatten)]
         destruction: Destruction,
     },
-    /// Delete an administrator; its tokens die with it
+    /// Delete an administrator; its tokens die with it, the rest can be undeleted for a while
     Delete {
         /// The administrator
         name: String,
         #[command(flatten)]
         destruction: Destruction,
+    },
+    /// Bring a deleted administrator back with those of its grants that you could give; tokens stay dead
+    Undelete {
+        /// The administrator
+        name: String,
+        #[command(flatten)]
+        change: Change,
     },
     /// Tokens, for programs that act as an administrator
     #[command(subcommand)]
@@ -217,8 +225,18 @@ impl Command {
             Self::Delete { name, destruction } => {
                 let call = of("administrator.delete", &name);
                 let question = format!("Delete the administrator {name} with grants and tokens?");
-                let done = format!("administrator {name} deleted");
+                let done =
+                    format!("administrator {name} deleted; posthouse admin undelete {name} brings it back");
                 Plan::Destroy { call, destruction, effects: BRIEF, question, done }
+            }
+            Self::Undelete { name, change } => {
+                let call = of("administrator.undelete", &name);
+                Plan::Change {
+                    call,
+                    change,
+                    done: format!("administrator {name} is back"),
+                    columns: RETURNED,
+                }
             }
             Self::Token(token) => token.plan(),
         }

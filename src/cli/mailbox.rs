@@ -115,6 +115,9 @@ pub(super) enum Command {
     Undelete {
         /// Its address
         address: String,
+        /// Another address of the same customer, where its own is in use again
+        #[arg(long = "as", value_name = "ADDRESS")]
+        new_address: Option<String>,
         #[command(flatten)]
         change: Change,
     },
@@ -172,9 +175,13 @@ impl Command {
                     format!("mailbox {address} deleted; posthouse mailbox undelete {address} brings it back");
                 Plan::Destroy { call, destruction, effects: DELETED, question, done }
             }
-            Self::Undelete { address, change } => {
-                let call = Call::new("mailbox.undelete").with("address", address.clone());
-                Plan::Change { call, change, done: format!("mailbox {address} is back"), columns: &[] }
+            Self::Undelete { address, new_address, change } => {
+                let done = match &new_address {
+                    Some(new) => format!("mailbox {address} is back as {new}"),
+                    None => format!("mailbox {address} is back"),
+                };
+                let call = Call::new("mailbox.undelete").with("address", address).maybe("as", new_address);
+                Plan::Change { call, change, done, columns: &[] }
             }
         })
     }

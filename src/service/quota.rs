@@ -3,11 +3,11 @@
 pub(in crate::service) mod verify;
 
 use crate::base::id::CustomerId;
-use crate::service::authority::Caller;
+use crate::service::authority::{Caller, Tree};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::registry::Tx;
 use crate::storage::metadata::customer::{self, CustomerLimits};
-use crate::storage::metadata::delivery::QuotaOwner;
+use crate::storage::metadata::delivery::{OverLimit, QuotaOwner};
 
 /// Refuses when `more` objects of a kind at `place` would exceed a limit of the customer or one above. Objects that
 /// are deleted softly do not count; bringing them back is checked like making them.
@@ -34,26 +34,41 @@ pub(in crate::service) async fn admit_along(
     if more <= 0 {
         return Ok(());
     }
-    fits(tx, place, except, resource, more).await
+    let tree = std::sync::Arc::clone(&tx.caller.tree);
+    fits(tx, &tree, (place, except), resource, more).await
 }
 
-/// Whether what is there by now, in this transaction, is within the limits: for what came back by undelete.
-pub(in crate::service) async fn admit_present(
+/// Whether what came back by undelete, and is there by now in this transaction, is within the limits. `tree` is the
+/// hierarchy with it. Nothing is refused for a kind of which nothing came back: a limit may have been lowered below
+/// what is there.
+///
+/// # Errors
+/// As [`admit`].
+pub(in crate::service) async fn admit_returned(
     tx: &mut Tx<'_>,
+    tree: &Tree,
     place: CustomerId,
-    resource: Resource,
+    returned: &[(Resource, i64)],
 ) -> Result<()> {
-    fits(tx, place, None, resource, 0).await
+    for &(resource, _) in returned.iter().filter(|(_, count)| *count > 0) {
+        fits(tx, tree, (place, None), resource, 0).await?;
+    }
+    Ok(())
+}
+
+/// An exceeded limit on octets or messages, for the caller.
+pub(in crate::service) fn over(caller: &Caller, over: OverLimit) -> ServiceError {
+    let resource = if over.on_messages { Resource::Messages } else { Resource::Bytes };
+    ServiceError::OverQuota { resource, limit: whose(caller, over.owner) }
 }
 
 async fn fits(
     tx: &mut Tx<'_>,
-    place: CustomerId,
-    except: Option<CustomerId>,
+    tree: &Tree,
+    (place, except): (CustomerId, Option<CustomerId>),
     resource: Resource,
     more: i64,
 ) -> Result<()> {
-    let tree = std::sync::Arc::clone(&tx.caller.tree);
     let path = tree.path(place);
     let path = path.iter().filter(|node| except.is_none_or(|except| !tree.covers(node.id, except)));
     let keys: Vec<i64> = path.map(|node| node.id.0).collect();

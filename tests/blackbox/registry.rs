@@ -14,10 +14,14 @@ use serde_json::{Value, json};
 mod audit;
 #[path = "registry/directory.rs"]
 mod directory;
+#[path = "registry/holds.rs"]
+mod holds;
 #[path = "registry/isolation.rs"]
 mod isolation;
 #[path = "registry/matrix.rs"]
 mod matrix;
+#[path = "registry/undelete.rs"]
+mod undelete;
 
 /// A hash of the password `secret` (SSHA), so that tests do not wait for argon2.
 pub const PASSWORD_HASH: &str = "{SSHA}ZLQlN0Uc9nHhMNbhTXIA3eHhLTRzYWx0";

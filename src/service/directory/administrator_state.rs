@@ -1,11 +1,16 @@
-//! Enabling, disabling and deleting administrators.
+//! Enabling, disabling, deleting and undeleting administrators.
 
-use super::administrators::{Administrator, AdministratorRequest, needs_over, show};
+use super::administrators::{
+    Administrator, AdministratorDetail, AdministratorRequest, needs_over, needs_to_pass, permissions_at,
+    show, show_grant,
+};
 use super::targets::OneAdministrator;
-use crate::service::authority::Permission;
-use crate::service::error::Result;
+use crate::service::audit::names;
+use crate::service::authority::{Permission, Role};
+use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
-use crate::storage::metadata::administrator::{self, AdministratorRow};
+use crate::storage::metadata::administrator::{self, AdministratorRow, GrantRow};
 
 /// Runs a change of an administrator's state.
 async fn set_enabled(tx: &mut Tx<'_>, target: OneAdministrator, enabled: bool) -> Result<Administrator> {
@@ -78,13 +83,68 @@ acts_on_administrator! {
 }
 
 acts_on_administrator! {
-    /// `administrator.delete`: its tokens and grants end for good.
+    /// `administrator.delete`: its tokens end for good.
     AdministratorDelete, "administrator.delete", Delete, "/v1/administrators/{name}",
-    AdministratorDelete, "Delete an administrator with its tokens and grants",
+    AdministratorDelete, "Delete an administrator and its tokens; administrator undelete brings it back",
     |tx, target| {
         administrator::delete(tx.conn, target.row.id, tx.now, &tx.operation_id).await?;
         let before = show(tx, target.row);
         tx.before = serde_json::to_value(&before).ok();
         Ok(before)
     }
+}
+
+/// `administrator.undelete`: with those of its grants that the caller could grant now; the others end for good.
+pub(in crate::service) struct AdministratorUndelete;
+
+impl Operate for AdministratorUndelete {
+    declare! { "administrator.undelete", Post, "/v1/administrators/{name}/undelete", AdministratorDelete, changes,
+    "Bring a deleted administrator back with the grants that the caller could give; tokens do not come back" }
+    type Request = AdministratorRequest;
+    type Response = AdministratorDetail;
+    type Target = OneAdministrator;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a AdministratorRequest) -> Result<OneAdministrator> {
+        OneAdministrator::find_deleted(tx, &request.name).await
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneAdministrator { row, login }: OneAdministrator,
+        _: AdministratorRequest,
+    ) -> Result<AdministratorDetail> {
+        let conflict = |message: String| Err(ServiceError::Conflict { message });
+        if tx.caller.tree.node(row.customer).is_none_or(|home| home.deleted) {
+            return conflict("its customer is deleted; undelete the customer first".to_owned());
+        }
+        let living = administrator::all_by_name(tx.conn, &row.name).await?;
+        if living.iter().any(|other| other.customer == row.customer) {
+            return conflict(format!("administrator {login} exists already"));
+        }
+        quota::admit(tx, row.customer, Resource::Administrators, 1).await?;
+        administrator::undelete(tx.conn, row.id).await?;
+        let tree = std::sync::Arc::clone(&tx.caller.tree);
+        let (mut grants, mut recorded) = (Vec::new(), Vec::new());
+        for grant in administrator::grants_of(tx.conn, row.id).await? {
+            if !could_grant(tx, &grant) {
+                administrator::delete_grant(tx.conn, grant.id).await?;
+                continue;
+            }
+            recorded.push(format!("{} at {}", grant.role, names::customer(&tree, grant.customer)));
+            tx.also.push(grant.customer);
+            grants.extend(show_grant(tx, grant));
+        }
+        tx.also.sort_unstable();
+        tx.also.dedup();
+        let administrator = show(tx, row);
+        tx.after = Some(serde_json::json!({ "administrator": &administrator, "grants": recorded }));
+        Ok(AdministratorDetail { administrator, grants })
+    }
+}
+
+/// Whether the caller could make this grant now.
+fn could_grant(tx: &Tx<'_>, grant: &GrantRow) -> bool {
+    let Some(role) = Role::by_name(&grant.role) else { return false };
+    let needs = needs_to_pass(grant.customer, permissions_at(tx, role, grant.customer), grant.expires_at);
+    tx.caller.sees(grant.customer) && needs.iter().all(|need| need.is_held_by(tx.caller))
 }

@@ -23,7 +23,7 @@ use crate::storage::metadata::customer::CustomerRow;
 const NAME_OCTETS_MAX: usize = 64;
 
 /// What a role gives at a customer: what concerns the servers only at the root.
-fn permissions_at(tx: &Tx<'_>, role: Role, customer: CustomerId) -> PermissionSet {
+pub(super) fn permissions_at(tx: &Tx<'_>, role: Role, customer: CustomerId) -> PermissionSet {
     let is_root = tx.caller.tree.root().is_some_and(|root| root.id == customer);
     if is_root { role.permissions() } else { role.permissions().intersection(Role::Admin.permissions()) }
 }
@@ -33,7 +33,11 @@ pub(super) fn needs_to_grant(at: CustomerId, role: Role, until: Option<Timestamp
     needs_to_pass(at, role.permissions().intersection(Role::Admin.permissions()), until)
 }
 
-fn needs_to_pass(at: CustomerId, permissions: PermissionSet, until: Option<Timestamp>) -> Vec<Need> {
+pub(super) fn needs_to_pass(
+    at: CustomerId,
+    permissions: PermissionSet,
+    until: Option<Timestamp>,
+) -> Vec<Need> {
     let mut needs = vec![Need::at(at, Permission::AdministratorGrant)];
     let passed = permissions.iter().filter(|&permission| permission != Permission::Own);
     needs.extend(passed.map(|permission| Need { at: Some(at), permission, delegable: true, until }));
@@ -309,7 +313,7 @@ pub(in crate::service) struct Grant {
     created_at: Timestamp,
 }
 
-fn show_grant(tx: &Tx<'_>, row: GrantRow) -> Option<Grant> {
+pub(super) fn show_grant(tx: &Tx<'_>, row: GrantRow) -> Option<Grant> {
     // Grants at customers that the caller does not see are not told of.
     let customer = tx.caller.path_of(row.customer)?;
     // Who made it may stand above the caller.
@@ -330,8 +334,8 @@ fn show_grant(tx: &Tx<'_>, row: GrantRow) -> Option<Grant> {
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct AdministratorDetail {
     #[serde(flatten)]
-    administrator: Administrator,
-    grants: Vec<Grant>,
+    pub administrator: Administrator,
+    pub grants: Vec<Grant>,
 }
 
 /// `administrator.show`.

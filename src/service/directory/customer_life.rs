@@ -11,6 +11,7 @@ use crate::service::authority::Tree;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
+use crate::storage::metadata::customer::{Counts, TreeLock};
 use crate::storage::metadata::{administrator, customer, hold, quota as counters};
 
 /// Where to move.
@@ -118,9 +119,7 @@ impl Operate for CustomerMove {
         let leaves: Vec<i64> = old.iter().copied().filter(|id| !new.contains(id)).collect();
         let reaches: Vec<i64> = new.iter().copied().filter(|id| !old.contains(id)).collect();
         if let Err(over) = counters::move_use(tx.conn, used, &leaves, &reaches).await? {
-            let limit = quota::whose(tx.caller, over.owner);
-            let resource = if over.on_messages { Resource::Messages } else { Resource::Bytes };
-            return Err(ServiceError::OverQuota { resource, limit });
+            return Err(quota::over(tx.caller, over));
         }
         let (grants_ended, holders) = end_grants(tx, moving.id, to.id).await?;
         if let Some(common) = tree.common_ancestor(parent, to.id) {
@@ -155,16 +154,21 @@ async fn admit_counts(tx: &mut Tx<'_>, moving: &OneCustomer, from: CustomerId, t
     let live: Vec<i64> = live.map(|node| node.id.0).collect();
     let counts = customer::counts(tx.conn, &live).await?;
     let customers = i64::try_from(live.len()).unwrap_or(i64::MAX);
-    for (resource, count) in [
+    for (resource, count) in resources(customers, counts) {
+        quota::admit_along(tx, to, Some(from), resource, count).await?;
+    }
+    Ok(())
+}
+
+/// Numbers of customers, and of what they have, by what limits them.
+fn resources(customers: i64, counts: Counts) -> [(Resource, i64); 5] {
+    [
         (Resource::Customers, customers),
         (Resource::Mailboxes, counts.mailboxes),
         (Resource::Aliases, counts.aliases),
         (Resource::Domains, counts.domains),
         (Resource::Administrators, counts.administrators),
-    ] {
-        quota::admit_along(tx, to, Some(from), resource, count).await?;
-    }
-    Ok(())
+    ]
 }
 
 /// Ends the grants at or below `moving` of administrators who are at home neither on the new path nor inside. Answers
@@ -281,10 +285,14 @@ impl Operate for CustomerUndelete {
             return conflict(format!("customer {} exists already", target.path));
         }
         let operation = deleted.deleted_by.clone().unwrap_or_default();
-        if let Some(name) = customer::taken_domain(tx.conn, &operation).await? {
-            return conflict(format!("domain {name} exists already"));
-        }
         customer::undelete(tx.conn, &tree.subtree_ids(target.id), &operation).await?;
+        // Octets and messages were charged all the time; numbers of objects count only what is not deleted.
+        let tree = tx.inner.authority.tree(tx.conn, TreeLock::None).await?;
+        let live = tree.subtree(target.id).iter().filter(|node| !node.deleted);
+        let live: Vec<i64> = live.map(|node| node.id.0).collect();
+        let counts = customer::counts(tx.conn, &live).await?;
+        let returned = resources(i64::try_from(live.len()).unwrap_or(i64::MAX), counts);
+        quota::admit_returned(tx, &tree, target.id, &returned).await?;
         let row = row(tx, target.id).await?;
         let restored = show(tx, row);
         tx.after = serde_json::to_value(&restored).ok();

@@ -489,7 +489,7 @@ pub(in crate::service) struct DomainUndelete;
 
 impl Operate for DomainUndelete {
     declare! { "domain.undelete", Post, "/v1/domains/{domain}/undelete", DomainDelete, changes,
-    "Bring a deleted domain back with the mailboxes that were deleted with it" }
+    "Bring a deleted domain back with the mailboxes that were deleted with it; pending if it must be proven anew" }
     type Request = DomainRequest;
     type Response = Domain;
     type Target = OneDomain;
@@ -503,15 +503,27 @@ impl Operate for DomainUndelete {
             let message = "its customer is deleted; undelete the customer first".to_owned();
             return Err(ServiceError::Conflict { message });
         }
+        let conflict = |message: String| Err(ServiceError::Conflict { message });
         let living = domain::all_by_name(tx.conn, &row.name).await?;
-        if living.iter().any(|other| other.customer == row.customer || (!other.pending && !row.pending)) {
-            return Err(ServiceError::Conflict { message: format!("domain {} exists already", row.name) });
+        if living.iter().any(|other| other.customer == row.customer) {
+            return conflict(format!("domain {} exists already", row.name));
         }
-        quota::admit(tx, row.customer, Resource::Domains, 1).await?;
+        if let Some(meant) = row.alias_of
+            && self::row(tx, meant).await?.deleted_at.is_some()
+        {
+            let meant = row.alias_of_name.unwrap_or_default();
+            return conflict(format!(
+                "domain {meant}, for which it stands, is deleted; undelete that one first"
+            ));
+        }
         let operation = row.deleted_by.clone().unwrap_or_default();
         domain::undelete(tx.conn, row.id, &operation).await?;
-        quota::admit_present(tx, row.customer, Resource::Mailboxes).await?;
-        quota::admit_present(tx, row.customer, Resource::Aliases).await?;
+        let sums = domain::sums(tx.conn, &[row.id.0]).await?;
+        let [mailboxes, _, aliases] = sums.first().map(|(_, sums)| *sums).unwrap_or_default();
+        let returned =
+            [(Resource::Domains, 1), (Resource::Mailboxes, mailboxes), (Resource::Aliases, aliases)];
+        let tree = std::sync::Arc::clone(&tx.caller.tree);
+        quota::admit_returned(tx, &tree, row.customer, &returned).await?;
         let row = self::row(tx, row.id).await?;
         let after = show(tx, row);
         tx.after = serde_json::to_value(&after).ok();

@@ -14,9 +14,9 @@ use crate::base::id::{DomainId, MailboxId, StoreId};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::login::password::PasswordHash;
 use crate::service::quota;
-use crate::service::registry::{Inner, Operate, Targeted, Tx, declare};
+use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
-use crate::storage::metadata::{alias, domain, hold, store};
+use crate::storage::metadata::{alias, domain, hold, quota as counters, store};
 
 /// Shortest password that is taken.
 const PASSWORD_CHARACTERS_MIN: usize = 8;
@@ -496,29 +496,80 @@ impl Operate for MailboxDelete {
     }
 }
 
+/// Which mailbox, and where it goes.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct MailboxUndeleteRequest {
+    /// Its address when it was deleted.
+    address: String,
+    /// Another address of the same customer, where the old one is in use again.
+    #[serde(rename = "as")]
+    new_address: Option<String>,
+}
+
 /// `mailbox.undelete`.
 pub(in crate::service) struct MailboxUndelete;
 
 impl Operate for MailboxUndelete {
     declare! { "mailbox.undelete", Post, "/v1/mailboxes/{address}/undelete", MailboxDelete, changes,
-    "Bring a deleted mailbox back" }
-    type Request = MailboxRequest;
+    "Bring a deleted mailbox back, at another address if its own is in use again" }
+    type Request = MailboxUndeleteRequest;
     type Response = Mailbox;
     type Target = OneMailbox;
 
-    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxRequest) -> Result<OneMailbox> {
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxUndeleteRequest) -> Result<OneMailbox> {
         OneMailbox::find_deleted(tx, &request.address).await
     }
 
-    async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<Mailbox> {
-        let home = domain::by_id(tx.conn, row.domain).await?;
-        if let Some(home) = home.filter(|home| home.deleted_at.is_some()) {
-            let message = format!("domain {} is deleted; undelete the domain first", home.name);
-            return Err(ServiceError::Conflict { message });
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneMailbox,
+        request: &'a MailboxUndeleteRequest,
+    ) -> Result<Vec<Need>> {
+        let _ = tx;
+        let mut needs = vec![Need::at(target.customer(), Self::PERMISSION)];
+        // Another address is what renaming gives.
+        needs.extend(
+            request.new_address.as_ref().map(|_| Need::at(target.customer(), MailboxRename::PERMISSION)),
+        );
+        Ok(needs)
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneMailbox(row): OneMailbox,
+        request: MailboxUndeleteRequest,
+    ) -> Result<Mailbox> {
+        let conflict = |message: String| Err(ServiceError::Conflict { message });
+        let old = address("address", &row.address())?;
+        let wanted = request.new_address.as_deref().map(|text| address("as", text)).transpose()?;
+        let wanted = wanted.unwrap_or(old);
+        let home = if wanted.domain().as_str() == row.domain_name {
+            domain::by_id(tx.conn, row.domain).await?
+        } else {
+            let domains = domain::all_by_name(tx.conn, wanted.domain().as_str()).await?;
+            domains.into_iter().find(|home| home.customer == row.customer)
+        };
+        let Some(home) = home else {
+            // Whether somebody else has that domain is not told.
+            let message = format!("{wanted}: only addresses of the same customer can be given");
+            return Err(ServiceError::Invalid { field: "as", message });
+        };
+        if home.deleted_at.is_some() {
+            return conflict(format!("domain {} is deleted; undelete the domain first", home.name));
         }
-        free(tx, row.domain, &address("address", &row.address())?).await?;
+        if let Some(meant) = &home.alias_of_name {
+            return conflict(format!("{} is an alias of {meant}; give an address there", home.name));
+        }
+        free(tx, home.id, &wanted).await?;
         quota::admit(tx, row.customer, Resource::Mailboxes, 1).await?;
-        mailbox::undelete(tx.conn, row.id).await?;
+        if home.id != row.domain
+            && let Err(over) = counters::move_domain_use(tx.conn, row.id, row.domain, home.id).await?
+        {
+            return Err(quota::over(tx.caller, over));
+        }
+        mailbox::undelete(tx.conn, row.id, home.id, wanted.local()).await?;
+        let row = self::row(tx, row.id).await?;
         let after = show(tx, row);
         tx.after = serde_json::to_value(&after).ok();
         Ok(after)

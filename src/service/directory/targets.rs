@@ -1,5 +1,7 @@
 //! What operations act on: one customer, domain, mailbox, alias or administrator that the caller sees.
 
+use std::collections::HashSet;
+
 use super::scope::{address, domain_name};
 use crate::base::id::CustomerId;
 use crate::service::audit::names;
@@ -166,12 +168,36 @@ pub(in crate::service) struct OneAdministrator {
 impl OneAdministrator {
     /// The visible administrator `name@CODE`, or `name` when only one such is visible. Everybody sees themselves.
     pub async fn find(tx: &mut Tx<'_>, login: &str) -> Result<Self> {
-        let (name, code) = match login.split_once('@') {
-            Some((name, code)) => (name, Some(code)),
-            None => (login, None),
-        };
-        let rows = administrator::all_by_name(tx.conn, &name.to_lowercase()).await?;
-        let home = code.map(|code| tx.caller.tree.by_code(code));
+        let (name, home) = Self::parse(tx, login);
+        let rows = administrator::all_by_name(tx.conn, &name).await?;
+        Self::only(tx, rows, login, home)
+    }
+
+    /// The visible administrator of this name that was deleted last, where only one home had such.
+    pub async fn find_deleted(tx: &mut Tx<'_>, login: &str) -> Result<Self> {
+        let (name, home) = Self::parse(tx, login);
+        let mut rows = administrator::deleted_by_name(tx.conn, &name).await?;
+        // Of one home the last deleted, which comes first.
+        let mut homes = HashSet::new();
+        rows.retain(|row| homes.insert(row.customer));
+        Self::only(tx, rows, login, home)
+    }
+
+    /// The name, and the home where one is said: nothing there when no customer has that code.
+    fn parse(tx: &Tx<'_>, login: &str) -> (String, Option<Option<CustomerId>>) {
+        match login.split_once('@') {
+            Some((name, code)) => (name.to_lowercase(), Some(tx.caller.tree.by_code(code))),
+            None => (login.to_lowercase(), None),
+        }
+    }
+
+    /// The only visible one.
+    fn only(
+        tx: &Tx<'_>,
+        rows: Vec<AdministratorRow>,
+        login: &str,
+        home: Option<Option<CustomerId>>,
+    ) -> Result<Self> {
         let me = tx.caller.administrator();
         let mut found = rows.into_iter().filter(|row| {
             let visible = tx.caller.sees(row.customer) || me == Some(row.id);
@@ -179,7 +205,7 @@ impl OneAdministrator {
         });
         let row = found.next().ok_or_else(|| absent("administrator", login))?;
         if found.next().is_some() {
-            let message = format!("several administrators are called {name}; say name@CODE");
+            let message = format!("several administrators are called {}; say name@CODE", row.name);
             return Err(ServiceError::Conflict { message });
         }
         Ok(Self::new(tx, row))

@@ -76,6 +76,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<administrator_state::AdministratorEnable>(),
     declare::<administrator_state::AdministratorDisable>(),
     declare::<administrator_state::AdministratorDelete>(),
+    declare::<administrator_state::AdministratorUndelete>(),
     declare::<tokens::TokenCreate>(),
     declare::<tokens::TokenList>(),
     declare::<tokens::TokenRevoke>(),

@@ -70,6 +70,14 @@ impl Need {
         Self { at: Some(customer), permission, delegable: false, until: None }
     }
 
+    /// Whether the caller holds it.
+    pub fn is_held_by(&self, caller: &Caller) -> bool {
+        match self.at {
+            Some(node) if self.delegable => caller.delegable(node, self.until).has(self.permission),
+            at => caller.may(at, self.permission),
+        }
+    }
+
     /// The permission above a customer: at its parent, for the root a system administrator's.
     pub fn above(tx: &Tx<'_>, customer: CustomerId, permission: Permission) -> Self {
         let at = tx.caller.tree.node(customer).and_then(|node| node.parent);

@@ -255,11 +255,10 @@ fn event<'a, O: Operate>(
 }
 
 fn allowed(caller: &Caller, need: Need) -> Result<()> {
-    let held = match need.at {
-        Some(node) if need.delegable => caller.delegable(node, need.until).has(need.permission),
-        at => caller.may(at, need.permission),
-    };
-    if held { Ok(()) } else { Err(ServiceError::Forbidden { permission: need.permission.name() }) }
+    if need.is_held_by(caller) {
+        return Ok(());
+    }
+    Err(ServiceError::Forbidden { permission: need.permission.name() })
 }
 
 /// The answer given before under the same Idempotency-Key; authority has been checked again by now.

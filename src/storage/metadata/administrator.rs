@@ -249,17 +249,40 @@ pub async fn set_enabled(conn: &mut Conn, id: AdministratorId, enabled: bool) ->
     if changed == 0 { Err(StorageError::Gone("administrator")) } else { Ok(()) }
 }
 
-/// Deletes an administrator softly; its tokens and grants end for good.
+/// Deletes an administrator softly; its tokens end for good. Its grants mean nothing until it is undeleted.
 ///
 /// # Errors
 /// When it is gone or the database fails.
 pub async fn delete(conn: &mut Conn, id: AdministratorId, now: Timestamp, operation: &str) -> Result<()> {
     conn.touch(Touched::Directory);
     conn.execute("DELETE FROM token WHERE administrator_id = $1", params![id]).await?;
-    conn.execute("DELETE FROM role_grant WHERE administrator_id = $1", params![id]).await?;
     let text =
         "UPDATE administrator SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL";
     let changed = conn.execute(text, params![id, now, operation]).await?;
+    if changed == 0 { Err(StorageError::Gone("administrator")) } else { Ok(()) }
+}
+
+/// The deleted administrators of this name, wherever they are at home, the last deleted first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn deleted_by_name(conn: &mut Conn, name: &str) -> Result<Vec<AdministratorRow>> {
+    let text = concat!(
+        columns!(),
+        "WHERE a.name = $1 AND a.deleted_at IS NOT NULL ORDER BY a.deleted_at DESC, a.id DESC LIMIT 10000"
+    );
+    conn.rows(text, params![name]).await?.iter().map(from_row).collect()
+}
+
+/// Undeletes an administrator. The caller has made sure that the name is free at its home, and ends the grants that
+/// must not come back.
+///
+/// # Errors
+/// When it is gone or the database fails.
+pub async fn undelete(conn: &mut Conn, id: AdministratorId) -> Result<()> {
+    conn.touch(Touched::Directory);
+    let text = "UPDATE administrator SET deleted_at = NULL, deleted_by = NULL WHERE id = $1";
+    let changed = conn.execute(text, params![id]).await?;
     if changed == 0 { Err(StorageError::Gone("administrator")) } else { Ok(()) }
 }
 

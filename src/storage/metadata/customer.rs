@@ -2,6 +2,7 @@
 
 use super::changes::Touched;
 use super::sql::{Conn, ids};
+use super::{domain, mailbox};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, public_id, random_text};
 use crate::params;
@@ -262,12 +263,13 @@ pub async fn set_limits(conn: &mut Conn, id: CustomerId, limits: CustomerLimits)
     if conn.execute(text, params).await? == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
 }
 
-/// Tables whose rows are deleted softly, with the condition that ties them to customers `IDS($1)`.
-const BELOW: [(&str, &str); 4] = [
-    ("customer", "id IN IDS($1)"),
-    ("domain", "customer_id IN IDS($1)"),
-    ("mailbox", "domain_id IN (SELECT id FROM domain WHERE customer_id IN IDS($1))"),
-    ("administrator", "customer_id IN IDS($1)"),
+/// Tables whose rows are deleted softly, with the condition that ties them to customers `IDS($1)`, and what undeleting
+/// sets in them.
+const BELOW: [(&str, &str, &str); 4] = [
+    ("customer", "id IN IDS($1)", mailbox::COMES_BACK),
+    ("domain", "customer_id IN IDS($1)", domain::COMES_BACK),
+    ("mailbox", "domain_id IN (SELECT id FROM domain WHERE customer_id IN IDS($1))", mailbox::COMES_BACK),
+    ("administrator", "customer_id IN IDS($1)", mailbox::COMES_BACK),
 ];
 
 /// Deletes customers softly with everything they have, marked with the operation; tokens of their administrators go
@@ -279,7 +281,7 @@ pub async fn delete(conn: &mut Conn, subtree: &[i64], now: Timestamp, operation:
     let text = "DELETE FROM token WHERE administrator_id IN
                     (SELECT id FROM administrator WHERE customer_id IN IDS($1))";
     conn.execute(text, vec![ids(subtree.iter().copied())]).await?;
-    for (table, condition) in BELOW {
+    for (table, condition, _) in BELOW {
         let text = format!(
             "UPDATE {table} SET deleted_at = $2, deleted_by = $3 WHERE deleted_at IS NULL AND {condition}"
         );
@@ -288,31 +290,17 @@ pub async fn delete(conn: &mut Conn, subtree: &[i64], now: Timestamp, operation:
     tree_changed(conn).await
 }
 
-/// Undeletes exactly what one operation deleted among customers and what they have. The caller has made sure that no
-/// name is taken.
+/// Undeletes exactly what one operation deleted among customers and what they have. Domains whose name somebody else
+/// has verified meanwhile come back pending. The caller has made sure that no path is taken.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn undelete(conn: &mut Conn, subtree: &[i64], operation: &str) -> Result<()> {
-    for (table, condition) in BELOW {
-        let text = format!(
-            "UPDATE {table} SET deleted_at = NULL, deleted_by = NULL WHERE deleted_by = $2 AND {condition}"
-        );
+    for (table, condition, set) in BELOW {
+        let text = format!("UPDATE {table} SET {set} WHERE deleted_by = $2 AND {condition}");
         conn.execute(text, vec![ids(subtree.iter().copied()), operation.into()]).await?;
     }
     tree_changed(conn).await
-}
-
-/// A verified domain that an operation deleted and whose name is taken by now.
-///
-/// # Errors
-/// When the database fails.
-pub async fn taken_domain(conn: &mut Conn, operation: &str) -> Result<Option<String>> {
-    let text = "SELECT d.name FROM domain d WHERE d.deleted_by = $1 AND EXISTS (
-                    SELECT 1 FROM domain o WHERE o.name = d.name AND o.deleted_at IS NULL
-                    AND ((o.state = 'verified' AND d.state = 'verified') OR o.customer_id = d.customer_id))
-                ORDER BY d.name LIMIT 1";
-    conn.row(text, params![operation]).await?.map(|row| row.text(0)).transpose()
 }
 
 /// Octets used at those of these customers that have a counter.

@@ -1,6 +1,7 @@
 //! Domains, alias domains, catch-all.
 
 use super::changes::Touched;
+use super::mailbox;
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, public_id};
@@ -218,15 +219,19 @@ pub async fn delete(conn: &mut Conn, id: DomainId, now: Timestamp, operation: &s
     Ok(())
 }
 
-/// Undeletes exactly what one operation deleted of a domain. The caller has made sure that the name is free.
+/// What undeleting sets in a domain: one whose name somebody else has verified meanwhile comes back pending.
+pub(super) const COMES_BACK: &str = "deleted_at = NULL, deleted_by = NULL,
+    state = CASE WHEN EXISTS (SELECT 1 FROM domain o WHERE o.name = domain.name AND o.state = 'verified'
+                              AND o.deleted_at IS NULL) THEN 'pending' ELSE state END";
+
+/// Undeletes exactly what one operation deleted of a domain. The caller has made sure that the customer has no other
+/// of the name; if somebody else has it verified, it comes back pending.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn undelete(conn: &mut Conn, id: DomainId, operation: &str) -> Result<()> {
-    for (table, key) in [("domain", "id"), ("mailbox", "domain_id")] {
-        let text = format!(
-            "UPDATE {table} SET deleted_at = NULL, deleted_by = NULL WHERE {key} = $1 AND deleted_by = $2"
-        );
+    for (table, key, set) in [("domain", "id", COMES_BACK), ("mailbox", "domain_id", mailbox::COMES_BACK)] {
+        let text = format!("UPDATE {table} SET {set} WHERE {key} = $1 AND deleted_by = $2");
         conn.execute(text, params![id, operation]).await?;
     }
     conn.touch(Touched::Directory);

@@ -282,14 +282,18 @@ pub async fn delete(conn: &mut Conn, id: MailboxId, now: Timestamp, operation: &
     one(conn.execute(text, params![id, now, operation]).await?)
 }
 
-/// Undeletes a mailbox. The caller has made sure that the address is free.
+/// What undeleting sets in a mailbox.
+pub(super) const COMES_BACK: &str = "deleted_at = NULL, deleted_by = NULL";
+
+/// Undeletes a mailbox at this address of the same customer. The caller has made sure that it is free; when the domain
+/// is another, its limits have been charged (`quota::move_domain_use`).
 ///
 /// # Errors
 /// When the mailbox is gone or the database fails.
-pub async fn undelete(conn: &mut Conn, id: MailboxId) -> Result<()> {
+pub async fn undelete(conn: &mut Conn, id: MailboxId, domain: DomainId, local: &str) -> Result<()> {
     conn.touch(Touched::Mailbox(id));
-    let text = "UPDATE mailbox SET deleted_at = NULL, deleted_by = NULL WHERE id = $1";
-    one(conn.execute(text, params![id]).await?)
+    let text = format!("UPDATE mailbox SET {COMES_BACK}, domain_id = $2, local_part = $3 WHERE id = $1");
+    one(conn.execute(text, params![id, domain, local]).await?)
 }
 
 /// Sets the times of last logins where they are later than what is there. Ascending by mailbox, at most 256.

@@ -205,28 +205,52 @@ pub async fn move_use(
     leaves: &[i64],
     reaches: &[i64],
 ) -> Result<std::result::Result<(), OverLimit>> {
+    move_between(conn, "customer", |id| QuotaOwner::Customer(CustomerId(id)), used, (leaves, reaches)).await
+}
+
+/// As [`move_use`], for a mailbox that comes to another domain of its customer. Locks the mailbox.
+///
+/// # Errors
+/// When the database fails.
+pub async fn move_domain_use(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    from: DomainId,
+    to: DomainId,
+) -> Result<std::result::Result<(), OverLimit>> {
+    let used = lock_and_sum(conn, "m.id IN IDS($1)", ids([mailbox.0])).await?;
+    move_between(conn, "domain", |id| QuotaOwner::Domain(DomainId(id)), used, (&[from.0], &[to.0])).await
+}
+
+async fn move_between(
+    conn: &mut Conn,
+    owners: &'static str,
+    owner: fn(i64) -> QuotaOwner,
+    used: Used,
+    (leaves, reaches): (&[i64], &[i64]),
+) -> Result<std::result::Result<(), OverLimit>> {
     let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
     let text = format!(
         "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
-         FROM customer_usage u JOIN customer o ON o.id = u.customer_id
-         WHERE u.customer_id IN IDS($1) ORDER BY u.customer_id{lock}"
+         FROM {owners}_usage u JOIN {owners} o ON o.id = u.{owners}_id
+         WHERE u.{owners}_id IN IDS($1) ORDER BY u.{owners}_id{lock}"
     );
     let both = leaves.iter().chain(reaches).copied();
     let mut updates = Vec::new();
     for row in conn.rows(text, vec![ids(both)]).await? {
         let id = row.int(0)?;
-        let owner = QuotaOwner::Customer(CustomerId(id));
-        let counter = Counter::read(&row, owner)?;
+        let counter = Counter::read(&row, owner(id))?;
         let sign = if reaches.contains(&id) { 1 } else { -1 };
         let (bytes, messages) = (used.bytes * sign, used.messages * sign);
         if let Some(over) = counter.refusal(bytes, messages) {
             return Ok(Err(over));
         }
-        let bytes_used = sum(counter.meter.bytes_used, bytes, owner)?;
-        updates.push((id, bytes_used, sum(counter.meter.messages_used, messages, owner)?));
+        let bytes_used = sum(counter.meter.bytes_used, bytes, owner(id))?;
+        updates.push((id, bytes_used, sum(counter.meter.messages_used, messages, owner(id))?));
     }
     for (id, bytes, messages) in updates {
-        let text = "UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1";
+        let text =
+            format!("UPDATE {owners}_usage SET bytes_used = $2, messages_used = $3 WHERE {owners}_id = $1");
         conn.execute(text, params![id, bytes, messages]).await?;
     }
     Ok(Ok(()))

@@ -27,6 +27,7 @@ pub struct Names {
     pub deleted_code: String,
     pub deleted_domain: String,
     pub deleted_address: String,
+    pub deleted_administrator: String,
 }
 
 fn text(value: &Value) -> String {
@@ -57,6 +58,9 @@ impl Names {
         let deleted_address = format!("gone@{domain}");
         world.mailbox(&deleted_address).await;
         world.must("mailbox.delete", json!({ "address": deleted_address })).await;
+        let left = world.must("administrator.create", json!({ "name": "left", "customer": path })).await;
+        let deleted_administrator = text(&left["name"]);
+        world.must("administrator.delete", json!({ "name": deleted_administrator })).await;
         Self {
             path: path.to_owned(),
             code: text(&made["code"]),
@@ -70,6 +74,7 @@ impl Names {
             deleted_code: text(&gone["code"]),
             deleted_domain,
             deleted_address,
+            deleted_administrator,
         }
     }
 
@@ -88,6 +93,7 @@ impl Names {
             deleted_code: "xxxxxx".to_owned(),
             deleted_domain: "gone.missing.example".to_owned(),
             deleted_address: "gone@missing.example".to_owned(),
+            deleted_administrator: "left@zzzzzz".to_owned(),
         }
     }
 
@@ -96,6 +102,7 @@ impl Names {
         let mut words = [
             (&self.deleted_address, "DELETED-ADDRESS"),
             (&self.deleted_domain, "DELETED-DOMAIN"),
+            (&self.deleted_administrator, "DELETED-ADMINISTRATOR"),
             (&self.alias, "ALIAS"),
             (&self.address, "ADDRESS"),
             (&self.administrator, "ADMINISTRATOR"),
@@ -147,6 +154,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         | "administrator.delete"
         | "token.create"
         | "token.list" => json!({ "name": administrator }),
+        "administrator.undelete" => json!({ "name": names.deleted_administrator }),
         "administrator.grant" => json!({ "name": administrator, "role": "viewer", "customer": path }),
         "administrator.revoke" => json!({ "name": administrator, "role": "admin", "customer": path }),
         "administrator.effective" => json!({ "name": administrator, "customer": path }),
