@@ -130,7 +130,6 @@ fn room_for(folders: usize) -> Result<()> {
 }
 
 /// Inserts what is missing above `name`; answers how many folders that were.
-
 async fn insert_superiors(
     conn: &mut Conn,
     mailbox: MailboxId,
