@@ -8,6 +8,7 @@ pub mod pack;
 pub mod packer;
 #[cfg(test)]
 mod packer_tests;
+pub mod remote;
 pub mod rewriter;
 
 /// Why storage could not do what it was told. Nothing was changed unless the variant says otherwise.
@@ -39,6 +40,9 @@ pub enum StorageError {
     /// A unique value is taken.
     #[error("{0} exists already")]
     Exists(&'static str),
+    /// Object storage did not do it; clients are told to come back later.
+    #[error(transparent)]
+    Remote(remote::RemoteError),
 }
 
 impl StorageError {
@@ -54,6 +58,8 @@ impl StorageError {
                     | sqlx::Error::WorkerCrashed
             ),
             Self::Io { .. } | Self::Full | Self::Busy(_) | Self::Gone(_) | Self::Exists(_) => false,
+            // What only the operator can repair is no damage to mail, and passes.
+            Self::Remote(_) => false,
         }
     }
 }

@@ -15,6 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// Buckets for latencies, in seconds: a commit takes 0.1 ms on a quiet disk and several seconds on a dying one.
 const LATENCY_SECS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
+/// Buckets for requests to object storage, in seconds: 10 ms nearby, a minute for a pack over a slow line.
+const REMOTE_LATENCY_SECS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
 /// Buckets for the number of jobs in one commit.
 const GROUP_JOBS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 /// Buckets for sizes of messages, in octets.
@@ -80,6 +82,17 @@ struct ByStatus {
     status: u16,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByRequest {
+    request: &'static str,
+    class: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ByKind {
+    request: &'static str,
+}
+
 /// The state of storage at one moment, measured when somebody asks for the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct StorageLevels {
@@ -116,6 +129,10 @@ struct Inner {
     packs: Gauge,
     pack_octets: Gauge,
     fresh_bodies: Gauge,
+    remote_requests: Family<ByRequest, Counter>,
+    remote_octets: Family<ByKind, Counter>,
+    remote_latency: Family<ByKind, Histogram, fn() -> Histogram>,
+    remote_away: Gauge,
 }
 
 /// A session that is being counted as open until it is dropped.
@@ -151,6 +168,10 @@ impl Metrics {
             packs: Gauge::default(),
             pack_octets: Gauge::default(),
             fresh_bodies: Gauge::default(),
+            remote_requests: Family::default(),
+            remote_octets: Family::default(),
+            remote_latency: Family::new_with_constructor(|| Histogram::new(REMOTE_LATENCY_SECS)),
+            remote_away: Gauge::default(),
         };
         inner.register();
         Self { inner: Arc::new(inner) }
@@ -190,6 +211,22 @@ impl Metrics {
     pub fn commit(&self, jobs: usize, latency: Duration) {
         self.inner.commit_jobs.observe(jobs as f64);
         self.inner.commit_latency.observe(latency.as_secs_f64());
+    }
+
+    /// Counts an attempt of a request to object storage. `request` and `class` are short fixed words.
+    pub fn remote_request(&self, request: &'static str, class: &'static str, latency: Duration) {
+        self.inner.remote_requests.get_or_create(&ByRequest { request, class }).inc();
+        self.inner.remote_latency.get_or_create(&ByKind { request }).observe(latency.as_secs_f64());
+    }
+
+    /// Counts octets of objects that were sent or received.
+    pub fn remote_octets(&self, request: &'static str, octets: u64) {
+        self.inner.remote_octets.get_or_create(&ByKind { request }).inc_by(octets);
+    }
+
+    /// One more place of object storage is away, or one less.
+    pub fn remote_away(&self, is_away: bool) {
+        if is_away { self.inner.remote_away.inc() } else { self.inner.remote_away.dec() };
     }
 
     /// Shows the state of storage.
@@ -249,6 +286,19 @@ impl Inner {
         }
         registry.register("packs", "Packs", self.packs.clone());
         registry.register("fresh_bodies", "Bodies that no pack holds yet", self.fresh_bodies.clone());
+        self.register_remote();
+    }
+
+    fn register_remote(&mut self) {
+        let registry = &mut self.registry;
+        let help = "Attempts of requests to object storage by kind and outcome";
+        registry.register("remote_requests", help, self.remote_requests.clone());
+        let help = "Octets sent to and received from object storage";
+        registry.register_with_unit("remote_content", help, Unit::Bytes, self.remote_octets.clone());
+        let help = "Time per attempt of a request to object storage";
+        registry.register_with_unit("remote_latency", help, Unit::Seconds, self.remote_latency.clone());
+        let help = "Places of object storage that are away at present";
+        registry.register("remote_away", help, self.remote_away.clone());
     }
 }
 
@@ -266,6 +316,9 @@ mod tests {
         metrics.commit(3, Duration::from_millis(4));
         metrics.request("customer.create", 201);
         metrics.storage(StorageLevels { database_octets: 77, ..StorageLevels::default() });
+        metrics.remote_request("put", "ok", Duration::from_millis(30));
+        metrics.remote_octets("put", 5);
+        metrics.remote_away(true);
         let session = metrics.session(Protocol::Pop3);
         let text = metrics.text();
         for line in [
@@ -276,6 +329,10 @@ mod tests {
             "posthouse_admin_requests_total{operation=\"customer.create\",status=\"201\"} 1",
             "posthouse_database_size_bytes 77",
             "posthouse_sessions_open{protocol=\"pop3\"} 1",
+            "posthouse_remote_requests_total{request=\"put\",class=\"ok\"} 1",
+            "posthouse_remote_content_bytes_total{request=\"put\"} 5",
+            "posthouse_remote_latency_seconds_count{request=\"put\"} 1",
+            "posthouse_remote_away 1",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
