@@ -226,7 +226,11 @@ impl Metrics {
 
     /// One more place of object storage is away, or one less.
     pub fn remote_away(&self, is_away: bool) {
-        if is_away { self.inner.remote_away.inc() } else { self.inner.remote_away.dec() };
+        if is_away {
+            self.inner.remote_away.inc()
+        } else {
+            self.inner.remote_away.dec()
+        };
     }
 
     /// Shows the state of storage.

@@ -70,7 +70,11 @@ fn sort(status: u16, code: &str, text: String) -> RemoteError {
             return RemoteError::Throttled(text);
         }
         "RequestTimeout" | "OperationAborted" => return RemoteError::Unavailable(text),
-        "BadDigest" | "InvalidDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" | "InvalidPart"
+        "BadDigest"
+        | "InvalidDigest"
+        | "IncompleteBody"
+        | "XAmzContentSHA256Mismatch"
+        | "InvalidPart"
         | "InvalidRange" => {
             return RemoteError::Corrupt(text);
         }
@@ -112,7 +116,8 @@ pub(super) fn check_range(
         }
         (_, Some(_)) => {
             let told: String = content_range.unwrap_or("").chars().take(60).collect();
-            let asked = asked.map_or_else(|| "everything".to_owned(), |a| format!("{} at {}", a.length, a.offset));
+            let asked =
+                asked.map_or_else(|| "everything".to_owned(), |a| format!("{} at {}", a.length, a.offset));
             wrong(format!("{octets} octets as {told:?} instead of {asked}"))
         }
     }

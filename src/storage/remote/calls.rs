@@ -8,10 +8,10 @@ use futures_util::stream::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::Health;
 use super::breaker::{Breaker, Change};
 use super::error::{RemoteError, Result};
 use super::settings::RemoteSettings;
-use super::Health;
 use super::store::{Answer, Attempt};
 use crate::base::id::random_bytes;
 use crate::base::telemetry::metrics::Metrics;
@@ -72,7 +72,8 @@ pub(super) struct CallLimits {
 impl CallLimits {
     pub(super) fn of(settings: &RemoteSettings) -> Self {
         // All connections together keep the limit of uploads, so that each may have a small share of it.
-        let share = settings.upload_octets_per_sec.unwrap_or(u64::MAX) / u64::from(settings.connections_max).max(1);
+        let share =
+            settings.upload_octets_per_sec.unwrap_or(u64::MAX) / u64::from(settings.connections_max).max(1);
         Self {
             connections_max: settings.connections_max,
             total: Duration::from_secs(settings.total_timeout_secs.into()),
@@ -162,7 +163,8 @@ impl Calls {
         deadline: Instant,
         attempt: Attempt<'_, T>,
     ) -> Result<T> {
-        let _places = tokio::time::timeout_at(deadline, self.places(kind)).await.map_err(|_| self.busy())??;
+        let _places =
+            tokio::time::timeout_at(deadline, self.places(kind)).await.map_err(|_| self.busy())??;
         let admission = self.breaker.admit(Instant::now()).map_err(|pause| {
             let message = format!("{} is away, the next try is in {} s", self.place, pause.as_secs() + 1);
             RemoteError::Unavailable(message)
@@ -182,7 +184,8 @@ impl Calls {
     async fn places(&self, kind: Kind) -> Result<[Option<SemaphorePermit<'_>>; 2]> {
         let _waiting = self.waiting.try_acquire().map_err(|_| self.busy())?;
         let is_upload = kind == Kind::Put;
-        let upload = if is_upload { Some(self.uploads.acquire().await.map_err(|_| self.busy())?) } else { None };
+        let upload =
+            if is_upload { Some(self.uploads.acquire().await.map_err(|_| self.busy())?) } else { None };
         let request = self.requests.acquire().await.map_err(|_| self.busy())?;
         Ok([upload, Some(request)])
     }

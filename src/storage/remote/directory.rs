@@ -54,18 +54,18 @@ impl Directory {
         if found.is_ok_and(|found| found.is_dir()) {
             return Ok(());
         }
-        Err(RemoteError::Unavailable(format!("there is no directory {}: is it mounted?", self.root.display())))
+        Err(RemoteError::Unavailable(format!(
+            "there is no directory {}: is it mounted?",
+            self.root.display()
+        )))
     }
 
     /// Makes the folders above an object, each durable in the one above it.
     async fn make_folders(&self, key: &ObjectKey) -> Result<()> {
         self.require_root().await?;
         let path = self.path(key);
-        let missing: Vec<&Path> = path
-            .ancestors()
-            .skip(1)
-            .take_while(|folder| *folder != self.root && !folder.is_dir())
-            .collect();
+        let missing: Vec<&Path> =
+            path.ancestors().skip(1).take_while(|folder| *folder != self.root && !folder.is_dir()).collect();
         for folder in missing.into_iter().rev() {
             match tokio::fs::create_dir(folder).await {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => {

@@ -89,7 +89,12 @@ impl Bucket {
     }
 
     /// The meaning of a failed request. Refused keys are read again with the next one.
-    fn failed<E, R>(&self, what: &str, key: &ObjectKey, error: aws_sdk_s3::error::SdkError<E, R>) -> RemoteError
+    fn failed<E, R>(
+        &self,
+        what: &str,
+        key: &ObjectKey,
+        error: aws_sdk_s3::error::SdkError<E, R>,
+    ) -> RemoteError
     where
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
         R: super::answer::Status + std::fmt::Debug,
@@ -145,7 +150,13 @@ impl Bucket {
         upload.ok_or_else(|| RemoteError::Unavailable(format!("the upload of {key} was given no name")))
     }
 
-    async fn put_part(&self, key: &ObjectKey, upload: &str, number: i32, content: &Content) -> Result<String> {
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        upload: &str,
+        number: i32,
+        content: &Content,
+    ) -> Result<String> {
         let (body, progress) = outgoing(content);
         let request = self.client().await?.upload_part();
         let request = request.bucket(&self.settings.bucket).key(self.key(key)).upload_id(upload);
@@ -193,7 +204,9 @@ impl Bucket {
         let shown = key.to_string();
         let content = stream::unfold(answer.body, |mut body| async move { Some((body.next().await?, body)) });
         let content = content.map(move |piece| {
-            piece.map_err(|error| RemoteError::Unavailable(format!("the content of {shown} broke off: {error}")))
+            piece.map_err(|error| {
+                RemoteError::Unavailable(format!("the content of {shown} broke off: {error}"))
+            })
         });
         Ok(Answer { octets, object_octets, content: content.boxed() })
     }

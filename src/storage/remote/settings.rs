@@ -155,8 +155,9 @@ impl RemoteSettings {
     }
 
     fn check_endpoint(&self, endpoint: &str) -> Result<()> {
-        let uri: hyper::Uri =
-            endpoint.parse().map_err(|error| RemoteError::Invalid(format!("endpoint {endpoint:?}: {error}")))?;
+        let uri: hyper::Uri = endpoint
+            .parse()
+            .map_err(|error| RemoteError::Invalid(format!("endpoint {endpoint:?}: {error}")))?;
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let host = uri.host().unwrap_or("");
         let is_whole = !host.is_empty() && !authority.contains('@') && uri.query().is_none();
@@ -227,7 +228,8 @@ fn read_secret<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Resul
     }
     // The text of what does not fit may be the secret: no error repeats it.
     let value = Value::deserialize(deserializer)?;
-    let expected = || serde::de::Error::custom("expected text, {\"file\": …} or {\"credential\": …} for a key");
+    let expected =
+        || serde::de::Error::custom("expected text, {\"file\": …} or {\"credential\": …} for a key");
     let written: Option<Written> = serde_json::from_value(value).map_err(|_| expected())?;
     Ok(written.map(|written| match written {
         Written::Plain(text) => Secret::plain(&text),
@@ -268,13 +270,15 @@ mod tests {
         let debug = format!("{settings:?} {settings}");
         assert!(!shown.contains("hunter2") && !debug.contains("hunter2"), "{shown} {debug}");
         assert!(shown.contains(r#""secret_key":{"set":true}"#), "{shown}");
-        let error = RemoteSettings::from_database(r#"{"bucket": "b", "secret_key": ["hunter2"]}"#).unwrap_err();
+        let error =
+            RemoteSettings::from_database(r#"{"bucket": "b", "secret_key": ["hunter2"]}"#).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 
     #[test]
     fn changed_settings_keep_the_secret_unless_they_bring_one() {
-        let changed = RemoteSettings { access_key: None, secret_key: None, region: "eu".to_owned(), ..settings() };
+        let changed =
+            RemoteSettings { access_key: None, secret_key: None, region: "eu".to_owned(), ..settings() };
         assert_eq!(changed.keeping_secrets_of(&settings()).secret_key, Some(Secret::plain("hunter2")));
         let other = RemoteSettings { secret_key: Some(Secret::plain("other")), ..settings() };
         assert_eq!(other.keeping_secrets_of(&settings()).secret_key, Some(Secret::plain("other")));
@@ -284,7 +288,9 @@ mod tests {
     fn mistakes_are_told_before_anything_is_asked() {
         settings().check().unwrap();
         let endpoint = |text: &str| RemoteSettings { endpoint: Some(text.to_owned()), ..settings() };
-        for right in ["http://127.0.0.1:9000", "http://[::1]:9000", "http://localhost", "https://s3.example:9/x"] {
+        for right in
+            ["http://127.0.0.1:9000", "http://[::1]:9000", "http://localhost", "https://s3.example:9/x"]
+        {
             endpoint(right).check().unwrap_or_else(|error| panic!("{right}: {error}"));
         }
         RemoteSettings { insecure_http: true, ..endpoint("http://10.0.0.1") }.check().unwrap();

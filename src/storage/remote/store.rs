@@ -131,12 +131,7 @@ enum Source {
 
 impl Content {
     /// `octets` of a file from `offset` on.
-    pub(super) fn of_file(
-        path: &Path,
-        range: Range,
-        md5: [u8; 16],
-        throttle: Option<Arc<Throttle>>,
-    ) -> Self {
+    pub(super) fn of_file(path: &Path, range: Range, md5: [u8; 16], throttle: Option<Arc<Throttle>>) -> Self {
         let source = Source::File { path: path.to_owned(), offset: range.offset };
         Self { source, octets: range.length, md5, throttle }
     }
@@ -185,11 +180,12 @@ fn file_pieces(path: PathBuf, offset: u64, octets: u64) -> BoxStream<'static, st
         file.seek(std::io::SeekFrom::Start(offset)).await?;
         Ok::<_, std::io::Error>(pieces(file.take(octets)))
     };
-    stream::once(opened).flat_map(|opened| match opened {
-        Ok(pieces) => pieces,
-        Err(error) => stream::iter([Err(error)]).boxed(),
-    })
-    .boxed()
+    stream::once(opened)
+        .flat_map(|opened| match opened {
+            Ok(pieces) => pieces,
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        })
+        .boxed()
 }
 
 /// Reads to the end, piece by piece.

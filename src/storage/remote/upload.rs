@@ -63,7 +63,9 @@ impl Remote {
     async fn verify(&self, key: &ObjectKey, object: &Object) -> Result<Verified> {
         let octets = object.plan.octets();
         let head = self.head(key).await.map_err(|error| match error {
-            RemoteError::NotFound(key) => RemoteError::Unavailable(format!("{key} was taken, but is not there")),
+            RemoteError::NotFound(key) => {
+                RemoteError::Unavailable(format!("{key} was taken, but is not there"))
+            }
             error => error,
         })?;
         if head.octets != octets {
