@@ -7,7 +7,7 @@ use crate::service::authority::{Caller, Tree};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::registry::Tx;
 use crate::storage::metadata::customer::{self, CustomerLimits};
-use crate::storage::metadata::delivery::{OverLimit, QuotaOwner};
+use crate::storage::metadata::quota::{OverLimit, QuotaOwner};
 
 /// Refuses when `more` objects of a kind at `place` would exceed a limit of the customer or one above. Objects that
 /// are deleted softly do not count; bringing them back is checked like making them.

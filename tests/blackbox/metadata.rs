@@ -9,9 +9,10 @@ use posthouse::params;
 use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::{
-    BodyPlace, Deliver, DeliverTarget, OverLimit, Packed, QuotaOwner, Refused, TargetOutcome, TraceOrigin,
+    BodyPlace, Deliver, DeliverTarget, Packed, Refused, TargetOutcome, TraceOrigin,
 };
 use posthouse::storage::metadata::lane::Priority;
+use posthouse::storage::metadata::quota::{OverLimit, QuotaOwner};
 use posthouse::storage::metadata::sql::Conn;
 use tokio::sync::Semaphore;
 

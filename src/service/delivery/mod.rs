@@ -23,11 +23,10 @@ use crate::service::mailstore::intake::{Intake, Prepared};
 use crate::service::mailstore::mime::field::{Fields, header_octets, unfold};
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::delivery::{
-    Deliver, DeliverTarget, OverLimit, QuotaOwner, Refused, TraceOrigin,
-};
+use crate::storage::metadata::delivery::{Deliver, DeliverTarget, Refused, TraceOrigin};
 use crate::storage::metadata::hold;
-use crate::storage::metadata::recipient::{self, RefusedDelivery};
+use crate::storage::metadata::quota::{self, OverLimit, QuotaOwner};
+use crate::storage::metadata::recipient::RefusedDelivery;
 use refusals::Refusals;
 use routes::{Route, RouteError, Routes};
 
@@ -252,7 +251,7 @@ impl Delivery {
                     verdict = if !always && (off.contains("receive") || off.contains(Service::Smtp.name())) {
                         Err(DeliveryRefusal::Suspended)
                     } else {
-                        match recipient::refusing_limit(conn, mailbox, octets).await? {
+                        match quota::refusing_limit(conn, mailbox, octets).await? {
                             Some(over) if !always => Err(over_quota(over)),
                             _ => Ok(()),
                         }

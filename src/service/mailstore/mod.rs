@@ -31,7 +31,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::{folder, message, usage};
+use crate::storage::metadata::{folder, mailbox, message, quota};
 use intake::Intake;
 use table::Tables;
 use types::{Access, Appended, Folder, FolderName, FolderStatus, NewMessage, QuotaUse, SpecialUse};
@@ -359,7 +359,9 @@ impl MailStore {
                 let row = folder::find(conn, mailbox, wanted.as_str()).await?;
                 row.filter(|row| row.selectable).ok_or_else(|| work::no_folder(&wanted))?;
                 let octets = i64::try_from(octets).unwrap_or(i64::MAX);
-                usage::room(conn, mailbox, octets).await?.map_err(work::over_quota)
+                quota::refusing_limit(conn, mailbox, octets)
+                    .await?
+                    .map_or(Ok(()), |over| Err(work::over_quota(over)))
             })
         });
         check.await
@@ -371,8 +373,9 @@ impl MailStore {
     /// `NotFound` when the mailbox was deleted.
     pub async fn quota(&self, owner: &Owner) -> Result<QuotaUse> {
         let mailbox = owner.mailbox;
-        let read = self.inner.database.read(move |conn| Box::pin(usage::mailbox_use(conn, mailbox)));
-        let found = read.await?.ok_or_else(|| ServiceError::NotFound { what: "the mailbox".to_owned() })?;
+        let read = self.inner.database.read(move |conn| Box::pin(mailbox::by_id(conn, mailbox)));
+        let found = read.await?.filter(|row| row.deleted_at.is_none());
+        let found = found.ok_or_else(|| ServiceError::NotFound { what: "the mailbox".to_owned() })?;
         let count = |value: i64| u64::try_from(value).unwrap_or(0);
         Ok(QuotaUse {
             octets: count(found.bytes_used),

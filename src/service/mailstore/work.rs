@@ -14,14 +14,13 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{FolderId, MailboxId, Uid, UidValidity};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::delivery::{OverLimit, QuotaOwner};
 use crate::storage::metadata::folder::{self, FolderDelta, FolderRow};
 use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::mailbox::{self, LockedMailbox};
 use crate::storage::metadata::message::{self, MessageRow};
-use crate::storage::metadata::quota;
+use crate::storage::metadata::quota::{self, OverLimit, QuotaOwner};
 use crate::storage::metadata::sql::Conn;
 use crate::storage::metadata::stage;
-use crate::storage::metadata::usage::{self, LockedMailbox};
 use crate::storage::metadata::{body, content};
 
 /// Most rows that one transaction of long work changes.
@@ -60,7 +59,7 @@ pub(super) fn uids_of(rows: &[MessageRow]) -> Vec<u32> {
 
 /// Locks the mailbox.
 pub(super) async fn lock_mailbox(conn: &mut Conn, mailbox: MailboxId) -> Result<LockedMailbox> {
-    let locked = usage::lock(conn, mailbox).await?;
+    let locked = mailbox::lock(conn, mailbox).await?;
     locked.ok_or_else(|| ServiceError::NotFound { what: "the mailbox".to_owned() })
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::body::{LOCATION_COLUMNS, LOCATION_JOINS, Location, location};
 use super::delivery::{BodyPlace, Packed, packed_row};
+use super::mailbox::LockedMailbox;
 use super::message::{Chosen, selection};
 use super::pack;
 use super::sql::{Conn, Row};
-use super::usage::LockedMailbox;
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, FolderId, MailboxId, PackId};
 use crate::params;

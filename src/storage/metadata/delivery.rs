@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::changes::Touched;
 use super::pack::{self, SinglePack};
+use super::quota::{Meter, OverLimit, QuotaOwner, meters};
 use super::sql::{Conn, Value, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, DomainId, FolderId, MailboxId, PackId, StoreId, Uid};
@@ -98,26 +99,6 @@ pub enum Refused {
     Sibling,
 }
 
-/// Whose limit refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum QuotaOwner {
-    /// The mailbox.
-    Mailbox(MailboxId),
-    /// The domain.
-    Domain(DomainId),
-    /// A customer on the way up.
-    Customer(CustomerId),
-}
-
-/// A limit that refuses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OverLimit {
-    /// Whose it is.
-    pub owner: QuotaOwner,
-    /// Whether it is that on the number of messages; else that on octets.
-    pub on_messages: bool,
-}
-
 /// Answer for one target.
 pub type TargetOutcome = std::result::Result<(FolderId, Uid), Refused>;
 
@@ -160,35 +141,6 @@ impl DeliverJob {
     }
 }
 
-/// A counter with its limits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Meter {
-    pub(super) bytes_max: Option<i64>,
-    pub(super) messages_max: Option<i64>,
-    pub(super) bytes_used: i64,
-    pub(super) messages_used: i64,
-}
-
-impl Meter {
-    /// The limit that so much more would exceed, if any. What does not grow always passes, even above a limit that
-    /// was lowered.
-    pub(super) fn refusal(&self, owner: QuotaOwner, octets: i64, messages: i64) -> Option<OverLimit> {
-        let over = |used: i64, more: i64, max: Option<i64>| {
-            more > 0 && max.is_some_and(|max| used.checked_add(more).is_none_or(|sum| sum > max))
-        };
-        if over(self.bytes_used, octets, self.bytes_max) {
-            return Some(OverLimit { owner, on_messages: false });
-        }
-        let is_over = over(self.messages_used, messages, self.messages_max);
-        is_over.then_some(OverLimit { owner, on_messages: true })
-    }
-
-    fn charge(&mut self, octets: i64) {
-        self.bytes_used = self.bytes_used.saturating_add(octets);
-        self.messages_used = self.messages_used.saturating_add(1);
-    }
-}
-
 /// An INBOX with what is needed to add to it.
 struct Inbox {
     mailbox_meter: Meter,
@@ -211,7 +163,7 @@ struct Ground {
     inboxes: BTreeMap<i64, Inbox>,
     domains: BTreeMap<i64, Meter>,
     customers: BTreeMap<i64, Meter>,
-    /// Marked customers on the way up from a domain's customer, itself included.
+    /// Marked customers on the way up from a domain.
     chains: BTreeMap<i64, Vec<i64>>,
 }
 
@@ -221,7 +173,7 @@ impl Ground {
         if !inbox.store_open || inbox.uid_next + inbox.added >= inbox.uid_end {
             return Err(Refused::StoreClosed);
         }
-        let chain = self.chains.get(&inbox.customer.0).map_or(&[][..], Vec::as_slice);
+        let chain = self.chains.get(&inbox.domain.0).map_or(&[][..], Vec::as_slice);
         let above = self.domains.get(&inbox.domain.0).map(|meter| (QuotaOwner::Domain(inbox.domain), meter));
         let customers = chain.iter().filter_map(|id| {
             self.customers.get(id).map(|meter| (QuotaOwner::Customer(CustomerId(*id)), meter))
@@ -251,7 +203,7 @@ impl Ground {
         let Some(inbox) = self.inboxes.get_mut(&mailbox.0) else { return };
         inbox.added -= 1;
         inbox.added_octets -= octets;
-        let chain = self.chains.get(&inbox.customer.0).map_or(&[][..], Vec::as_slice);
+        let chain = self.chains.get(&inbox.domain.0).map_or(&[][..], Vec::as_slice);
         let give_back = |meter: &mut Meter| {
             meter.bytes_used -= octets;
             meter.messages_used -= 1;
@@ -324,12 +276,7 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
     let mut ground = Ground::default();
     for row in conn.rows(text, vec![ids(mailboxes)]).await? {
         let inbox = Inbox {
-            mailbox_meter: Meter {
-                bytes_max: row.int_opt(1)?,
-                messages_max: row.int_opt(2)?,
-                bytes_used: row.int(3)?,
-                messages_used: row.int(4)?,
-            },
+            mailbox_meter: Meter::read(&row, 1)?,
             domain: DomainId(row.int(5)?),
             customer: CustomerId(row.int(6)?),
             store: StoreId(row.int(7)?),
@@ -347,51 +294,28 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
         ground.inboxes.insert(row.int(0)?, inbox);
     }
     let domains = ids(ground.inboxes.values().map(|inbox| inbox.domain.0));
-    ground.domains = meters(conn, "domain", domains).await?;
+    ground.domains = meters(conn, "domain", "IDS($1)", domains).await?.collect();
     read_chains(conn, &mut ground).await?;
     Ok(ground)
 }
 
 async fn read_chains(conn: &mut Conn, ground: &mut Ground) -> Result<()> {
-    let customers = ids(ground.inboxes.values().map(|inbox| inbox.customer.0));
-    let text = "WITH RECURSIVE up (start, id, parent_id) AS (
-                    SELECT id, id, parent_id FROM customer WHERE id IN IDS($1)
+    let domains = ids(ground.inboxes.values().map(|inbox| inbox.domain.0));
+    // Whose a domain is was read before its mailboxes were locked: whoever moves it locks them too.
+    let text = "WITH RECURSIVE up (domain_id, id, parent_id) AS (
+                    SELECT d.id, c.id, c.parent_id FROM domain d JOIN customer c ON c.id = d.customer_id
+                    WHERE d.id IN IDS($1)
                     UNION ALL
-                    SELECT up.start, c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
-                SELECT up.start, up.id FROM up JOIN customer_usage u ON u.customer_id = up.id";
-    for row in conn.rows(text, vec![customers]).await? {
+                    SELECT up.domain_id, c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+                SELECT up.domain_id, up.id FROM up JOIN customer_usage u ON u.customer_id = up.id";
+    for row in conn.rows(text, vec![domains]).await? {
         ground.chains.entry(row.int(0)?).or_default().push(row.int(1)?);
     }
     let marked: Vec<i64> = ground.chains.values().flatten().copied().collect();
     if !marked.is_empty() {
-        ground.customers = meters(conn, "customer", ids(marked)).await?;
+        ground.customers = meters(conn, "customer", "IDS($1)", ids(marked)).await?.collect();
     }
     Ok(())
-}
-
-/// Locks and reads the counters of domains or customers that have a limit.
-pub(super) async fn meters(
-    conn: &mut Conn,
-    owner: &'static str,
-    wanted: Value,
-) -> Result<BTreeMap<i64, Meter>> {
-    let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
-    let text = format!(
-        "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
-         FROM {owner}_usage u JOIN {owner} o ON o.id = u.{owner}_id
-         WHERE u.{owner}_id IN IDS($1) ORDER BY u.{owner}_id{lock}"
-    );
-    let mut meters = BTreeMap::new();
-    for row in conn.rows(text, vec![wanted]).await? {
-        let meter = Meter {
-            bytes_max: row.int_opt(1)?,
-            messages_max: row.int_opt(2)?,
-            bytes_used: row.int(3)?,
-            messages_used: row.int(4)?,
-        };
-        meters.insert(row.int(0)?, meter);
-    }
-    Ok(meters)
 }
 
 fn decide(ground: &mut Ground, deliver: &Deliver) -> Vec<std::result::Result<(), Refused>> {

@@ -1,8 +1,8 @@
 //! Folders: their rows, counters, keywords and subscriptions.
 
 use super::changes::Touched;
+use super::mailbox;
 use super::sql::{Conn, Row, Value};
-use super::usage;
 use crate::base::clock::Timestamp;
 use crate::base::id::{FolderId, MailboxId};
 use crate::params;
@@ -205,7 +205,7 @@ pub struct NewFolder<'a> {
 /// # Errors
 /// What the database says.
 pub async fn insert(conn: &mut Conn, folder: NewFolder<'_>) -> Result<FolderId> {
-    let uid_validity = usage::uid_validity(conn, folder.mailbox).await?;
+    let uid_validity = mailbox::uid_validity_take(conn, folder.mailbox).await?;
     let text = "INSERT INTO folder (mailbox_id, name, special_use, selectable, uid_validity, created_at)
                 VALUES ($1, $2, $3, $4, $5, $6)";
     let NewFolder { mailbox, name, special_use, selectable, at } = folder;
@@ -223,7 +223,7 @@ pub async fn make_selectable(
     folder: FolderId,
     special_use: Option<&str>,
 ) -> Result<()> {
-    let uid_validity = usage::uid_validity(conn, mailbox).await?;
+    let uid_validity = mailbox::uid_validity_take(conn, mailbox).await?;
     let text = "UPDATE folder SET selectable = 1, uid_validity = $2, special_use = $3 WHERE id = $1";
     conn.execute(text, params![folder, uid_validity, special_use]).await.map(|_| ())
 }

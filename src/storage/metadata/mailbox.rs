@@ -305,3 +305,42 @@ pub async fn last_logins_set(conn: &mut Conn, logins: &[(MailboxId, Timestamp)])
     }
     Ok(())
 }
+
+/// A mailbox whose row is locked until the transaction ends.
+pub struct LockedMailbox {
+    /// The mailbox.
+    pub id: MailboxId,
+    /// The customer of its domain, within which bodies are shared.
+    pub customer: CustomerId,
+    /// Where its mail is kept.
+    pub store: StoreId,
+    /// Whether mail can be added there now.
+    pub store_open: bool,
+}
+
+/// Locks a mailbox; nothing when it was deleted. Everybody locks in one order: the mailbox, its folders by id, then
+/// the counters of `quota.rs`.
+///
+/// # Errors
+/// What the database says.
+pub async fn lock(conn: &mut Conn, mailbox: MailboxId) -> Result<Option<LockedMailbox>> {
+    let lock = if conn.is_postgres() { " FOR UPDATE OF m" } else { "" };
+    let text = format!(
+        "SELECT d.customer_id, s.id, s.state
+         FROM mailbox m JOIN domain d ON d.id = m.domain_id JOIN store s ON s.id = m.store_id
+         WHERE m.id = $1 AND m.deleted_at IS NULL AND d.deleted_at IS NULL{lock}"
+    );
+    let Some(row) = conn.row(text, params![mailbox]).await? else { return Ok(None) };
+    let (customer, store) = (CustomerId(row.int(0)?), StoreId(row.int(1)?));
+    Ok(Some(LockedMailbox { id: mailbox, customer, store, store_open: row.text(2)? == "online" }))
+}
+
+/// The next UIDVALIDITY of a mailbox; never given twice.
+///
+/// # Errors
+/// What the database says; `Gone` when there is no such mailbox.
+pub async fn uid_validity_take(conn: &mut Conn, mailbox: MailboxId) -> Result<i64> {
+    let text = "UPDATE mailbox SET uid_validity_next = uid_validity_next + 1 WHERE id = $1
+                RETURNING uid_validity_next - 1";
+    conn.row(text, params![mailbox]).await?.ok_or(StorageError::Gone("mailbox"))?.int(0)
+}

@@ -47,5 +47,4 @@ pub mod summary;
 pub mod tally;
 pub mod token;
 pub mod trace;
-pub mod usage;
 pub mod volume;

@@ -1,34 +1,71 @@
-//! Charging and releasing octets and messages; setting limits; recounting.
+//! Counters of octets and messages with their limits: asking, charging, releasing, following what limits are set.
 //!
 //! # Consistency
 //! The order of locks is that of `delivery.rs`: mailbox, domain counter, customer counters by id. A counter row of a
 //! domain or customer exists exactly while it has a limit on octets or messages.
 
-use super::delivery::{Meter, OverLimit, QuotaOwner};
 use super::sql::{Conn, Row, Value, ids};
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::params;
 use crate::storage::{Result, StorageError};
 
-/// A counter that a charge reaches.
-struct Counter {
-    owner: QuotaOwner,
-    meter: Meter,
+/// Whose limit refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuotaOwner {
+    /// The mailbox.
+    Mailbox(MailboxId),
+    /// The domain.
+    Domain(DomainId),
+    /// A customer on the way up.
+    Customer(CustomerId),
 }
 
-impl Counter {
-    fn read(row: &Row, owner: QuotaOwner) -> Result<Self> {
-        let meter = Meter {
-            bytes_max: row.int_opt(1)?,
-            messages_max: row.int_opt(2)?,
-            bytes_used: row.int(3)?,
-            messages_used: row.int(4)?,
-        };
-        Ok(Self { owner, meter })
+/// A limit that refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OverLimit {
+    /// Whose it is.
+    pub owner: QuotaOwner,
+    /// Whether it is that on the number of messages; else that on octets.
+    pub on_messages: bool,
+}
+
+/// A counter with its limits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meter {
+    pub(super) bytes_max: Option<i64>,
+    pub(super) messages_max: Option<i64>,
+    pub(super) bytes_used: i64,
+    pub(super) messages_used: i64,
+}
+
+impl Meter {
+    /// Reads limits on octets and messages, then what is used of them, from column `first` on.
+    pub(super) fn read(row: &Row, first: usize) -> Result<Self> {
+        Ok(Self {
+            bytes_max: row.int_opt(first)?,
+            messages_max: row.int_opt(first + 1)?,
+            bytes_used: row.int(first + 2)?,
+            messages_used: row.int(first + 3)?,
+        })
     }
 
-    fn refusal(&self, bytes_delta: i64, messages_delta: i64) -> Option<OverLimit> {
-        self.meter.refusal(self.owner, bytes_delta, messages_delta)
+    /// The limit that so much more would exceed, if any. What does not grow always passes, even above a limit that
+    /// was lowered.
+    pub(super) fn refusal(&self, owner: QuotaOwner, octets: i64, messages: i64) -> Option<OverLimit> {
+        let over = |used: i64, more: i64, max: Option<i64>| {
+            more > 0 && max.is_some_and(|max| used.checked_add(more).is_none_or(|sum| sum > max))
+        };
+        if over(self.bytes_used, octets, self.bytes_max) {
+            return Some(OverLimit { owner, on_messages: false });
+        }
+        let is_over = over(self.messages_used, messages, self.messages_max);
+        is_over.then_some(OverLimit { owner, on_messages: true })
+    }
+
+    /// Adds a message.
+    pub(super) fn charge(&mut self, octets: i64) {
+        self.bytes_used = self.bytes_used.saturating_add(octets);
+        self.messages_used = self.messages_used.saturating_add(1);
     }
 }
 
@@ -44,11 +81,12 @@ pub async fn charge(
     messages_delta: i64,
 ) -> Result<std::result::Result<(), OverLimit>> {
     let counters = lock_counters(conn, mailbox).await?;
-    if let Some(over) = counters.iter().find_map(|counter| counter.refusal(bytes_delta, messages_delta)) {
+    let refusal = |(owner, meter): &(QuotaOwner, Meter)| meter.refusal(*owner, bytes_delta, messages_delta);
+    if let Some(over) = counters.iter().find_map(refusal) {
         return Ok(Err(over));
     }
-    for counter in &counters {
-        let (text, id) = match counter.owner {
+    for (owner, meter) in counters {
+        let (text, id) = match owner {
             QuotaOwner::Mailbox(id) => {
                 ("UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1", id.0)
             }
@@ -59,8 +97,8 @@ pub async fn charge(
                 ("UPDATE customer_usage SET bytes_used = $2, messages_used = $3 WHERE customer_id = $1", id.0)
             }
         };
-        let bytes_used = sum(counter.meter.bytes_used, bytes_delta, counter.owner)?;
-        let messages_used = sum(counter.meter.messages_used, messages_delta, counter.owner)?;
+        let bytes_used = sum(meter.bytes_used, bytes_delta, owner)?;
+        let messages_used = sum(meter.messages_used, messages_delta, owner)?;
         conn.execute(text, params![id, bytes_used, messages_used]).await?;
     }
     Ok(Ok(()))
@@ -92,37 +130,78 @@ fn sum(used: i64, delta: i64, owner: QuotaOwner) -> Result<i64> {
 }
 
 /// Locks and reads the mailbox and the counters above it, in the order of locks.
-async fn lock_counters(conn: &mut Conn, mailbox: MailboxId) -> Result<Vec<Counter>> {
-    let lock = if conn.is_postgres() { " FOR UPDATE OF m" } else { "" };
+async fn lock_counters(conn: &mut Conn, mailbox: MailboxId) -> Result<Vec<(QuotaOwner, Meter)>> {
     let text = format!(
-        "SELECT m.id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used, d.id, d.customer_id
-         FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1{lock}"
+        "SELECT domain_id, bytes_max, messages_max, bytes_used, messages_used FROM mailbox WHERE id = $1{}",
+        conn.for_update()
     );
     let row = conn.row(text, params![mailbox]).await?.ok_or(StorageError::Gone("mailbox"))?;
-    let (domain, customer) = (DomainId(row.int(5)?), CustomerId(row.int(6)?));
-    let mut counters = vec![Counter::read(&row, QuotaOwner::Mailbox(mailbox))?];
+    let mut counters = vec![(QuotaOwner::Mailbox(mailbox), Meter::read(&row, 1)?)];
+    let domain = row.int(0)?;
+    let domains = meters(conn, "domain", "($1)", domain.into()).await?;
+    counters.extend(domains.map(|(id, meter)| (QuotaOwner::Domain(DomainId(id)), meter)));
+    let above = "(WITH RECURSIVE up (id, parent_id) AS (
+                      SELECT c.id, c.parent_id FROM domain d JOIN customer c ON c.id = d.customer_id WHERE d.id = $1
+                      UNION ALL
+                      SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+                  SELECT id FROM up)";
+    let customers = meters(conn, "customer", above, domain.into()).await?;
+    counters.extend(customers.map(|(id, meter)| (QuotaOwner::Customer(CustomerId(id)), meter)));
+    Ok(counters)
+}
+
+/// Locks and reads, by id, the counters of those domains or customers (`owner`) of the set `wanted`, an SQL
+/// expression with parameter 1, that have one.
+pub(super) async fn meters(
+    conn: &mut Conn,
+    owner: &'static str,
+    wanted: &str,
+    parameter: Value,
+) -> Result<impl Iterator<Item = (i64, Meter)> + use<>> {
     let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
     let text = format!(
         "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
-         FROM domain_usage u JOIN domain o ON o.id = u.domain_id WHERE u.domain_id = $1{lock}"
+         FROM {owner}_usage u JOIN {owner} o ON o.id = u.{owner}_id
+         WHERE u.{owner}_id IN {wanted} ORDER BY u.{owner}_id{lock}"
     );
-    for row in conn.rows(text, params![domain]).await? {
-        counters.push(Counter::read(&row, QuotaOwner::Domain(domain))?);
+    let rows = conn.rows(text, vec![parameter]).await?;
+    let meters: Result<Vec<_>> = rows.iter().map(|row| Ok((row.int(0)?, Meter::read(row, 1)?))).collect();
+    Ok(meters?.into_iter())
+}
+
+/// The limit that refuses one more message of `octets` in the mailbox now, if any. An estimate without locks: the
+/// transaction that adds it decides. None for a mailbox that is gone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn refusing_limit(conn: &mut Conn, mailbox: MailboxId, octets: i64) -> Result<Option<OverLimit>> {
+    let text = "WITH RECURSIVE box
+                    (id, domain_id, customer_id, bytes_max, messages_max, bytes_used, messages_used) AS (
+                    SELECT m.id, d.id, d.customer_id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used
+                    FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1),
+                up (id, parent_id) AS (
+                    SELECT c.id, c.parent_id FROM customer c JOIN box ON box.customer_id = c.id
+                    UNION ALL
+                    SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+                SELECT CAST(1 AS BIGINT), id, bytes_max, messages_max, bytes_used, messages_used FROM box
+                UNION ALL
+                SELECT CAST(2 AS BIGINT), d.id, d.bytes_max, d.messages_max, u.bytes_used, u.messages_used
+                FROM domain_usage u JOIN domain d ON d.id = u.domain_id WHERE d.id IN (SELECT domain_id FROM box)
+                UNION ALL
+                SELECT CAST(3 AS BIGINT), c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used
+                FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN (SELECT id FROM up)";
+    for row in conn.rows(text, params![mailbox]).await? {
+        let owner = match row.int(0)? {
+            1 => QuotaOwner::Mailbox(MailboxId(row.int(1)?)),
+            2 => QuotaOwner::Domain(DomainId(row.int(1)?)),
+            _ => QuotaOwner::Customer(CustomerId(row.int(1)?)),
+        };
+        let meter = Meter::read(&row, 2)?;
+        if let Some(over) = meter.refusal(owner, octets.max(1), 1) {
+            return Ok(Some(over));
+        }
     }
-    let text = format!(
-        "WITH RECURSIVE up (id, parent_id) AS (
-             SELECT id, parent_id FROM customer WHERE id = $1
-             UNION ALL
-             SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
-         SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
-         FROM customer_usage u JOIN customer o ON o.id = u.customer_id
-         WHERE u.customer_id IN (SELECT id FROM up) ORDER BY u.customer_id{lock}"
-    );
-    for row in conn.rows(text, params![customer]).await? {
-        let owner = QuotaOwner::Customer(CustomerId(row.int(0)?));
-        counters.push(Counter::read(&row, owner)?);
-    }
-    Ok(counters)
+    Ok(None)
 }
 
 /// What some mailboxes use together.
@@ -229,24 +308,17 @@ async fn move_between(
     used: Used,
     (leaves, reaches): (&[i64], &[i64]),
 ) -> Result<std::result::Result<(), OverLimit>> {
-    let lock = if conn.is_postgres() { " FOR UPDATE OF u" } else { "" };
-    let text = format!(
-        "SELECT o.id, o.bytes_max, o.messages_max, u.bytes_used, u.messages_used
-         FROM {owners}_usage u JOIN {owners} o ON o.id = u.{owners}_id
-         WHERE u.{owners}_id IN IDS($1) ORDER BY u.{owners}_id{lock}"
-    );
     let both = leaves.iter().chain(reaches).copied();
     let mut updates = Vec::new();
-    for row in conn.rows(text, vec![ids(both)]).await? {
-        let id = row.int(0)?;
-        let counter = Counter::read(&row, owner(id))?;
+    for (id, meter) in meters(conn, owners, "IDS($1)", ids(both)).await? {
+        let owner = owner(id);
         let sign = if reaches.contains(&id) { 1 } else { -1 };
         let (bytes, messages) = (used.bytes * sign, used.messages * sign);
-        if let Some(over) = counter.refusal(bytes, messages) {
+        if let Some(over) = meter.refusal(owner, bytes, messages) {
             return Ok(Err(over));
         }
-        let bytes_used = sum(counter.meter.bytes_used, bytes, owner(id))?;
-        updates.push((id, bytes_used, sum(counter.meter.messages_used, messages, owner(id))?));
+        let bytes_used = sum(meter.bytes_used, bytes, owner)?;
+        updates.push((id, bytes_used, sum(meter.messages_used, messages, owner)?));
     }
     for (id, bytes, messages) in updates {
         let text =

@@ -1,6 +1,5 @@
 //! What an address means, in the few look-ups that RCPT TO needs.
 
-use super::delivery::{Meter, OverLimit, QuotaOwner};
 use super::sql::Conn;
 use crate::base::address::DomainName;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
@@ -56,43 +55,6 @@ pub async fn contacts(conn: &mut Conn, customer: Option<CustomerId>) -> Result<V
                     SELECT c.id, c.parent_id, c.contact, up.height + 1 FROM up JOIN customer c ON c.id = up.parent_id)
                 SELECT contact FROM up WHERE contact IS NOT NULL ORDER BY height";
     conn.rows(text, params![customer]).await?.iter().map(|row| row.text(0)).collect()
-}
-
-/// The limit that refuses one more message of `octets` in the mailbox now, if any. An estimate without locks: the
-/// delivering transaction decides.
-pub async fn refusing_limit(conn: &mut Conn, mailbox: MailboxId, octets: i64) -> Result<Option<OverLimit>> {
-    let text = "WITH RECURSIVE box
-                    (id, domain_id, customer_id, bytes_max, messages_max, bytes_used, messages_used) AS (
-                    SELECT m.id, d.id, d.customer_id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used
-                    FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE m.id = $1),
-                up (id, parent_id) AS (
-                    SELECT c.id, c.parent_id FROM customer c JOIN box ON box.customer_id = c.id
-                    UNION ALL
-                    SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
-                SELECT CAST(1 AS BIGINT), id, bytes_max, messages_max, bytes_used, messages_used FROM box
-                UNION ALL
-                SELECT CAST(2 AS BIGINT), d.id, d.bytes_max, d.messages_max, u.bytes_used, u.messages_used
-                FROM domain_usage u JOIN domain d ON d.id = u.domain_id WHERE d.id IN (SELECT domain_id FROM box)
-                UNION ALL
-                SELECT CAST(3 AS BIGINT), c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used
-                FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN (SELECT id FROM up)";
-    for row in conn.rows(text, params![mailbox]).await? {
-        let owner = match row.int(0)? {
-            1 => QuotaOwner::Mailbox(MailboxId(row.int(1)?)),
-            2 => QuotaOwner::Domain(DomainId(row.int(1)?)),
-            _ => QuotaOwner::Customer(CustomerId(row.int(1)?)),
-        };
-        let meter = Meter {
-            bytes_max: row.int_opt(2)?,
-            messages_max: row.int_opt(3)?,
-            bytes_used: row.int(4)?,
-            messages_used: row.int(5)?,
-        };
-        if let Some(over) = meter.refusal(owner, octets.max(1), 1) {
-            return Ok(Some(over));
-        }
-    }
-    Ok(None)
 }
 
 /// A delivery that was refused, for the delivery trace.
