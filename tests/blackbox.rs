@@ -15,6 +15,8 @@ mod bad_input;
 mod cli;
 #[path = "blackbox/crash.rs"]
 mod crash;
+#[path = "blackbox/crash_packing.rs"]
+mod crash_packing;
 #[path = "blackbox/delivery.rs"]
 mod delivery;
 #[path = "blackbox/full_disk.rs"]
@@ -31,6 +33,10 @@ mod imap_model;
 mod imap_session;
 #[path = "blackbox/metadata.rs"]
 mod metadata;
+#[path = "blackbox/modes.rs"]
+mod modes;
+#[path = "blackbox/nodes.rs"]
+mod nodes;
 #[path = "blackbox/operation.rs"]
 mod operation;
 #[path = "blackbox/packs.rs"]
@@ -53,3 +59,5 @@ mod samples;
 mod system;
 #[path = "blackbox/transfer.rs"]
 mod transfer;
+#[path = "blackbox/upgrade.rs"]
+mod upgrade;

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::support::corpus::message;
+use crate::support::corpus::{dense_message, message};
 use crate::support::daemon::{Daemon, Database, Setup};
 use crate::support::imap::Imap;
 use crate::support::smtp::{Dialect, Smtp};
 use crate::support::{Random, wait_for};
 
 const SENDER: &str = "sender@example.test";
-const READERS: [&str; 2] = ["alice@acme.test", "bob@acme.test"];
+pub(super) const READERS: [&str; 2] = ["alice@acme.test", "bob@acme.test"];
 const ROUNDS: u64 = 20;
 const SENDERS: u64 = 8;
 
 /// What the senders know.
 #[derive(Default)]
-struct Ledger {
+pub(super) struct Ledger {
     next: AtomicU64,
     /// Acknowledged messages: number and reader.
     acknowledged: Mutex<Vec<(u64, usize)>>,
@@ -27,7 +27,7 @@ struct Ledger {
 
 impl Ledger {
     /// Delivers until the connection breaks.
-    fn send(&self, lmtp: &str) {
+    pub(super) fn send(&self, lmtp: &str) {
         let Ok(mut session) = Smtp::open(lmtp, Dialect::Lmtp) else { return };
         while !self.stop.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -39,15 +39,21 @@ impl Ledger {
         }
     }
 
-    fn acknowledged_count(&self) -> usize {
+    pub(super) fn acknowledged(&self) -> Vec<(u64, usize)> {
+        self.acknowledged.lock().expect("ledger").clone()
+    }
+
+    pub(super) fn acknowledged_count(&self) -> usize {
         self.acknowledged.lock().expect("ledger").len()
     }
 }
 
 /// Message `number`, of a size that is its own; some are large enough to be stored apart.
 fn content(number: u64) -> Vec<u8> {
-    let octets = if number % 97 == 96 { 1_500_000 } else { 500 + Random::new(number).below(12_000) };
-    message(octets, number)
+    if number % 41 == 40 {
+        return dense_message(1_700_000, number);
+    }
+    message(500 + Random::new(number).below(12_000), number)
 }
 
 /// UID and body of every message in a reader's INBOX, in order.
@@ -64,7 +70,7 @@ fn number_of(body: &[u8]) -> u64 {
 
 /// The highest UID ever seen in use and every UID that was seen or expunged, per reader.
 #[derive(Default)]
-struct History {
+pub(super) struct History {
     numbers: HashMap<u64, u64>,
     expunged: HashSet<u64>,
     uid_next: u64,
@@ -72,7 +78,7 @@ struct History {
 
 impl History {
     /// Compares what is there with what was promised and with what was there before.
-    fn check(&mut self, daemon: &Daemon, reader: usize, acknowledged: &[(u64, usize)]) {
+    pub(super) fn check(&mut self, daemon: &Daemon, reader: usize, acknowledged: &[(u64, usize)]) {
         let mut session = daemon.imap(READERS[reader]);
         let uid_next = session.select("INBOX").code("UIDNEXT").and_then(|text| text.parse().ok());
         let uid_next: u64 = uid_next.expect("UIDNEXT");
@@ -127,7 +133,7 @@ fn survive(database: Database) {
             daemon.kill();
         });
         daemon.start_again();
-        let acknowledged = ledger.acknowledged.lock().expect("ledger").clone();
+        let acknowledged = ledger.acknowledged();
         for (reader, history) in histories.iter_mut().enumerate() {
             history.check(&daemon, reader, &acknowledged);
         }

@@ -57,7 +57,7 @@ on_both!(
 );
 
 /// A provider with one customer, one domain and `mailboxes` mailboxes with an INBOX each.
-async fn provider(database: &Database, mailboxes: i64) -> Vec<MailboxId> {
+pub async fn provider(database: &Database, mailboxes: i64) -> Vec<MailboxId> {
     database
         .write(Priority::Interactive, move |conn| Box::pin(insert_provider(conn, mailboxes)))
         .await
@@ -91,7 +91,7 @@ fn packed(bytes: &[u8]) -> Packed {
     Packed { codec: 0, dictionary_id: 0, octets: bytes.len() as u64, data: bytes.to_vec().into() }
 }
 
-fn message(octets: usize, mailboxes: &[MailboxId], all_or_nothing: bool) -> Deliver {
+pub fn message(octets: usize, mailboxes: &[MailboxId], all_or_nothing: bool) -> Deliver {
     let target = |&mailbox: &MailboxId| DeliverTarget {
         mailbox,
         prefix: packed(b""),
@@ -114,7 +114,7 @@ async fn execute(database: &Database, text: &'static str) {
     result.unwrap();
 }
 
-async fn number(database: &Database, text: &'static str) -> i64 {
+pub async fn number(database: &Database, text: &'static str) -> i64 {
     let read = database.read(|c| {
         Box::pin(async move { c.row(text, Vec::new()).await?.ok_or(StorageError::Gone("row"))?.int(0) })
     });

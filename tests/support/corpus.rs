@@ -171,6 +171,21 @@ pub fn message(octets: usize, seed: u64) -> Vec<u8> {
     text
 }
 
+/// As [`message`], but its text cannot be compressed by more than a quarter.
+pub fn dense_message(octets: usize, seed: u64) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut random = Random::new(seed);
+    let mut text = message(600, seed);
+    while text.len() + 78 < octets {
+        for _ in 0..4 {
+            let bits = random.next();
+            text.extend((0..10).map(|digit| DIGITS[(bits >> (6 * digit)) as usize % 64]));
+        }
+        text.extend_from_slice(b"\r\n");
+    }
+    text
+}
+
 /// Messages of every shape that matters to framing and parsing, when no corpus is there.
 fn generated() -> Vec<Sample> {
     let mut samples = shapes();

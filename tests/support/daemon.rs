@@ -40,7 +40,17 @@ impl Database {
     pub fn all() -> Vec<Self> {
         std::iter::once(Self::Sqlite).chain(Postgres::start().map(Self::Postgres)).collect()
     }
+
+    fn url(&self, dir: &Path) -> String {
+        match self {
+            Self::Sqlite => format!("sqlite:{}", dir.join("data/metadata.db").display()),
+            Self::Postgres(server) => server.url(),
+        }
+    }
 }
+
+/// Puts something into a data directory and a database.
+pub type Prepare = Box<dyn FnOnce(&Path, &str)>;
 
 /// What a daemon is started with.
 pub struct Setup {
@@ -50,11 +60,13 @@ pub struct Setup {
     pub configuration: String,
     /// Where the data directory is made; nothing for the system's temporary directory.
     pub parent: Option<PathBuf>,
+    /// What happens before the first start, with the data directory and the database's URL.
+    pub prepare: Option<Prepare>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { database: Database::Sqlite, configuration: String::new(), parent: None }
+        Self { database: Database::Sqlite, configuration: String::new(), parent: None, prepare: None }
     }
 }
 
@@ -66,7 +78,7 @@ pub struct Daemon {
     listeners: HashMap<String, Vec<String>>,
     certificate_pem: String,
     // Dropped last: the daemon talks to it until it ends.
-    _database: Database,
+    database: Database,
 }
 
 impl Daemon {
@@ -91,10 +103,10 @@ impl Daemon {
         let certificate_pem = certified.cert.pem();
         write(&dir.path().join("certificate.pem"), &certificate_pem);
         write(&dir.path().join("key.pem"), certified.signing_key.serialize_pem());
-        let url = match &setup.database {
-            Database::Sqlite => format!("sqlite:{}", dir.path().join("data/metadata.db").display()),
-            Database::Postgres(server) => server.url(),
-        };
+        let url = setup.database.url(dir.path());
+        if let Some(prepare) = setup.prepare {
+            prepare(&dir.path().join("data"), &url);
+        }
         write(&dir.path().join("posthouse.toml"), configuration(dir.path(), &url, &setup.configuration));
         let mut daemon = Self {
             dir,
@@ -102,7 +114,7 @@ impl Daemon {
             log: Arc::default(),
             listeners: HashMap::new(),
             certificate_pem,
-            _database: setup.database,
+            database: setup.database,
         };
         daemon.start_again();
         daemon
@@ -125,6 +137,18 @@ impl Daemon {
     /// The daemon's data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// The URL of the database.
+    pub fn database_url(&self) -> String {
+        self.database.url(self.dir.path())
+    }
+
+    /// The files in the packs folder of the only mail store.
+    pub fn pack_files(&self) -> Vec<PathBuf> {
+        let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = entries(&self.data_dir().join("stores/main/packs")).map(|entry| entry.path());
+        folders.flat_map(|folder| entries(&folder).map(|entry| entry.path()).collect::<Vec<_>>()).collect()
     }
 
     /// The configuration file.

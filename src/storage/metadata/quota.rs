@@ -81,8 +81,7 @@ pub async fn charge(
     messages_delta: i64,
 ) -> Result<std::result::Result<(), OverLimit>> {
     let counters = lock_counters(conn, mailbox).await?;
-    let refusal = |(owner, meter): &(QuotaOwner, Meter)| meter.refusal(*owner, bytes_delta, messages_delta);
-    if let Some(over) = counters.iter().find_map(refusal) {
+    if let Some(over) = refusal(&counters, bytes_delta, messages_delta) {
         return Ok(Err(over));
     }
     for (owner, meter) in counters {
@@ -115,8 +114,12 @@ pub async fn admits(
     messages_delta: i64,
 ) -> Result<std::result::Result<(), OverLimit>> {
     let counters = lock_counters(conn, mailbox).await?;
-    let over = counters.iter().find_map(|counter| counter.refusal(bytes_delta, messages_delta));
-    Ok(over.map_or(Ok(()), Err))
+    Ok(refusal(&counters, bytes_delta, messages_delta).map_or(Ok(()), Err))
+}
+
+/// The first limit that so much more would exceed.
+fn refusal(counters: &[(QuotaOwner, Meter)], bytes_delta: i64, messages_delta: i64) -> Option<OverLimit> {
+    counters.iter().find_map(|(owner, meter)| meter.refusal(*owner, bytes_delta, messages_delta))
 }
 
 /// A sum below zero means that a counter had drifted: it is reported and stops at zero, so that mail goes on.
