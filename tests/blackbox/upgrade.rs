@@ -1,9 +1,9 @@
 //! What an earlier version wrote opens in this one: databases and packs as they were are in `tests/fixtures/upgrade`,
 //! in a folder named after the newest migration they have.
 //!
-//! A fixture is made once, in a checkout of the version it stands for, and never changed: `cargo test --test blackbox --
-//! --ignored upgrade::fixtures_are_made` writes `sqlite` and `postgres` into the folder [`MADE`]. It needs the programs
-//! sqlite3 and pg_dump.
+//! A fixture is made once, in a checkout of the version it stands for, and never changed:
+//! `cargo test --test blackbox -- --ignored upgrade::fixtures_are_made` writes `sqlite` and `postgres` into the folder
+//! [`MADE`]. It needs the programs sqlite3 and pg_dump.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
