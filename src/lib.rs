@@ -18,3 +18,6 @@ pub mod smtp;
 
 pub mod cli;
 pub mod daemon;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;

@@ -1,5 +1,6 @@
 //! The house rules that can be a test: who may name whom, where SQL and S3 live, how long a file may be, that both
-//! databases have the same migrations, and that what the documents say exists.
+//! databases have the same migrations, that what the documents say exists, and that dependencies have licences which
+//! let the program be passed on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +11,8 @@
 
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/licences.rs"]
+mod licences;
 #[path = "tidy/paths.rs"]
 mod paths;
 #[path = "tidy/rooms.rs"]

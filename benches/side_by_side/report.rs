@@ -149,6 +149,15 @@ fn ratio(better: Better, ours: &[f64], theirs: &[f64]) -> String {
     format!("{middle:.2} ({:.2}–{:.2})", one.min(two), one.max(two))
 }
 
+/// What is measured by hand, once for each change of the dependencies: nothing here runs it.
+const FIRST_BUILD: &str = "\
+## The first build\n\n\
+What a newcomer waits for: `git clone`, then in it\n\n\
+```\n/usr/bin/time -v cargo build --release\n```\n\n\
+with an empty `target` takes 576 s of CPU time (544 user, 32 system) with Rust 1.95 on the machine above, about five \
+minutes where both cores are free; `cargo run --release -- quickstart --demo` serves half a second later. The bound is \
+12 minutes of CPU time; `cargo build --release --timings` shows where they go.\n";
+
 /// Writes `docs/benchmarks.md`.
 pub fn write_document(table: &str, rounds: usize) {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -175,7 +184,8 @@ pub fn write_document(table: &str, rounds: usize) {
          ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench -- --write\n```\n\n\
          runs all of it and writes this page; `-- --rounds N` and `-- --only WORD` narrow a run. Dovecot (packages \
          dovecot-imapd and dovecot-lmtpd) is left out where it is not installed.\n\n\
-         Last run: {cores} cores of {processor}, {memory} GiB of memory, {rounds} rounds, corpus of {mail}.\n\n{table}"
+         Last run: {cores} cores of {processor}, {memory} GiB of memory, {rounds} rounds, corpus of {mail}.\n\n{table}\n\
+         {FIRST_BUILD}"
     );
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
     crate::support::programs::write(&path, text);

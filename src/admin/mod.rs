@@ -11,6 +11,8 @@
 
 mod authenticate;
 mod document;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod health;
 mod problem;
 mod request;

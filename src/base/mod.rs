@@ -4,6 +4,8 @@ pub mod address;
 pub mod clock;
 pub mod config;
 pub mod endpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod id;
 pub mod network;
 pub mod secret;

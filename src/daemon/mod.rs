@@ -301,6 +301,9 @@ impl Signals {
             signal(kind)
                 .map_err(|error| DaemonError::Io { what: "cannot listen for signals".to_owned(), error })
         };
+        // A file that may not grow any more (RLIMIT_FSIZE) is an error to tell, like a full disk, not the end of the
+        // process: once the signal has a handler, the write fails with EFBIG.
+        drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

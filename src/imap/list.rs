@@ -158,11 +158,11 @@ pub async fn lsub(
 }
 
 /// A pattern: `*` stands for anything, `%` for anything without a separator.
-struct Pattern(Vec<u8>);
+pub(super) struct Pattern(Vec<u8>);
 
 impl Pattern {
     /// Reference and pattern in modified UTF-7; nothing for one that can match no name.
-    fn parse(reference: &[u8], pattern: &[u8]) -> Option<Self> {
+    pub(super) fn parse(reference: &[u8], pattern: &[u8]) -> Option<Self> {
         let mut text = utf7::decode(reference)?;
         text.push_str(&utf7::decode(pattern)?);
         let mut octets = text.into_bytes();
@@ -182,7 +182,7 @@ impl Pattern {
         Some(Self(octets))
     }
 
-    fn matches(&self, name: &FolderName) -> bool {
+    pub(super) fn matches(&self, name: &FolderName) -> bool {
         let text = name.as_str().as_bytes();
         self.matches_octets(text, name.is_inbox())
     }

@@ -19,6 +19,8 @@ mod envelope;
 mod fetch;
 mod folder;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod idle;
 mod lexer;
 mod list;

@@ -129,13 +129,13 @@ fn highest_mod_seq(selected: &Selected, uids: &[Uid]) -> Option<ModSeq> {
 }
 
 /// Turns texts in the client's charset into UTF-8.
-enum Decoder {
+pub(super) enum Decoder {
     Utf8,
     Other(fn(&[u8]) -> String),
 }
 
 impl Decoder {
-    fn of(charset: Option<&[u8]>) -> Result<Self, Failure> {
+    pub(super) fn of(charset: Option<&[u8]>) -> Result<Self, Failure> {
         let Some(charset) = charset else { return Ok(Self::Utf8) };
         // US-ASCII is a part of UTF-8; 8-bit octets under its name are what clients mean as UTF-8.
         if [&b"US-ASCII"[..], b"ASCII", b"UTF-8", b"UTF8"]
@@ -150,7 +150,7 @@ impl Decoder {
         }
     }
 
-    fn decode(&self, text: &[u8]) -> String {
+    pub(super) fn decode(&self, text: &[u8]) -> String {
         match self {
             Self::Utf8 => String::from_utf8_lossy(text).into_owned(),
             Self::Other(decoder) => decoder(text),
@@ -160,7 +160,7 @@ impl Decoder {
 
 /// The service's key for a client's: sequence numbers become UIDs of the view, texts UTF-8. Depth is bounded
 /// by the parser.
-fn resolve(key: &Key, uids: &[Uid], decoder: &Decoder) -> Result<SearchKey, Failure> {
+pub(super) fn resolve(key: &Key, uids: &[Uid], decoder: &Decoder) -> Result<SearchKey, Failure> {
     Ok(match key {
         Key::All => SearchKey::All,
         Key::And(keys) => {

@@ -4,5 +4,9 @@
 //! Both tell more than a stranger may know: who exists, and whether a password is right. They belong on a Unix socket
 //! or a loopback address.
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod sasl;
 pub mod socketmap;

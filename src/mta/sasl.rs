@@ -208,23 +208,10 @@ fn escaped(text: &str) -> String {
 mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
-    use secrecy::ExposeSecret;
     use tokio::io::AsyncReadExt;
 
     use super::*;
-
-    struct Fake;
-
-    impl Verify for Fake {
-        async fn verify(&self, credentials: &Credentials, source: Source) -> Result<Address, LoginError> {
-            match (credentials.username.as_str(), credentials.password.expose_secret()) {
-                ("held@x.example", _) => Err(LoginError::Held),
-                ("tim@x.example", _) if source.is_none() => Err(LoginError::TooMany),
-                ("tim@x.example", "secret") => Ok("tim@x.example".parse().unwrap()),
-                _ => Err(LoginError::Failed),
-            }
-        }
-    }
+    use crate::mta::fake::Fake;
 
     /// The lines after the introduction.
     async fn talk(input: String) -> Vec<String> {

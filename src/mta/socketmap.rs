@@ -192,35 +192,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-
-    struct Fake;
-
-    impl Directory for Fake {
-        async fn is_local_domain(&self, domain: &str) -> Result<bool, DeliveryRefusal> {
-            if domain == "down.example" {
-                return Err(DeliveryRefusal::Unavailable);
-            }
-            Ok(domain == "x.example")
-        }
-
-        async fn recipient_state(&self, address: &str) -> Result<(), DeliveryRefusal> {
-            match address {
-                "tim@x.example" => Ok(()),
-                "full@x.example" => Err(DeliveryRefusal::OverQuota("mailbox limit".into())),
-                "held@x.example" => Err(DeliveryRefusal::Suspended),
-                "tim@down.example" => Err(DeliveryRefusal::Unavailable),
-                address if address.ends_with("@x.example") => Err(DeliveryRefusal::UnknownMailbox),
-                _ => Err(DeliveryRefusal::NotLocal),
-            }
-        }
-
-        async fn sender_logins(&self, address: &str) -> Result<Vec<Address>, DeliveryRefusal> {
-            Ok(match address {
-                "info@x.example" => vec!["tim@x.example".parse().unwrap(), "bo@x.example".parse().unwrap()],
-                _ => Vec::new(),
-            })
-        }
-    }
+    use crate::mta::fake::Fake;
 
     async fn talk(input: &str) -> String {
         let (mut client, server) = tokio::io::duplex(1 << 16);

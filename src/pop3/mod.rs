@@ -9,6 +9,10 @@
 
 mod authorization;
 mod command;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod maildrop;
 mod session;
 #[cfg(test)]

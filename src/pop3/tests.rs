@@ -1,86 +1,13 @@
 //! Sessions over a pipe in memory, with a maildrop that the test fills.
 
-use std::sync::Mutex;
-
-use bytes::Bytes;
 use proptest::prelude::*;
-use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
+use super::fake::{Fake, fake};
 use super::*;
-use crate::base::id::{Uid, UidValidity};
-use crate::service::context::Source;
-use crate::service::error::{Result, ServiceError};
-use crate::service::login::LoginError;
+use crate::base::id::Uid;
 use crate::wire::listen::Shutdown;
-use crate::wire::sasl::Credentials;
 use crate::wire::stream::Connection;
-
-/// Messages with their UIDs; shared, so that a test sees what was deleted.
-#[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Vec<(Uid, Bytes)>>>);
-
-struct FakeDrop {
-    fake: Fake,
-    entries: Vec<Entry>,
-}
-
-impl Maildrops for Fake {
-    type Maildrop = FakeDrop;
-
-    async fn open(&self, credentials: &Credentials, _: Source) -> std::result::Result<FakeDrop, Refused> {
-        match (credentials.username.as_str(), credentials.password.expose_secret()) {
-            ("busy", _) => Err(Refused::InUse),
-            ("held", _) => Err(Refused::Login(LoginError::Held)),
-            ("tim", "two words ") => {
-                let messages = self.0.lock().unwrap();
-                let entry = |(uid, bytes): &(Uid, Bytes)| Entry { uid: *uid, octets: bytes.len() as u32 };
-                let entries = messages.iter().map(entry).collect();
-                Ok(FakeDrop { fake: self.clone(), entries })
-            }
-            _ => Err(Refused::Login(LoginError::Failed)),
-        }
-    }
-}
-
-impl Maildrop for FakeDrop {
-    fn uid_validity(&self) -> UidValidity {
-        UidValidity(7)
-    }
-
-    fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    async fn message(&self, uid: Uid) -> Result<Bytes> {
-        let messages = self.fake.0.lock().unwrap();
-        let found = messages.iter().find(|(found, _)| *found == uid).map(|(_, bytes)| bytes.clone());
-        found.ok_or_else(|| ServiceError::Unavailable("store stopped".into()))
-    }
-
-    async fn top(&self, uid: Uid, lines: u64) -> Result<Bytes> {
-        let message = self.message(uid).await?;
-        Ok(message.slice(..text::top_octets(&message, 8, lines)))
-    }
-
-    async fn delete(&mut self, uids: &[Uid]) -> Result<()> {
-        self.fake.0.lock().unwrap().retain(|(uid, _)| !uids.contains(uid));
-        Ok(())
-    }
-
-    async fn ended(&self) {
-        std::future::pending().await
-    }
-}
-
-fn fake() -> Fake {
-    let message = |uid, text: &'static str| (Uid(uid), Bytes::from_static(text.as_bytes()));
-    Fake(Arc::new(Mutex::new(vec![
-        message(3, "A: b\r\n\r\n.one\r\ntwo\r\n"),
-        message(5, "C: d\r\n\r\nno end"),
-        message(9, "E: f\r\n\r\n"),
-    ])))
-}
 
 fn start(fake: &Fake, source: &str) -> DuplexStream {
     let (client, server_side) = tokio::io::duplex(1 << 16);

@@ -71,6 +71,9 @@ pub struct Operation {
     pub response: fn() -> TypeSchema,
     /// Runs it.
     pub run: Run,
+    /// Whether fields have the shape of the request; runs nothing.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub has_shape: fn(Value) -> bool,
 }
 
 impl Operation {

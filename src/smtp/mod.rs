@@ -14,6 +14,10 @@
 mod command;
 mod content;
 mod data;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod reply;
 mod session;
 #[cfg(test)]

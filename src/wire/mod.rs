@@ -3,6 +3,8 @@
 //! A session gets a [`stream::Connection`] from [`listen::serve`] and reads it through one [`line::Reader`].
 //! Neither holds a buffer while the client is silent.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod line;
 pub mod listen;
 pub mod proxy;

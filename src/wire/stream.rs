@@ -43,7 +43,7 @@ pub enum UpgradeError {
 pub(super) enum Plain {
     Tcp(TcpStream),
     Unix(UnixStream),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     Memory(tokio::io::DuplexStream),
 }
 
@@ -74,7 +74,7 @@ impl Connection {
     }
 
     /// One end of a pipe in memory, as if it came from `source`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn memory(stream: tokio::io::DuplexStream, source: Source) -> Self {
         Self::new(Plain::Memory(stream), source)
     }
@@ -185,7 +185,7 @@ macro_rules! each_plain {
         match $plain {
             Plain::Tcp($stream) => $call,
             Plain::Unix($stream) => $call,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Plain::Memory($stream) => $call,
         }
     };

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::PATIENCE;
 use super::http::{self, Response};
 use super::imap::Imap;
 use super::pop3::Pop3;
 use super::postgres::Postgres;
 use super::programs::{Finished, run, wait, write};
 use super::smtp::{Dialect, Smtp};
-use super::{PATIENCE, wait_for};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_posthouse");
@@ -337,13 +337,23 @@ impl Daemon {
         assert!(replies.iter().all(|reply| reply.is_ok()), "{replies:?}");
     }
 
-    /// Waits until a folder holds `count` messages.
+    /// Waits until a folder holds `count` messages or more, told by IDLE.
     #[track_caller]
     pub fn wait_for_messages(&self, user: &str, folder: &str, count: u32) -> Imap {
         let mut session = self.imap(user);
-        wait_for(&format!("{count} messages in {folder} of {user}"), || {
-            (session.select(folder).exists() == Some(count)).then_some(())
-        });
+        let mut exists = session.select(folder).exists();
+        let tag = session.start("IDLE").expect("IDLE");
+        session.read_line().expect("the continuation");
+        while exists.is_none_or(|exists| exists < count) {
+            let told = session.read_untagged();
+            let told = told.unwrap_or_else(|error| panic!("{exists:?} of {count} messages: {error}"));
+            if told.keyword() == "EXISTS" {
+                exists = told.number();
+            }
+        }
+        session.connection.send("DONE\r\n").expect("DONE");
+        session.finish(&tag).expect("the end of IDLE").ok();
+        assert_eq!(session.select(folder).exists(), Some(count));
         session
     }
 }

@@ -21,16 +21,22 @@ use std::time::{Duration, Instant};
 /// failure, and test runs share their cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` gives a value, asking again every few milliseconds; fails after [`PATIENCE`].
+/// Longest pause between two looks at something that cannot tell of its change.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Waits until `condition` gives a value; fails after [`PATIENCE`]. For what cannot be waited for otherwise, such as
+/// another program's state: it is asked at once, then after pauses that double.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOOK_AGAIN);
     }
 }
 

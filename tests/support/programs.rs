@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 /// Whether absence of a program fails the test instead of skipping it.
 pub fn all_required() -> bool {
@@ -105,18 +108,22 @@ fn read_all(pipe: &mut impl std::io::Read) -> String {
 
 /// Waits for `child` up to `limit`; kills it afterwards and gives nothing.
 pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait().expect("wait for a child") {
-            return Some(status);
-        }
-        if Instant::now() > deadline {
+    let pid = Pid::from_child(child);
+    let (ended, is_ended) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // It stays a zombie until its owner waits for it below, so that nobody else can get its number.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+            ended.send(()).ok();
+        });
+        let in_time = is_ended.recv_timeout(limit).is_ok();
+        if !in_time {
             child.kill().ok();
-            child.wait().ok();
-            return None;
         }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        let status = child.wait().expect("wait for a child");
+        in_time.then_some(status)
+    })
 }
 
 /// Writes a file, with the folders above it.

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 6] = [
     &["service"],
     &["wire"],
     &["imap", "pop3", "smtp", "mta", "admin", "managesieve", "console"],
-    &["daemon"],
+    &["daemon", "fuzz"],
 ];
 
 /// Where a file is a question about the design.

@@ -10,6 +10,8 @@ mod content;
 mod find;
 mod flags;
 mod folders;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod intake;
 pub mod mime;
 pub mod search;

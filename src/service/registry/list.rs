@@ -24,6 +24,8 @@ const fn declare<O: Operate>() -> Operation {
         request: TypeSchema::of::<O::Request>,
         response: TypeSchema::of::<O::Response>,
         run: run::run::<O>,
+        #[cfg(any(test, feature = "fuzzing"))]
+        has_shape: |fields| run::parse::<O::Request>(fields).is_ok(),
     }
 }
 

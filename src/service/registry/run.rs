@@ -100,7 +100,7 @@ pub(super) fn run<O: Operate>(
     })
 }
 
-fn parse<R: serde::de::DeserializeOwned>(request: Value) -> Result<R> {
+pub(super) fn parse<R: serde::de::DeserializeOwned>(request: Value) -> Result<R> {
     serde_json::from_value(request)
         .map_err(|error| ServiceError::Invalid { field: "request", message: error.to_string() })
 }

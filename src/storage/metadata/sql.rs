@@ -360,6 +360,12 @@ impl Conn {
 
     fn note(&mut self, error: sqlx::Error) -> StorageError {
         let trouble = classify(&error);
+        if trouble == Trouble::Full
+            && error.as_database_error().and_then(|it| it.code()).as_deref() == Some("778")
+        {
+            // It may also be the device that fails: only SQLite's own words tell.
+            tracing::error!(%error, "the database file cannot be written");
+        }
         self.trouble = Some(trouble);
         if trouble == Trouble::Full { StorageError::Full } else { StorageError::Database(error) }
     }
@@ -439,7 +445,9 @@ pub(super) fn classify(error: &sqlx::Error) -> Trouble {
     };
     match database.code().as_deref() {
         Some("40001" | "40P01") => Trouble::Retry,
-        Some("53100" | "13") => Trouble::Full,
+        // SQLITE_IOERR_WRITE too: SQLite tells a full disk apart, but not a quota of the file system (EDQUOT) or a
+        // limit on the size of files (EFBIG), which pass in the same way.
+        Some("53100" | "13" | "778") => Trouble::Full,
         // SQLITE_IOERR with any extension, SQLITE_CORRUPT, SQLITE_CANTOPEN; PostgreSQL going away.
         Some("10" | "11" | "14" | "57P01" | "57P02" | "57P03") => Trouble::Lost,
         Some(code) if code.parse::<i64>().is_ok_and(|code| code & 0xff == 10) && code.len() < 5 => {

@@ -19,6 +19,8 @@
 mod codec;
 mod dictionary;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod reader;
 pub mod recipe;
 mod recovery;

@@ -209,7 +209,9 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 /// Says what was done to which file; a full volume is told apart, because it recovers by itself.
 pub(super) fn io_error(what: &str, path: &Path, error: std::io::Error) -> StorageError {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StorageError::Full,
+        std::io::ErrorKind::StorageFull
+        | std::io::ErrorKind::QuotaExceeded
+        | std::io::ErrorKind::FileTooLarge => StorageError::Full,
         _ => StorageError::Io { what: format!("{what} {}", path.display()), error },
     }
 }
