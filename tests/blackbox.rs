@@ -31,6 +31,8 @@ mod imap_messages;
 mod imap_model;
 #[path = "blackbox/imap_session.rs"]
 mod imap_session;
+#[path = "blackbox/jobs.rs"]
+mod jobs;
 #[path = "blackbox/metadata.rs"]
 mod metadata;
 #[path = "blackbox/modes.rs"]

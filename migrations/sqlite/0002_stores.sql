@@ -83,14 +83,20 @@ CREATE TABLE deleted_folder (
 );
 CREATE INDEX deleted_folder_mailbox ON deleted_folder (mailbox_id);
 
--- Long work with progress. customer_id is whose administrators see it. `position` is where it goes on after a restart.
+-- Long work with progress. customer_id is whose administrators see it; with `is_system` only those of the servers do.
+-- `position` is where it goes on after a restart, `attempts` counts its starts: with node and epoch it tells whether the
+-- one who works at it still may. With bound_node only that node runs it. `asker` is who asked for it, as JSON.
 CREATE TABLE job (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     public_id   TEXT   NOT NULL UNIQUE,
     kind        TEXT   NOT NULL,
     customer_id BIGINT NOT NULL REFERENCES customer (id),
+    is_system   BIGINT NOT NULL,
     target      TEXT   NOT NULL,
     request     TEXT   NOT NULL,
+    asker       TEXT   NOT NULL,
+    bound_node  TEXT,
+    attempts    BIGINT NOT NULL DEFAULT 0,
     state       TEXT   NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
     cancelled_by TEXT,
     unit        TEXT   NOT NULL DEFAULT '',
@@ -109,6 +115,7 @@ CREATE TABLE job (
 );
 CREATE INDEX job_open ON job (state, id) WHERE state IN ('waiting', 'running');
 CREATE INDEX job_customer ON job (customer_id, id);
+CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 
 -- Who does what only one may do at a time. A transaction that relies on it checks node and epoch.
 CREATE TABLE lease (

@@ -3,7 +3,7 @@
 use axum::Json;
 use serde_json::{Map, Value, json};
 
-use super::{BODY_OCTETS_MAX, JSON_DEPTH_MAX, LONG_REQUEST_TIMEOUT, REQUEST_TIMEOUT};
+use super::{BODY_OCTETS_MAX, JSON_DEPTH_MAX, REQUEST_TIMEOUT};
 use crate::service::registry::{Method, Operation, TypeSchema, operations};
 
 /// Versions and limits.
@@ -17,7 +17,6 @@ pub(super) async fn meta() -> Json<Value> {
             "body_octets_max": BODY_OCTETS_MAX,
             "json_depth_max": JSON_DEPTH_MAX,
             "request_timeout_secs": REQUEST_TIMEOUT.as_secs(),
-            "long_request_timeout_secs": LONG_REQUEST_TIMEOUT.as_secs(),
         },
     }))
 }
@@ -143,8 +142,13 @@ fn responses(operation: &Operation, name: &str) -> Value {
     let schema = json!({ "$ref": format!("#/components/schemas/{name}") });
     let content = json!({ "application/json": { "schema": schema } });
     let done = json!({ "description": "Done", "content": content });
-    let mut responses = Map::from_iter([("200".to_owned(), done.clone())]);
-    if operation.method == Method::Post && operation.name.ends_with(".create") {
+    let status = if operation.starts_job { "202" } else { "200" };
+    let mut responses = Map::from_iter([(status.to_owned(), done.clone())]);
+    if operation.starts_job {
+        // The answer of a dry run.
+        responses.insert("200".to_owned(), done.clone());
+    }
+    if operation.method == Method::Post && operation.name.ends_with(".create") && !operation.starts_job {
         responses.insert("201".to_owned(), done);
     }
     responses.insert("default".to_owned(), problem_response());

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::routing::{MethodFilter, get, on};
 
 use crate::base::telemetry::metrics::Metrics;
@@ -44,8 +44,6 @@ const BODY_OCTETS_MAX: usize = 1 << 20;
 const JSON_DEPTH_MAX: usize = 32;
 /// How long a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an operation that walks through all mail, or copies it, may take.
-const LONG_REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The API; cheap to clone.
 #[derive(Clone)]
@@ -75,8 +73,11 @@ impl Api {
     /// Serves one connection until its end, or until its present request is answered after `shutdown`.
     pub async fn session(self, connection: Connection, shutdown: Shutdown) {
         let peer = authenticate::Peer { uid: connection.peer_uid(), source: connection.source() };
-        let respond = move |request| {
+        let ending = shutdown.clone();
+        let respond = move |mut request: Request| {
             let api = self.clone();
+            // For answers that last until something happens.
+            request.extensions_mut().insert(ending.clone());
             async move { api.respond(peer, request).await }
         };
         session::serve(connection, shutdown, respond).await;

@@ -1,6 +1,6 @@
 //! Runs an operation for a request.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,11 +9,9 @@ use serde_json::{Map, Value};
 
 use super::authenticate::Asking;
 use super::problem::Problem;
-use super::{LONG_REQUEST_TIMEOUT, REQUEST_TIMEOUT, Services, request, stream};
+use super::{REQUEST_TIMEOUT, Services, request, stream};
 use crate::service::registry::{Method, Operation, RunOptions};
-
-/// Operations that walk through all mail or copy it.
-const LONG_OPERATIONS: [&str; 4] = ["backup.create", "backup.verify", "quota.verify", "store.pack"];
+use crate::wire::listen::Shutdown;
 
 /// A request that has been understood, ready to be run; lists run it once for each page.
 pub(super) struct Prepared {
@@ -34,6 +32,15 @@ impl Prepared {
         Ok(answer.await?)
     }
 
+    /// Looks again, for an answer that has begun: not recorded a second time.
+    pub(super) async fn look_again(&self, fields: Map<String, Value>) -> Result<Value, Problem> {
+        let Asking { authentication, source, request_id } = &self.asking;
+        let context = authentication.context(*source, request_id.clone(), None);
+        let options = RunOptions { repeats: true, ..self.options.clone() };
+        let run = self.operation.run;
+        Ok(run(&self.services.management, context, Value::Object(fields), options).await?)
+    }
+
     /// The id of the request.
     pub(super) fn request_id(&self) -> &str {
         &self.asking.request_id
@@ -49,8 +56,7 @@ pub(super) async fn run(services: Services, operation: &'static Operation, mut r
     let begun = Instant::now();
     let metrics = services.metrics.clone();
     let request_id = asking.request_id.clone();
-    let outcome =
-        tokio::time::timeout(timeout(operation), answer(services, operation, asking, request)).await;
+    let outcome = tokio::time::timeout(REQUEST_TIMEOUT, answer(services, operation, asking, request)).await;
     let (status, response) = match outcome.unwrap_or_else(|_| Err(Problem::timeout())) {
         Ok(response) => (response.status(), response),
         Err(problem) => (problem.status(), problem.response(&request_id)),
@@ -61,27 +67,32 @@ pub(super) async fn run(services: Services, operation: &'static Operation, mut r
     response
 }
 
-fn timeout(operation: &Operation) -> Duration {
-    if LONG_OPERATIONS.contains(&operation.name) { LONG_REQUEST_TIMEOUT } else { REQUEST_TIMEOUT }
-}
-
 async fn answer(
     services: Services,
     operation: &'static Operation,
     asking: Asking,
     request: Request,
 ) -> Result<Response, Problem> {
-    let is_stream = stream::is_wanted(operation, request.headers());
+    let form = stream::wanted(operation, request.headers());
+    let shutdown = request.extensions().get::<Shutdown>().cloned();
     let asked = request::read(operation, request).await?;
     let is_dry_run = asked.options.dry_run;
     let (options, idempotency_key) = (asked.options, asked.idempotency_key);
     let prepared = Prepared { services, operation, asking, options, idempotency_key };
     let answer = prepared.run(asked.fields.clone()).await?;
-    if is_stream {
-        return Ok(stream::response(prepared, asked.fields, answer));
+    match (form, shutdown) {
+        (Some(stream::Form::List), _) => return Ok(stream::list(prepared, asked.fields, answer)),
+        (Some(stream::Form::Watch), Some(shutdown)) => {
+            return Ok(stream::watch(prepared, asked.fields, answer, shutdown));
+        }
+        _ => {}
     }
     let is_created = operation.method == Method::Post && operation.name.ends_with(".create") && !is_dry_run;
-    let status = if is_created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = match (operation.starts_job && !is_dry_run, is_created) {
+        (true, _) => StatusCode::ACCEPTED,
+        (false, true) => StatusCode::CREATED,
+        (false, false) => StatusCode::OK,
+    };
     Ok(json_response(status, &answer))
 }
 

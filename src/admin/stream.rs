@@ -1,5 +1,7 @@
-//! Whole lists as NDJSON: one object per line, page after page, and `{"end":…}` or `{"error":…}` as the last line,
-//! so that a list that broke off shows.
+//! Whole lists as NDJSON: one object per line, page after page; and objects that are watched: one line for each
+//! change. `{"end":…}` or `{"error":…}` is the last line, so that a stream that broke off shows.
+
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -7,8 +9,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Map, Value, json};
 
+use super::problem::Problem;
 use super::run::Prepared;
+use crate::service::error::ServiceError;
 use crate::service::registry::{Method, Operation};
+use crate::wire::listen::Shutdown;
 
 /// The media type.
 const NDJSON: &str = "application/x-ndjson";
@@ -17,11 +22,32 @@ const NDJSON: &str = "application/x-ndjson";
 const ITEMS: &str = "items";
 const CURSOR: &str = "cursor";
 
-/// Whether the client asks for a stream, and the operation gives a list.
-pub(super) fn is_wanted(operation: &Operation, headers: &HeaderMap) -> bool {
+/// How soon a watched object is looked at again at first, and at most; each look that finds no change waits longer.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// An unchanged object is told again after this time, so that a broken connection is noticed.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The forms of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Form {
+    /// All pages of a list.
+    List,
+    /// The changes of one object.
+    Watch,
+}
+
+/// The stream that the client asks for, if the operation has one.
+pub(super) fn wanted(operation: &Operation, headers: &HeaderMap) -> Option<Form> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let is_accepted = accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == NDJSON);
-    is_accepted && operation.method == Method::Get && is_list(operation)
+    if !is_accepted || operation.method != Method::Get {
+        None
+    } else if operation.watched {
+        Some(Form::Watch)
+    } else {
+        is_list(operation).then_some(Form::List)
+    }
 }
 
 fn is_list(operation: &Operation) -> bool {
@@ -47,15 +73,84 @@ enum Next {
 
 /// Streams the list that begins with the page `first`. Each page is asked for when the one before has been taken,
 /// with the authority of that moment.
-pub(super) fn response(prepared: Prepared, fields: Map<String, Value>, first: Value) -> Response {
+pub(super) fn list(prepared: Prepared, fields: Map<String, Value>, first: Value) -> Response {
     let rest = Rest { prepared, fields, count: 0, next: Next::Page(first) };
     let chunks = stream::unfold(rest, |mut rest| async move {
         let chunk = rest.chunk().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(chunk), rest))
     });
-    let mut response = Body::from_stream(chunks).into_response();
+    ndjson(Body::from_stream(chunks))
+}
+
+fn ndjson(body: Body) -> Response {
+    let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     response
+}
+
+/// An object that is watched.
+struct Watched {
+    prepared: Prepared,
+    fields: Map<String, Value>,
+    shutdown: Shutdown,
+    /// What was told last; nothing once the stream has ended.
+    told: Option<Value>,
+    is_first: bool,
+}
+
+/// Streams the changes of an object that stands at `first`, until it has a member `finished_at` (the last line is
+/// then `{"end":…}` with the object) or the daemon stops. Each look has the authority of its moment.
+pub(super) fn watch(
+    prepared: Prepared,
+    fields: Map<String, Value>,
+    first: Value,
+    shutdown: Shutdown,
+) -> Response {
+    let watched = Watched { prepared, fields, shutdown, told: Some(first), is_first: true };
+    let chunks = stream::unfold(watched, |mut watched| async move {
+        let chunk = watched.chunk().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(chunk), watched))
+    });
+    ndjson(Body::from_stream(chunks))
+}
+
+impl Watched {
+    async fn chunk(&mut self) -> Option<Bytes> {
+        let told = self.told.take()?;
+        let seen = if std::mem::take(&mut self.is_first) { Ok(told) } else { self.next(told).await };
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(problem) => {
+                let document = problem.document(self.prepared.request_id());
+                return Some(line(&json!({ "error": document })).into());
+            }
+        };
+        if seen.get("finished_at").is_some_and(|at| !at.is_null()) {
+            return Some(line(&json!({ "end": seen })).into());
+        }
+        let text = line(&seen);
+        self.told = Some(seen);
+        Some(text.into())
+    }
+
+    /// The object when it has changed, or after a while.
+    async fn next(&self, told: Value) -> Result<Value, Problem> {
+        let until = tokio::time::Instant::now() + REPEAT_INTERVAL;
+        let mut pause = LOOK_PAUSE_MIN;
+        loop {
+            tokio::select! {
+                () = self.shutdown.requested() => {
+                    return Err(ServiceError::Unavailable("the daemon stops".to_owned()).into());
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            let seen = self.prepared.look_again(self.fields.clone()).await?;
+            if seen != told || tokio::time::Instant::now() >= until {
+                return Ok(seen);
+            }
+            pause = (pause * 2).min(LOOK_PAUSE_MAX);
+        }
+    }
 }
 
 impl Rest {

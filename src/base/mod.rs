@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod fuzz;
 pub mod id;
 pub mod network;
+pub mod progress;
 pub mod secret;
 pub mod size;
 pub mod store_settings;

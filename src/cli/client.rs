@@ -1,15 +1,17 @@
 //! Asks the daemon: one HTTP request over the admin socket for each operation of the registry.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Request, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::{Exit, Failure};
 use crate::base::id::public_id;
@@ -20,6 +22,10 @@ use crate::service::registry::{Method, Operation, operation};
 const SOCKETS: [&str; 2] = ["posthouse-data/admin.sock", "/run/posthouse/admin.sock"];
 /// Largest answer taken, in octets.
 const ANSWER_OCTETS_MAX: usize = 256 << 20;
+/// Longest line of a stream, in octets.
+const LINE_OCTETS_MAX: usize = 64 << 20;
+/// The media type of streams.
+const NDJSON: &str = "application/x-ndjson";
 
 /// An operation with its fields.
 #[derive(Clone, Debug)]
@@ -85,6 +91,69 @@ impl Client {
         }
     }
 
+    /// From now on Ctrl-C does not end the program but what waits for it.
+    pub(super) fn interrupts(&self) -> Result<Signal, Failure> {
+        let _inside = self.runtime.enter();
+        signal(SignalKind::interrupt()).map_err(|error| Failure::new(Exit::Other, error.to_string()))
+    }
+
+    /// Waits; false when somebody has pressed Ctrl-C.
+    pub(super) fn pause(&self, interrupts: &mut Signal, duration: Duration) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = interrupts.recv() => false,
+                () = tokio::time::sleep(duration) => true,
+            }
+        })
+    }
+
+    /// Follows an object that can be watched; `each` gets it whenever it has changed.
+    pub(super) fn watch(
+        &self,
+        call: &Call,
+        interrupts: &mut Signal,
+        mut each: impl FnMut(&Value) -> Result<(), Failure>,
+    ) -> Result<Watched, Failure> {
+        let declared = operation(call.operation).filter(|declared| declared.watched);
+        let Some(declared) = declared else {
+            return Err(Failure::new(Exit::Other, format!("{} cannot be watched", call.operation)));
+        };
+        let mut request = self.request(declared, call, false)?;
+        request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static(NDJSON));
+        self.runtime.block_on(async {
+            let mut lines = match self.open_lines(request).await? {
+                Ok(lines) => lines,
+                Err((status, octets)) => {
+                    let answer: Value = serde_json::from_slice(&octets).map_err(Failure::broken)?;
+                    return Err(Failure::problem(call.operation, status, &answer));
+                }
+            };
+            loop {
+                let line = tokio::select! {
+                    line = lines.next() => line,
+                    _ = interrupts.recv() => return Ok(Watched::Left),
+                };
+                let line = match line {
+                    Ok(line) => line,
+                    Err(failure) => return Ok(Watched::Broken(failure)),
+                };
+                let mut object: Value = serde_json::from_slice(&line).map_err(Failure::broken)?;
+                if let Some(last) = object.get_mut("end") {
+                    return Ok(Watched::Ended(last.take()));
+                }
+                // A job that has failed has such a member too, and an id beside it.
+                if let Some(problem) = object.get("error").filter(|_| object.get("id").is_none()) {
+                    let failure = Failure::problem(call.operation, 500, problem);
+                    return match problem.get("retryable").and_then(Value::as_bool) {
+                        Some(true) => Ok(Watched::Broken(failure)),
+                        _ => Err(failure),
+                    };
+                }
+                each(&object)?;
+            }
+        })
+    }
+
     fn request(
         &self,
         declared: &Operation,
@@ -140,17 +209,86 @@ impl Client {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<(u16, Bytes), Failure> {
+        let (response, connection) = self.ask(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_OCTETS_MAX).collect().await;
+        let octets = body.map_err(Failure::broken)?.to_bytes();
+        drop(connection);
+        Ok((status, octets))
+    }
+
+    async fn ask(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Conversation), Failure> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|error| Failure::unreachable(&self.socket, &error))?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(Failure::broken)?;
-        let connection = tokio::spawn(connection);
+        let connection = Conversation(tokio::spawn(async move { drop(connection.await) }));
         let response = sender.send_request(request).await.map_err(Failure::broken)?;
+        Ok((response, connection))
+    }
+
+    /// The lines of an answer; an answer that is no stream as it is.
+    async fn open_lines(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Result<Lines, (u16, Bytes)>, Failure> {
+        let (response, connection) = self.ask(request).await?;
         let status = response.status().as_u16();
+        if (200..300).contains(&status) {
+            let (body, waiting) = (response.into_body(), Vec::new());
+            return Ok(Ok(Lines { body, waiting, _connection: connection }));
+        }
         let body = Limited::new(response.into_body(), ANSWER_OCTETS_MAX).collect().await;
-        let octets = body.map_err(Failure::broken)?.to_bytes();
-        connection.abort();
-        Ok((status, octets))
+        Ok(Err((status, body.map_err(Failure::broken)?.to_bytes())))
+    }
+}
+
+/// How watching ended.
+pub(super) enum Watched {
+    /// The object's last state.
+    Ended(Value),
+    /// Whoever watches has left.
+    Left,
+    /// The stream broke off, which says nothing about the object.
+    Broken(Failure),
+}
+
+/// The task that speaks HTTP; it ends with this.
+struct Conversation(tokio::task::JoinHandle<()>);
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The lines of a stream.
+struct Lines {
+    body: Incoming,
+    /// What has come and is no whole line yet.
+    waiting: Vec<u8>,
+    _connection: Conversation,
+}
+
+impl Lines {
+    /// The next line. A stream ends with a line that says so, so that there always is one.
+    async fn next(&mut self) -> Result<Vec<u8>, Failure> {
+        loop {
+            if let Some(end) = self.waiting.iter().position(|octet| *octet == b'\n') {
+                let rest = self.waiting.split_off(end + 1);
+                return Ok(std::mem::replace(&mut self.waiting, rest));
+            }
+            if self.waiting.len() > LINE_OCTETS_MAX {
+                return Err(Failure::broken("a line is too long"));
+            }
+            let frame = self.body.frame().await.ok_or_else(|| Failure::broken("it broke off"))?;
+            if let Ok(data) = frame.map_err(Failure::broken)?.into_data() {
+                self.waiting.extend_from_slice(&data);
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod customer;
 mod domain;
 mod failure;
 mod hold;
+mod job;
 mod limit;
 mod mailbox;
 mod manual;
@@ -131,6 +132,9 @@ enum Command {
     Quota(server::QuotaCommand),
     /// Take a consistent copy of everything while the daemon serves
     Backup(server::Backup),
+    /// Long work: list it, follow it, end it early
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Print shell completions
     Completions {
         /// The shell
@@ -249,6 +253,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Server(command) => Ok(command.plan()),
         Command::Quota(command) => Ok(command.plan()),
         Command::Backup(command) => command.plan(),
+        Command::Job(command) => Ok(command.plan()),
         Command::Quickstart { .. }
         | Command::Serve { .. }
         | Command::Config(_)

@@ -62,6 +62,7 @@ pub(super) struct Output {
     /// Columns of the terminal; nothing if standard output is none.
     width: Option<u16>,
     bold: bool,
+    is_silent: bool,
 }
 
 impl Output {
@@ -71,7 +72,12 @@ impl Output {
         let size = if is_terminal { tcgetwinsize(&stdout).ok() } else { None };
         let width = is_terminal.then(|| size.map_or(80, |size| size.ws_col)).filter(|width| *width > 0);
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { json, width, bold: is_terminal && !is_plain }
+        Self { json, width, bold: is_terminal && !is_plain, is_silent: false }
+    }
+
+    /// Shows nothing.
+    pub(super) fn silent() -> Self {
+        Self { json: true, width: None, bold: false, is_silent: true }
     }
 
     /// Whether programs read it.
@@ -92,6 +98,9 @@ impl Output {
 
     /// A line of text.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
+        if self.is_silent {
+            return Ok(());
+        }
         let mut stdout = std::io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")) {
             // Whoever reads has seen enough (`| head`).
@@ -239,7 +248,7 @@ mod tests {
     use super::*;
 
     fn plain(width: Option<u16>) -> Output {
-        Output { json: false, width, bold: false }
+        Output { json: false, width, bold: false, is_silent: false }
     }
 
     #[test]

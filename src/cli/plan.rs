@@ -1,14 +1,13 @@
 //! What a command asks of the daemon, and how the answer is shown.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::{Exit, Failure};
+use super::job::Follow;
 use super::output::{Column, Output, note};
 use super::prompt::consent;
 use crate::service::registry::operation;
@@ -55,13 +54,8 @@ pub(super) enum Plan {
     Own { call: Call, show: fn(&Client, &Output, &Call) -> Result<ExitCode, Failure> },
     /// As `Own`, with a choice of the command line.
     Report { call: Call, format: super::report::Format },
-    /// Takes long: somebody who waits is told so.
-    Long {
-        call: Call,
-        change: Change,
-        doing: &'static str,
-        finish: fn(&Output, &Value) -> Result<ExitCode, Failure>,
-    },
+    /// A job does it; it is followed to its end unless told otherwise.
+    Job { call: Call, change: Change, following: Follow },
 }
 
 impl Plan {
@@ -75,7 +69,7 @@ impl Plan {
             | Self::Destroy { call, .. }
             | Self::Own { call, .. }
             | Self::Report { call, .. }
-            | Self::Long { call, .. } => call,
+            | Self::Job { call, .. } => call,
         }
     }
 
@@ -100,9 +94,8 @@ impl Plan {
             }
             Self::Own { call, show } => return show(client, output, &call),
             Self::Report { call, format } => return super::report::quota(client, output, &call, format),
-            Self::Long { call, change, doing, finish } => {
-                let answer = waiting(doing, || client.run(&call, change.dry_run))?;
-                return finish(output, &answer);
+            Self::Job { call, change, following } => {
+                return super::job::start(client, output, &call, change, following);
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -170,7 +163,7 @@ fn list(
 }
 
 /// Says what was done, or that it could be.
-fn finish(output: &Output, answer: &Value, dry_run: bool, done: &str) -> Result<(), Failure> {
+pub(super) fn finish(output: &Output, answer: &Value, dry_run: bool, done: &str) -> Result<(), Failure> {
     if output.is_json() {
         return output.document(answer);
     }
@@ -205,27 +198,6 @@ fn destroy(
     }
     consent(question, false)?;
     client.run(call, false)
-}
-
-/// Shows that something is going on once it takes over a second, if somebody can see it.
-fn waiting<T>(doing: &'static str, work: impl FnOnce() -> T) -> T {
-    if !std::io::stderr().is_terminal() {
-        return work();
-    }
-    let (done, is_done) = std::sync::mpsc::channel::<()>();
-    let wheel = std::thread::spawn(move || {
-        if is_done.recv_timeout(Duration::from_secs(1)).is_ok() {
-            return;
-        }
-        let bar = indicatif::ProgressBar::new_spinner().with_message(doing);
-        bar.enable_steady_tick(Duration::from_millis(120));
-        let _ = is_done.recv();
-        bar.finish_and_clear();
-    });
-    let outcome = work();
-    let _ = done.send(());
-    let _ = wheel.join();
-    outcome
 }
 
 /// Done, but not all of it.

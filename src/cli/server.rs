@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::Failure;
+use super::job::Follow;
 use super::output::{Column, Kind, Output, columns, member, note, show};
 use super::plan::{Change, Destruction, Plan, partly};
 
@@ -72,7 +73,10 @@ pub(super) enum StoreCommand {
     /// List mail stores
     List,
     /// Move all bodies from the database into packs now, whatever their age
-    Pack,
+    Pack {
+        #[command(flatten)]
+        following: Follow,
+    },
     /// Show one mail store
     Show {
         /// Its name
@@ -100,6 +104,8 @@ pub(super) enum QuotaCommand {
         repair: bool,
         #[command(flatten)]
         change: Change,
+        #[command(flatten)]
+        following: Follow,
     },
 }
 
@@ -113,6 +119,8 @@ pub(super) struct Backup {
     verify: bool,
     #[command(flatten)]
     change: Change,
+    #[command(flatten)]
+    following: Follow,
 }
 
 /// `posthouse whoami`
@@ -161,12 +169,9 @@ impl StoreCommand {
     pub(super) fn plan(self) -> Plan {
         match self {
             Self::List => Plan::List { call: Call::new("store.list"), columns: STORES, nothing: "no stores" },
-            Self::Pack => Plan::Long {
-                call: Call::new("store.pack"),
-                change: Change { dry_run: false },
-                doing: "packing",
-                finish: show_packing,
-            },
+            Self::Pack { following } => {
+                Plan::Job { call: Call::new("store.pack"), change: Change { dry_run: false }, following }
+            }
             Self::Show { name } => {
                 Plan::Show { call: Call::new("store.show").with("name", name), columns: STORE }
             }
@@ -183,17 +188,17 @@ impl ServerCommand {
 
 impl QuotaCommand {
     pub(super) fn plan(self) -> Plan {
-        let Self::Verify { customer, repair, change } = self;
+        let Self::Verify { customer, repair, change, following } = self;
         // Counting without repair is what a dry run of it is.
         let call = Call::new("quota.verify").maybe("customer", customer);
         let call = call.flag("repair", repair && !change.dry_run);
         let change = Change { dry_run: false };
-        Plan::Long { call, change, doing: "counting", finish: show_drift }
+        Plan::Job { call, change, following }
     }
 }
 
 /// Drift is a defect: the exit code tells scripts of it.
-fn show_drift(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+pub(super) fn show_drift(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
     let drifts = answer.get("drifts").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if output.is_json() {
         output.document(answer)?;
@@ -214,14 +219,14 @@ impl Backup {
         let dir = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is no UTF-8"))?.to_owned();
         if self.verify {
             let call = Call::new("backup.verify").with("dir", dir);
-            return Ok(Plan::Long { call, change: self.change, doing: "reading", finish: show_checked });
+            return Ok(Plan::Job { call, change: self.change, following: self.following });
         }
         let call = Call::new("backup.create").with("dir", dir);
-        Ok(Plan::Long { call, change: self.change, doing: "copying", finish: show_backup })
+        Ok(Plan::Job { call, change: self.change, following: self.following })
     }
 }
 
-fn show_packing(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+pub(super) fn show_packing(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
     if output.is_json() {
         output.document(answer)?;
     } else {
@@ -232,7 +237,7 @@ fn show_packing(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+pub(super) fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
     if output.is_json() {
         output.document(answer)?;
     } else {
@@ -249,7 +254,7 @@ fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
 }
 
 /// Damage is told by the exit code too.
-fn show_checked(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+pub(super) fn show_checked(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
     if output.is_json() {
         output.document(answer)?;
     } else {

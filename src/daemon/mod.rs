@@ -27,6 +27,7 @@ use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
 use crate::service::housekeeping::{Housekeeping, Kept};
+use crate::service::jobs::Runner;
 use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::mailstore::{MailStore, MailStoreLimits};
@@ -211,6 +212,9 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
     let packer = Arc::clone(&rooms.packer);
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
+    let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
+    let ended = shutdown.clone();
+    tasks.spawn(async move { runner.run(ended.requested()).await });
     let kept =
         Kept { trace_days: config.retention.trace_days, undelete_days: config.retention.undelete_days };
     let node = rooms.bodies.node().id.clone();

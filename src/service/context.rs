@@ -164,3 +164,55 @@ impl Context {
         }
     }
 }
+
+/// What is kept of a [`Context`] in the database, for work that goes on after a restart. Only a row that the daemon
+/// wrote itself becomes a context again.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub(in crate::service) struct KeptContext {
+    /// Nothing for the system.
+    administrator: Option<(AdministratorId, CustomerId, String)>,
+    peer_uid: Option<u32>,
+    token: Option<TokenId>,
+    source: Source,
+    request_id: String,
+}
+
+impl From<&Context> for KeptContext {
+    fn from(context: &Context) -> Self {
+        let administrator = match &context.identity {
+            Identity::System => None,
+            Identity::Administrator { id, home, name } => Some((*id, *home, name.clone())),
+        };
+        let (peer_uid, token) = match context.authenticated {
+            Authenticated::Peer { uid } => (Some(uid), None),
+            Authenticated::Token { id } => (None, Some(id)),
+        };
+        let (source, request_id) = (context.source, context.request_id.clone());
+        Self { administrator, peer_uid, token, source, request_id }
+    }
+}
+
+impl KeptContext {
+    /// Whose request it was.
+    pub fn identity(&self) -> Identity {
+        match &self.administrator {
+            None => Identity::System,
+            Some((id, home, name)) => Identity::Administrator { id: *id, home: *home, name: name.clone() },
+        }
+    }
+
+    /// The context.
+    pub fn context(&self) -> Context {
+        let authenticated = match self.token {
+            Some(id) => Authenticated::Token { id },
+            None => Authenticated::Peer { uid: self.peer_uid.unwrap_or_default() },
+        };
+        Context {
+            identity: self.identity(),
+            authenticated,
+            source: self.source,
+            request_id: self.request_id.clone(),
+            idempotency_key: None,
+        }
+    }
+}

@@ -89,6 +89,23 @@ impl ServiceError {
     }
 }
 
+impl ServiceError {
+    /// The stable word for it, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Conflict { .. } => "conflict",
+            Self::Invalid { .. } => "invalid",
+            Self::OverQuota { .. } => "over_quota",
+            Self::Suspended => "suspended",
+            Self::Limit(_) => "limit",
+            Self::Unavailable(_) => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
 impl From<StorageError> for ServiceError {
     fn from(error: StorageError) -> Self {
         if error.is_permanent() {

@@ -4,7 +4,7 @@
 //! - traces of deliveries after `retention.trace_days`;
 //! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
 //! - audit records of reads after 90 days, of changes and refusals after ten years;
-//! - answers kept for Idempotency-Key after a day; pins that have expired.
+//! - answers kept for Idempotency-Key after a day; pins that have expired; jobs 30 days after their end.
 //!
 //! # Cancellation
 //! Every slice is a transaction of its own, so that it may be dropped anywhere.
@@ -22,7 +22,7 @@ use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
 use crate::storage::metadata::purge::Kind;
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{instance, pin, purge, trace};
+use crate::storage::metadata::{instance, job, pin, purge, trace};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it looks.
@@ -37,6 +37,8 @@ const IDEMPOTENCY_DURATION: Duration = DAY;
 const AUDIT_READS_DAYS: u32 = 90;
 /// How long audit records of changes and refusals are kept.
 const AUDIT_DAYS: u32 = 3_653;
+/// How long jobs are kept after their end.
+const JOB_DAYS: u32 = 30;
 /// Traces that one slice removes.
 const TRACE_ROWS: i64 = 256;
 
@@ -66,6 +68,8 @@ pub struct Removed {
     pub audit: u64,
     /// Answers kept for Idempotency-Key.
     pub answers: u64,
+    /// Jobs.
+    pub jobs: u64,
 }
 
 /// Does it.
@@ -151,6 +155,9 @@ impl Housekeeping {
         removed.answers = self
             .until_none(move |conn| Box::pin(async move { Ok(purge::idempotency(conn, before).await?) }))
             .await?;
+        let before = now.minus(DAY * JOB_DAYS);
+        removed.jobs =
+            self.until_none(move |conn| Box::pin(async move { Ok(job::prune(conn, before).await?) })).await?;
         removed.audit = self.audit(now).await?;
         self.folders().await?;
         self.mail_store.expunged_prune().await?;

@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod directory;
 pub mod error;
 pub mod housekeeping;
+pub mod jobs;
 pub mod login;
 pub mod mailstore;
 mod packing;

@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use list::{operation, operations};
 pub(in crate::service) use management::Inner;
 pub use management::{Management, ManagementOptions};
-pub(in crate::service) use operate::{After, Need, Operate, Targeted, Tx, declare};
+pub(in crate::service) use operate::{Need, Operate, Targeted, Tx, declare};
 pub use schema::TypeSchema;
 
 use crate::service::authority::Permission;
@@ -44,6 +44,9 @@ pub enum Method {
 pub struct RunOptions {
     /// Run all checks and the transaction, then roll it back.
     pub dry_run: bool,
+    /// A further look that belongs to an answer which is being given: it is checked like the first and not recorded
+    /// again.
+    pub repeats: bool,
     /// Only if the object still has this entity tag (RFC 9110 section 13.1.1).
     pub if_match: Option<String>,
 }
@@ -63,6 +66,10 @@ pub struct Operation {
     pub permission: Permission,
     /// Whether it changes anything.
     pub mutates: bool,
+    /// Whether its answer is a job that does the work.
+    pub starts_job: bool,
+    /// Whether its answer can be watched until it has a member `finished_at`.
+    pub watched: bool,
     /// One line for help and OpenAPI.
     pub summary: &'static str,
     /// The request: one object of the fields from path, query and body.

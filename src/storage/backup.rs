@@ -28,6 +28,7 @@ use super::metadata::snapshot::{NamedPack, Snapshot};
 use super::pack::sync_folder;
 use super::{Result, StorageError};
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::progress::{Progress, Standing};
 
 /// How long a pin lasts without being renewed: longer than any database takes to be copied.
 const PIN_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,6 +36,10 @@ const PIN_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 const DATABASE: &str = "metadata.db";
 /// Name of the manifest.
 const MANIFEST: &str = "manifest.json";
+/// Its name until it is complete.
+const MANIFEST_TEMPORARY: &str = "manifest.json.tmp";
+/// Folder of the stores' packs.
+const STORES: &str = "stores";
 /// Version of the manifest's form.
 const FORMAT: u32 = 1;
 /// Largest manifest that is read, in octets: files for a petabyte of mail.
@@ -104,8 +109,8 @@ pub struct Taken {
     pub missing: Vec<String>,
 }
 
-/// A backup that was checked.
-#[derive(Clone, Debug)]
+/// A backup that was checked, or is being checked: also the position of that work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Checked {
     /// When it was taken.
     pub at: Timestamp,
@@ -117,7 +122,7 @@ pub struct Checked {
     pub damaged: Vec<String>,
 }
 
-/// Takes a backup into `directory`, which must be empty or not exist.
+/// Takes a backup into `directory`, which [`prepare`] has made.
 ///
 /// # Errors
 /// See [`BackupError`]; the directory may then hold files, but no manifest.
@@ -125,18 +130,18 @@ pub async fn create(
     bodies: &Bodies,
     directory: PathBuf,
     clock: &Clock,
+    progress: &Progress,
 ) -> std::result::Result<Taken, BackupError> {
     if bodies.database().is_shared() {
         return Err(BackupError::Shared);
     }
-    prepare(&directory).await?;
     let (node, at) = (bodies.node().id.clone(), clock.now());
     let write = bodies.database().write(Priority::Interactive, move |conn| {
         let node = node.clone();
         Box::pin(async move { pin::insert(conn, &node, at, at.plus(PIN_DURATION)).await })
     });
     let pin: String = write.await.map_err(|error: StorageError| error)?;
-    let outcome = copy(bodies, &directory, clock, at, &pin).await;
+    let outcome = copy(bodies, &directory, clock, at, &pin, progress).await;
     let unpin = bodies.database().write(Priority::Interactive, move |conn| {
         let pin = pin.clone();
         Box::pin(async move { pin::remove(conn, &pin).await })
@@ -148,7 +153,10 @@ pub async fn create(
 }
 
 /// Makes the directory, closed to others: the database holds password hashes.
-async fn prepare(directory: &Path) -> std::result::Result<(), BackupError> {
+///
+/// # Errors
+/// [`BackupError::NotEmpty`], and when it cannot be made.
+pub async fn prepare(directory: &Path) -> std::result::Result<(), BackupError> {
     let path = directory.to_owned();
     let is_empty = blocking(move || {
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| io("create", &path, e))?;
@@ -158,12 +166,33 @@ async fn prepare(directory: &Path) -> std::result::Result<(), BackupError> {
     if is_empty.await? { Ok(()) } else { Err(BackupError::NotEmpty(directory.to_owned())) }
 }
 
+/// Removes what a backup that was cut off left in its directory. Only names that a backup writes are touched.
+///
+/// # Errors
+/// When something cannot be removed.
+pub async fn discard_partial(directory: &Path) -> Result<()> {
+    let root = directory.to_owned();
+    blocking(move || {
+        let is_absent = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        for name in [DATABASE, "metadata.db-journal", MANIFEST_TEMPORARY, MANIFEST] {
+            let path = root.join(name);
+            std::fs::remove_file(&path)
+                .or_else(|error| if is_absent(&error) { Ok(()) } else { Err(io("remove", &path, error)) })?;
+        }
+        let stores = root.join(STORES);
+        std::fs::remove_dir_all(&stores)
+            .or_else(|error| if is_absent(&error) { Ok(()) } else { Err(io("remove", &stores, error)) })
+    })
+    .await
+}
+
 async fn copy(
     bodies: &Bodies,
     directory: &Path,
     clock: &Clock,
     at: Timestamp,
     pin: &str,
+    progress: &Progress,
 ) -> std::result::Result<Taken, BackupError> {
     let database = directory.join(DATABASE);
     bodies.database().copy_to(&database).await?;
@@ -180,14 +209,17 @@ async fn copy(
         missing: Vec::new(),
         files: vec![first.await?],
     };
+    let total = snapshot.pack_octets().await?;
+    progress.advance(0, Some(total), "octets");
     let (mut after, mut packs) = (0, 0);
     loop {
+        progress.go_on().map_err(StorageError::from)?;
         let named = snapshot.packs(after).await?;
         let Some(last) = named.last() else { break };
         after = last.key;
         renew(bodies, pin, clock.now()).await?;
-        let (own, root) = (bodies.clone(), directory.to_owned());
-        let (entries, missing) = blocking(move || take_packs(&own, &root, &named)).await?;
+        let (own, root, told) = (bodies.clone(), directory.to_owned(), progress.clone());
+        let (entries, missing) = blocking(move || take_packs(&own, &root, &named, &told)).await?;
         packs += entries.len() as u64;
         manifest.files.extend(entries);
         manifest.missing.extend(missing);
@@ -212,10 +244,17 @@ async fn renew(bodies: &Bodies, pin: &str, now: Timestamp) -> Result<()> {
 }
 
 /// Links or copies packs. One that is missing or cut off is told apart: the other mail is to be kept nevertheless.
-fn take_packs(bodies: &Bodies, root: &Path, packs: &[NamedPack]) -> Result<(Vec<Entry>, Vec<String>)> {
+fn take_packs(
+    bodies: &Bodies,
+    root: &Path,
+    packs: &[NamedPack],
+    progress: &Progress,
+) -> Result<(Vec<Entry>, Vec<String>)> {
     let (mut entries, mut missing) = (Vec::with_capacity(packs.len()), Vec::new());
+    let Standing { mut done, total, .. } = progress.standing();
     for pack in packs {
-        let below = Path::new("stores").join(&pack.store).join("packs");
+        progress.go_on()?;
+        let below = Path::new(STORES).join(&pack.store).join("packs");
         let path = pack.name.path(&below);
         let target = root.join(&path);
         let source = pack.name.path(&bodies.pack_folder(&pack.store_path));
@@ -233,7 +272,10 @@ fn take_packs(bodies: &Bodies, root: &Path, packs: &[NamedPack]) -> Result<(Vec<
             std::fs::copy(&source, &target).map_err(|error| io("copy to", &target, error))?;
             sync(&target)?;
         }
-        entries.push(entry(root, path.display().to_string())?);
+        let entry = entry(root, path.display().to_string())?;
+        done = done.saturating_add(entry.octets);
+        progress.advance(done, total, "octets");
+        entries.push(entry);
     }
     Ok((entries, missing))
 }
@@ -266,7 +308,7 @@ fn write_manifest(root: &Path, manifest: &Manifest) -> Result<()> {
     }
     let text = serde_json::to_vec_pretty(manifest)
         .map_err(|error| StorageError::Corrupt(format!("the manifest cannot be written: {error}")))?;
-    let (temporary, path) = (root.join("manifest.json.tmp"), root.join(MANIFEST));
+    let (temporary, path) = (root.join(MANIFEST_TEMPORARY), root.join(MANIFEST));
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -279,11 +321,16 @@ fn write_manifest(root: &Path, manifest: &Manifest) -> Result<()> {
     root.parent().map_or(Ok(()), sync_folder)
 }
 
-/// Reads every file of a backup and compares it with the manifest.
+/// Reads every file of a backup and compares it with the manifest, from `position` on, which
+/// [`Progress::save_position`] was told of the last time; empty: from the beginning.
 ///
 /// # Errors
 /// See [`BackupError`]; damage is no error but in the answer.
-pub async fn verify(directory: PathBuf) -> std::result::Result<Checked, BackupError> {
+pub async fn verify(
+    directory: PathBuf,
+    progress: &Progress,
+    position: &str,
+) -> std::result::Result<Checked, BackupError> {
     let root = directory.clone();
     let text = blocking(move || {
         let path = root.join(MANIFEST);
@@ -302,22 +349,31 @@ pub async fn verify(directory: PathBuf) -> std::result::Result<Checked, BackupEr
     if manifest.format != FORMAT {
         return Err(wrong(format!("format {} is not known to this version", manifest.format)));
     }
-    let root = directory.clone();
-    let checked = blocking(move || {
-        let mut checked = Checked { at: manifest.created_at, files: 0, octets: 0, damaged: Vec::new() };
-        for file in &manifest.files {
-            checked.files += 1;
-            checked.octets = checked.octets.saturating_add(file.octets);
-            let is_below =
-                Path::new(&file.path).components().all(|part| matches!(part, Component::Normal(_)));
-            let is_same = |(octets, hash): (u64, String)| octets == file.octets && hash == file.blake3;
-            if !is_below || !hash(&root.join(&file.path)).is_ok_and(is_same) {
-                checked.damaged.push(file.path.clone());
-            }
+    // A position of another version is as good as none.
+    let begun: Option<Checked> = serde_json::from_str(position).ok();
+    let (root, told) = (directory.clone(), progress.clone());
+    Ok(blocking(move || compare(&root, &manifest, begun, &told)).await?)
+}
+
+/// Compares the files behind those that were compared already.
+fn compare(root: &Path, manifest: &Manifest, begun: Option<Checked>, progress: &Progress) -> Result<Checked> {
+    let none = Checked { at: manifest.created_at, files: 0, octets: 0, damaged: Vec::new() };
+    let mut checked = begun.filter(|begun| begun.at == manifest.created_at).unwrap_or(none);
+    let total = manifest.files.iter().map(|file| file.octets).sum();
+    let behind = usize::try_from(checked.files).unwrap_or(usize::MAX);
+    for file in manifest.files.iter().skip(behind) {
+        progress.go_on()?;
+        checked.files += 1;
+        checked.octets = checked.octets.saturating_add(file.octets);
+        let is_below = Path::new(&file.path).components().all(|part| matches!(part, Component::Normal(_)));
+        let is_same = |(octets, hash): (u64, String)| octets == file.octets && hash == file.blake3;
+        if !is_below || !hash(&root.join(&file.path)).is_ok_and(is_same) {
+            checked.damaged.push(file.path.clone());
         }
-        Ok(checked)
-    });
-    Ok(checked.await?)
+        progress.advance(checked.octets, Some(total), "octets");
+        progress.save_position(serde_json::to_string(&checked).unwrap_or_default());
+    }
+    Ok(checked)
 }
 
 fn io(what: &str, path: &Path, error: std::io::Error) -> StorageError {

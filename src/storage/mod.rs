@@ -43,6 +43,9 @@ pub enum StorageError {
     /// Object storage did not do it; clients are told to come back later.
     #[error(transparent)]
     Remote(remote::RemoteError),
+    /// It was asked to end before it was done; what was done stays.
+    #[error(transparent)]
+    Interrupted(#[from] crate::base::progress::Interrupted),
 }
 
 impl StorageError {
@@ -57,7 +60,12 @@ impl StorageError {
                     | sqlx::Error::PoolClosed
                     | sqlx::Error::WorkerCrashed
             ),
-            Self::Io { .. } | Self::Full | Self::Busy(_) | Self::Gone(_) | Self::Exists(_) => false,
+            Self::Io { .. }
+            | Self::Full
+            | Self::Busy(_)
+            | Self::Gone(_)
+            | Self::Exists(_)
+            | Self::Interrupted(_) => false,
             // What only the operator can repair is no damage to mail, and passes.
             Self::Remote(_) => false,
         }

@@ -11,6 +11,7 @@ use posthouse::base::store_settings::StoreSettings;
 use posthouse::service::context::{Authentication, Service};
 use posthouse::service::error::ServiceError;
 use posthouse::service::housekeeping::{Housekeeping, Kept};
+use posthouse::service::jobs::Runner;
 use posthouse::service::login::Login;
 use posthouse::service::mailstore::{MailStore, MailStoreLimits};
 use posthouse::service::registry::{Management, ManagementOptions, RunOptions, operation};
@@ -122,6 +123,22 @@ impl World {
         fields: Value,
     ) -> std::result::Result<Value, ServiceError> {
         run(&self.management, who, operation, fields).await
+    }
+
+    /// Runs an operation that starts a job, and the job; answers its report, or why it failed.
+    async fn job(
+        &self,
+        who: &Authentication,
+        operation: &str,
+        fields: Value,
+    ) -> std::result::Result<Value, String> {
+        let job = self.run(who, operation, fields).await.map_err(|error| error.to_string())?;
+        Runner::new(&self.management, self.bodies.node().clone()).run_all().await.unwrap();
+        let ended = self.run(who, "job.show", json!({ "id": job["id"] })).await.unwrap();
+        match ended["state"].as_str() {
+            Some("done") => Ok(ended["report"].clone()),
+            _ => Err(ended["error"]["detail"].as_str().unwrap_or_default().to_owned()),
+        }
     }
 
     async fn execute(&self, text: &'static str) {
@@ -248,10 +265,10 @@ async fn stores_and_server_are_shown_to_the_system_only(world: World) {
     assert!(world.run(&world.system, "store.show", json!({ "name": "none" })).await.is_err());
     let fresh = world.number("SELECT count(*) FROM fresh_body").await;
     assert!(fresh > 0);
-    let packed = world.run(&world.system, "store.pack", json!({})).await.unwrap();
+    let packed = world.job(&world.system, "store.pack", json!({})).await.unwrap();
     assert_eq!((&packed["packs"], &packed["bodies"]), (&json!(1), &json!(fresh)));
     assert_eq!(world.number("SELECT count(*) FROM fresh_body").await, 0);
-    let packed = world.run(&world.system, "store.pack", json!({})).await.unwrap();
+    let packed = world.job(&world.system, "store.pack", json!({})).await.unwrap();
     assert_eq!(packed["packs"], json!(0));
     let server = world.run(&world.system, "server.show", json!({})).await.unwrap();
     assert_eq!((&server["node"], &server["epoch"]), (&json!("node"), &json!(1)));
@@ -290,7 +307,7 @@ async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World
     let mut recounts = 0;
     while recounts == 0 || senders.iter().any(|sender| !sender.is_finished()) {
         for repair in [false, true] {
-            let answer = world.run(&world.system, "quota.verify", json!({ "repair": repair })).await.unwrap();
+            let answer = world.job(&world.system, "quota.verify", json!({ "repair": repair })).await.unwrap();
             assert_eq!(answer["drift"], 0, "{answer}");
         }
         recounts += 1;
@@ -305,7 +322,7 @@ async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World
     world
         .execute("DELETE FROM customer_usage WHERE customer_id = (SELECT id FROM customer WHERE slug = 'a')")
         .await;
-    let found = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    let found = world.job(&world.system, "quota.verify", json!({})).await.unwrap();
     let names = |answer: &Value| -> Vec<String> {
         let drifts = answer["drifts"].as_array().unwrap();
         let word = |drift: &Value, member: &str| drift[member].as_str().unwrap().to_owned();
@@ -323,14 +340,14 @@ async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World
     );
     assert_eq!(found["repaired"], false);
     // A customer's administrator sees and repairs its own part.
-    let own = world.run(&world.a, "quota.verify", json!({ "repair": true })).await.unwrap();
+    let own = world.job(&world.a, "quota.verify", json!({ "repair": true })).await.unwrap();
     assert_eq!((&own["drift"], &own["mailboxes"], &own["repaired"]), (&json!(4), &json!(1), &json!(true)));
     assert!(!own.to_string().contains("b.example"));
     let trail = world.run(&world.a, "audit.search", json!({ "operation": "quota.verify" })).await.unwrap();
     assert!(trail["items"].to_string().contains("mailbox x@a.example bytes"), "{trail}");
-    let rest = world.run(&world.system, "quota.verify", json!({ "repair": true })).await.unwrap();
+    let rest = world.job(&world.system, "quota.verify", json!({ "repair": true })).await.unwrap();
     assert_eq!(names(&rest), ["domain b.example messages"]);
-    let clean = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    let clean = world.job(&world.system, "quota.verify", json!({})).await.unwrap();
     assert_eq!(
         (&clean["drift"], &clean["mailboxes"], &clean["domains"], &clean["customers"]),
         (&json!(0), &json!(2), &json!(2), &json!(2))
@@ -369,7 +386,7 @@ async fn deleted_objects_are_purged_after_their_time_with_charge_and_bodies(worl
         assert_eq!(world.number(table).await, count, "{table}");
     }
     assert_eq!(world.number("SELECT bytes_used FROM customer_usage").await, one);
-    let answer = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    let answer = world.job(&world.system, "quota.verify", json!({})).await.unwrap();
     assert_eq!(answer["drift"], 0, "{answer}");
     assert_eq!(housekeeping.pass(NOW.plus(DAY * 31)).await.unwrap().mailboxes, 0);
 }
@@ -380,7 +397,7 @@ async fn backup_is_refused_on_postgresql() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::new(&postgres.url(), dir.path()).await;
     let target = dir.path().join("backup");
-    let refused = world.run(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
+    let refused = world.job(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
     assert!(refused.to_string().contains("pg_dump"), "{refused}");
     assert!(!target.exists());
 }
@@ -418,16 +435,16 @@ async fn backup_under_deliveries_holds_everything_from_before_and_shows_a_flippe
         }
     });
     let target = dir.path().join("backup");
-    let taken = world.run(&world.system, "backup.create", json!({ "dir": target })).await.unwrap();
+    let taken = world.job(&world.system, "backup.create", json!({ "dir": target })).await.unwrap();
     stop.send(true).unwrap();
     sender.await.unwrap();
     assert!(taken["packs"].as_u64().unwrap() >= 4, "{taken}");
     assert_eq!(taken["missing"], json!([]));
     // Nothing is overwritten, and the pin is gone.
-    let again = world.run(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
+    let again = world.job(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
     assert!(again.to_string().contains("is not empty"), "{again}");
     assert_eq!(world.number("SELECT count(*) FROM pin").await, 0);
-    let good = world.run(&world.system, "backup.verify", json!({ "dir": target })).await.unwrap();
+    let good = world.job(&world.system, "backup.verify", json!({ "dir": target })).await.unwrap();
     assert_eq!(good["damaged"], json!([]));
 
     // As after a restore: the copied directory is the data directory.
@@ -449,7 +466,7 @@ async fn backup_under_deliveries_holds_everything_from_before_and_shows_a_flippe
         readable += i64::from(world.bodies.read(BodyId(id)).await.is_ok());
     }
     assert_eq!(readable, bodies);
-    let answer = world.run(&world.system, "quota.verify", json!({})).await.unwrap();
+    let answer = world.job(&world.system, "quota.verify", json!({})).await.unwrap();
     assert_eq!((&answer["drift"], &answer["mailboxes"]), (&json!(0), &json!(2)), "{answer}");
 
     let copy = dir.path().join("damaged");
@@ -460,11 +477,11 @@ async fn backup_under_deliveries_holds_everything_from_before_and_shows_a_flippe
     let middle = content.len() / 2;
     content[middle] ^= 1;
     std::fs::write(&pack, content).unwrap();
-    let bad = world.run(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap();
+    let bad = world.job(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap();
     let below = pack.strip_prefix(&copy).unwrap().display().to_string();
     assert_eq!(bad["damaged"], json!([below]));
     std::fs::remove_file(copy.join("manifest.json")).unwrap();
-    let none = world.run(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap_err();
+    let none = world.job(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap_err();
     assert!(none.to_string().contains("not a complete backup"), "{none}");
     let relative = world.run(&world.system, "backup.create", json!({ "dir": "x" })).await.unwrap_err();
     assert!(matches!(relative, ServiceError::Invalid { field: "dir", .. }));

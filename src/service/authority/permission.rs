@@ -85,6 +85,10 @@ permissions! {
     ReportRead = "report.read",
     /// Recount and repair quotas.
     QuotaVerify = "quota.verify",
+    /// See jobs.
+    JobRead = "job.read",
+    /// Cancel jobs.
+    JobCancel = "job.cancel",
     /// Confirm domains without proof.
     SystemDomainConfirm = "system.domain.confirm",
     /// See mail stores.

@@ -23,8 +23,14 @@ pub enum Role {
 }
 
 /// What only looks.
-const READS: PermissionSet =
-    PermissionSet::of(&[P::CustomerRead, P::DomainRead, P::MailboxRead, P::AliasRead, P::ReportRead]);
+const READS: PermissionSet = PermissionSet::of(&[
+    P::CustomerRead,
+    P::DomainRead,
+    P::MailboxRead,
+    P::AliasRead,
+    P::ReportRead,
+    P::JobRead,
+]);
 
 /// What concerns the servers.
 const SYSTEM: PermissionSet = PermissionSet::of(&[
@@ -49,6 +55,7 @@ const MANAGER: PermissionSet = PermissionSet::of(&[
     P::SessionRead,
     P::SessionClose,
     P::TraceRead,
+    P::JobCancel,
 ]);
 
 const HELPDESK: PermissionSet = PermissionSet::of(&[

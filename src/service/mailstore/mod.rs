@@ -455,4 +455,4 @@ pub struct OpenFolder {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::service) mod tests;

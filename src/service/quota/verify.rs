@@ -3,6 +3,7 @@
 //! Goes in pages, each a transaction of its own: reading costs deliveries nothing, repairing locks only what has
 //! drifted.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,10 +12,11 @@ use utoipa::ToSchema;
 
 use crate::base::id::{CustomerId, MailboxId};
 use crate::service::audit::{self, Event};
-use crate::service::authority::Permission;
+use crate::service::authority::{Caller, Permission};
 use crate::service::directory::scope::Place;
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{After, Method, Operate, Targeted as _, Tx};
+use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
+use crate::service::registry::{Method, Operate, Targeted as _, Tx};
 use crate::storage::metadata::audit::insert;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::recount::{self, CountedMailbox, CountedOwner, Sum};
@@ -34,14 +36,50 @@ pub(in crate::service) struct QuotaVerifyRequest {
     repair: bool,
 }
 
+/// `quota.verify`.
+pub(in crate::service) struct QuotaVerify;
+
+impl Operate for QuotaVerify {
+    const NAME: &'static str = "quota.verify";
+    const METHOD: Method = Method::Post;
+    const PATH: &'static str = "/v1/quota/verify";
+    const PERMISSION: Permission = Permission::QuotaVerify;
+    const MUTATES: bool = true;
+    const SUMMARY: &'static str = "Recount use while mail flows, compare it with what is recorded, repair";
+    const STARTS_JOB: bool = true;
+    type Request = QuotaVerifyRequest;
+    type Response = Job;
+    type Target = Place;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a QuotaVerifyRequest) -> Result<Place> {
+        Place::find(tx, request.customer.as_deref(), Permission::QuotaVerify)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Place, request: QuotaVerifyRequest) -> Result<Job> {
+        if target.tops.len() > 1 {
+            // The report of one job must not name what is at another customer.
+            let message = "say which one: you may do this at several customers".to_owned();
+            return Err(ServiceError::Invalid { field: "customer", message });
+        }
+        let asked = RecountRequest { repair: request.repair };
+        enqueue::<Recount>(tx, target.customer(), &target.label(), &asked).await
+    }
+}
+
+/// What to do, at the job's customer and below.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::service) struct RecountRequest {
+    repair: bool,
+}
+
 /// Something recorded that is not what is there.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::service) struct Drift {
     /// `mailbox`, `folder`, `domain` or `customer`.
-    kind: &'static str,
+    kind: Cow<'static, str>,
     name: String,
     /// `bytes` or `messages`; of a folder also `unseen`, `recent`, `deleted` or `deleted_bytes`.
-    resource: &'static str,
+    resource: Cow<'static, str>,
     /// Absent where a counter is missing.
     recorded: Option<i64>,
     /// Absent where there should be no counter.
@@ -49,8 +87,8 @@ pub(in crate::service) struct Drift {
 }
 
 /// What was counted.
-#[derive(Serialize, ToSchema)]
-pub(in crate::service) struct QuotaVerifyAnswer {
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(in crate::service) struct QuotaReport {
     /// Mailboxes counted.
     mailboxes: u64,
     /// Domains with a limit.
@@ -63,90 +101,81 @@ pub(in crate::service) struct QuotaVerifyAnswer {
     repaired: bool,
     /// The first 1,000 of them.
     drifts: Vec<Drift>,
-    #[serde(skip)]
+}
+
+/// The work of `quota.verify`.
+pub(in crate::service) struct Recount;
+
+impl Work for Recount {
+    const KIND: &'static str = QuotaVerify::NAME;
+    const PERMISSION: Permission = QuotaVerify::PERMISSION;
+    type Request = RecountRequest;
+    type Report = QuotaReport;
+
+    async fn run(context: JobContext, request: RecountRequest, position: String) -> Outcome<QuotaReport> {
+        let caller = context.caller().await?;
+        // Deleted customers keep their charge until they are purged.
+        let places = caller.tree.subtree_ids(context.customer);
+        // A position of another version is as good as none.
+        let so_far: SoFar = serde_json::from_str(&position).unwrap_or_default();
+        let shared = Arc::new(Shared { context, caller, places });
+        let mut count = Count { shared, repair: request.repair, so_far };
+        count.mailboxes().await?;
+        count.domains().await?;
+        count.customers().await?;
+        let mut report = count.so_far.report;
+        report.repaired = request.repair && report.drift > 0;
+        Ok(report)
+    }
+}
+
+/// What every step needs.
+struct Shared {
+    context: JobContext,
+    caller: Caller,
+    /// Customers, by key.
     places: Vec<i64>,
 }
 
-/// `quota.verify`.
-pub(in crate::service) struct QuotaVerify;
-
-impl Operate for QuotaVerify {
-    const NAME: &'static str = "quota.verify";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/quota/verify";
-    const PERMISSION: Permission = Permission::QuotaVerify;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Recount use while mail flows, compare it with what is recorded, repair";
-    const WORKS_AFTER: bool = true;
-    type Request = QuotaVerifyRequest;
-    type Response = QuotaVerifyAnswer;
-    type Target = Place;
-
-    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a QuotaVerifyRequest) -> Result<Place> {
-        Place::find(tx, request.customer.as_deref(), Permission::QuotaVerify)
-    }
-
-    async fn run(tx: &mut Tx<'_>, target: Place, request: QuotaVerifyRequest) -> Result<QuotaVerifyAnswer> {
-        // Deleted customers keep their charge until they are purged.
-        let subtrees = target.tops.iter().flat_map(|&top| tx.caller.tree.subtree(top));
-        let places = subtrees.map(|node| node.id.0).collect();
-        tx.after = Some(serde_json::json!({ "customer": target.label(), "repair": request.repair }));
-        Ok(QuotaVerifyAnswer {
-            mailboxes: 0,
-            domains: 0,
-            customers: 0,
-            drift: 0,
-            repaired: false,
-            drifts: Vec::new(),
-            places,
-        })
-    }
-
-    async fn after(
-        done: After,
-        request: &QuotaVerifyRequest,
-        answer: QuotaVerifyAnswer,
-    ) -> Result<QuotaVerifyAnswer> {
-        let places = Arc::new(answer.places.clone());
-        let mut work =
-            Work { done: Arc::new(done), places, repair: request.repair, by_domain: BTreeMap::new(), answer };
-        work.mailboxes().await?;
-        work.domains().await?;
-        work.customers().await?;
-        work.answer.repaired = request.repair && work.answer.drift > 0;
-        Ok(work.answer)
-    }
-}
-
-struct Work {
-    done: Arc<After>,
-    /// Customers, by key.
-    places: Arc<Vec<i64>>,
-    repair: bool,
+/// Where a recount stands: its position. Domains and customers are few and counted anew.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct SoFar {
+    /// The mailbox that was counted last.
+    after: i64,
     /// What the mailboxes of a domain use more than is recorded, and the domain's customer.
     by_domain: BTreeMap<i64, (CustomerId, Sum)>,
-    answer: QuotaVerifyAnswer,
+    report: QuotaReport,
 }
 
-impl Work {
-    async fn mailboxes(&mut self) -> Result<()> {
-        let mut after = MailboxId(0);
+struct Count {
+    shared: Arc<Shared>,
+    repair: bool,
+    so_far: SoFar,
+}
+
+impl Count {
+    async fn mailboxes(&mut self) -> Outcome<()> {
         loop {
-            let places = Arc::clone(&self.places);
-            let read = self.done.inner.database.read(|conn| {
+            self.shared.context.go_on()?;
+            let after = MailboxId(self.so_far.after);
+            let shared = Arc::clone(&self.shared);
+            let read = self.shared.context.inner.database.read(|conn| {
                 Box::pin(async move {
-                    let keys = recount::page(conn, &places, after).await?;
+                    let keys = recount::page(conn, &shared.places, after).await?;
                     let counted = recount::mailboxes(conn, &keys).await?;
                     Ok::<_, ServiceError>((keys, counted))
                 })
             });
             let (keys, counted) = read.await?;
             let Some(&last) = keys.last() else { return Ok(()) };
-            after = MailboxId(last);
-            self.answer.mailboxes += counted.len() as u64;
+            self.so_far.report.mailboxes += counted.len() as u64;
             for mailbox in counted {
                 self.mailbox(mailbox).await?;
             }
+            self.so_far.after = last;
+            let context = &self.shared.context;
+            context.advance(self.so_far.report.mailboxes, None, "mailboxes");
+            context.save_position(serde_json::to_string(&self.so_far).unwrap_or_default());
         }
     }
 
@@ -155,11 +184,11 @@ impl Work {
             return Ok(());
         }
         if self.repair {
-            let done = Arc::clone(&self.done);
+            let shared = Arc::clone(&self.shared);
             let key = mailbox.id.0;
-            let write = self.done.inner.database.write(Priority::Bulk, move |conn| {
-                let done = Arc::clone(&done);
-                Box::pin(async move { repair_mailbox(conn, &done, key).await })
+            let write = self.shared.context.inner.database.write(Priority::Bulk, move |conn| {
+                let shared = Arc::clone(&shared);
+                Box::pin(async move { repair_mailbox(conn, &shared, key).await })
             });
             // Gone meanwhile: then there is nothing to repair.
             let Some(found) = write.await? else { return Ok(()) };
@@ -167,7 +196,7 @@ impl Work {
         } else {
             let (counted, recorded) = (mailbox.counted(), mailbox.recorded);
             let (_, more) =
-                self.by_domain.entry(mailbox.domain.0).or_insert((mailbox.customer, Sum::default()));
+                self.so_far.by_domain.entry(mailbox.domain.0).or_insert((mailbox.customer, Sum::default()));
             more.octets = more.octets.saturating_add(counted.octets - recorded.octets);
             more.messages = more.messages.saturating_add(counted.messages - recorded.messages);
         }
@@ -178,16 +207,18 @@ impl Work {
     async fn domains(&mut self) -> Result<()> {
         let mut after = 0;
         loop {
-            let places = Arc::clone(&self.places);
-            let read = self.done.inner.database.read(|conn| {
-                Box::pin(async move { Ok::<_, ServiceError>(recount::domains(conn, &places, after).await?) })
+            let shared = Arc::clone(&self.shared);
+            let read = self.shared.context.inner.database.read(|conn| {
+                Box::pin(async move {
+                    Ok::<_, ServiceError>(recount::domains(conn, &shared.places, after).await?)
+                })
             });
             let page: Vec<CountedOwner> = read.await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.id;
             for mut domain in page {
-                self.answer.domains += 1;
-                let more = self.by_domain.get(&domain.id).map_or(Sum::default(), |(_, more)| *more);
+                self.so_far.report.domains += 1;
+                let more = self.so_far.by_domain.get(&domain.id).map_or(Sum::default(), |(_, more)| *more);
                 add(&mut domain.counted, more);
                 let drifts = owner_drifts("domain", &domain.name, &domain);
                 self.owner(drifts, domain.customer, Owner::Domain(domain.id)).await?;
@@ -196,22 +227,24 @@ impl Work {
     }
 
     async fn customers(&mut self) -> Result<()> {
-        let places = Arc::clone(&self.places);
-        let read = self.done.inner.database.read(|conn| {
-            Box::pin(async move { Ok::<_, ServiceError>(recount::limited_customers(conn, &places).await?) })
+        let shared = Arc::clone(&self.shared);
+        let read = self.shared.context.inner.database.read(|conn| {
+            Box::pin(
+                async move { Ok::<_, ServiceError>(recount::limited_customers(conn, &shared.places).await?) },
+            )
         });
         for id in read.await?.into_iter().map(CustomerId) {
-            let read = self.done.inner.database.read(|conn| {
+            let read = self.shared.context.inner.database.read(|conn| {
                 Box::pin(async move { Ok::<_, ServiceError>(recount::customer(conn, id).await?) })
             });
             let Some(mut customer) = read.await? else { continue };
-            self.answer.customers += 1;
-            for (at, more) in self.by_domain.values() {
-                if self.done.caller.tree.covers(id, *at) {
+            self.so_far.report.customers += 1;
+            for (at, more) in self.so_far.by_domain.values() {
+                if self.shared.caller.tree.covers(id, *at) {
                     add(&mut customer.counted, *more);
                 }
             }
-            let name = self.done.caller.path_of(id).unwrap_or_default();
+            let name = self.shared.caller.path_of(id).unwrap_or_default();
             let drifts = owner_drifts("customer", &name, &customer);
             self.owner(drifts, id, Owner::Customer(id)).await?;
         }
@@ -223,15 +256,15 @@ impl Work {
             return Ok(());
         }
         if self.repair {
-            let (done, found) = (Arc::clone(&self.done), Arc::new(drifts.clone()));
-            let write = self.done.inner.database.write(Priority::Bulk, move |conn| {
-                let (done, found) = (Arc::clone(&done), Arc::clone(&found));
+            let (shared, found) = (Arc::clone(&self.shared), Arc::new(drifts.clone()));
+            let write = self.shared.context.inner.database.write(Priority::Bulk, move |conn| {
+                let (shared, found) = (Arc::clone(&shared), Arc::clone(&found));
                 Box::pin(async move {
                     match owner {
                         Owner::Domain(id) => recount::domain_set(conn, id).await?,
                         Owner::Customer(id) => recount::customer_set(conn, id).await?,
                     }
-                    record(conn, &done, place, &found).await
+                    record(conn, &shared, place, &found).await
                 })
             });
             write.await?;
@@ -241,9 +274,9 @@ impl Work {
     }
 
     fn report(&mut self, drifts: Vec<Drift>) {
-        self.answer.drift += drifts.len() as u64;
-        let room = DRIFTS_MAX.saturating_sub(self.answer.drifts.len());
-        self.answer.drifts.extend(drifts.into_iter().take(room));
+        self.so_far.report.drift += drifts.len() as u64;
+        let room = DRIFTS_MAX.saturating_sub(self.so_far.report.drifts.len());
+        self.so_far.report.drifts.extend(drifts.into_iter().take(room));
     }
 }
 
@@ -254,24 +287,24 @@ enum Owner {
 }
 
 /// Counts one mailbox again behind its locks and corrects it; answers what was found then.
-async fn repair_mailbox(conn: &mut Conn, done: &After, key: i64) -> Result<Option<CountedMailbox>> {
+async fn repair_mailbox(conn: &mut Conn, shared: &Shared, key: i64) -> Result<Option<CountedMailbox>> {
     recount::lock_mailboxes(conn, &[key]).await?;
     let Some(mailbox) = recount::mailboxes(conn, &[key]).await?.into_iter().next() else { return Ok(None) };
     let drifts = drifts_of(&mailbox);
     if !drifts.is_empty() {
         recount::mailbox_set(conn, &mailbox).await?;
-        record(conn, done, mailbox.customer, &drifts).await?;
+        record(conn, shared, mailbox.customer, &drifts).await?;
     }
     Ok(Some(mailbox))
 }
 
 /// Writes the audit record of a correction.
-async fn record(conn: &mut Conn, done: &After, place: CustomerId, drifts: &[Drift]) -> Result<()> {
+async fn record(conn: &mut Conn, shared: &Shared, place: CustomerId, drifts: &[Drift]) -> Result<()> {
     let Some(first) = drifts.first() else { return Ok(()) };
     let values = |value: fn(&Drift) -> Option<i64>| {
         let pairs = drifts.iter().map(|drift| {
-            let what = match drift.kind {
-                "customer" => drift.kind.to_owned(),
+            let what = match &*drift.kind {
+                "customer" => drift.kind.to_string(),
                 kind => format!("{kind} {}", drift.name),
             };
             (format!("{what} {}", drift.resource), serde_json::json!(value(drift)))
@@ -279,12 +312,12 @@ async fn record(conn: &mut Conn, done: &After, place: CustomerId, drifts: &[Drif
         serde_json::Value::Object(pairs.collect()).to_string()
     };
     // A customer is named by its path as the caller sees it; the record has a reference instead.
-    let target = match first.kind {
-        "customer" => format!("customer {}", audit::names::customer(&done.caller.tree, place)),
+    let target = match &*first.kind {
+        "customer" => format!("customer {}", audit::names::customer(&shared.caller.tree, place)),
         kind => format!("{kind} {}", first.name),
     };
     let event = Event {
-        at: done.inner.clock.now(),
+        at: shared.context.now(),
         operation: QuotaVerify::NAME,
         place: Some(place),
         target: &target,
@@ -292,7 +325,7 @@ async fn record(conn: &mut Conn, done: &After, place: CustomerId, drifts: &[Drif
         after: Some(values(|drift| drift.counted)),
         outcome: "done",
     };
-    insert(conn, &[audit::record(&done.caller, &done.context, event)]).await?;
+    insert(conn, &[audit::record(&shared.caller, &shared.context.asker, event)]).await?;
     Ok(())
 }
 
@@ -330,7 +363,9 @@ fn compare(kind: &'static str, name: &str, recorded: Option<Sum>, counted: Optio
     ];
     let drift = |(resource, of): Countable| {
         let (recorded, counted) = (recorded.map(of), counted.map(of));
-        (recorded != counted).then(|| Drift { kind, name: name.to_owned(), resource, recorded, counted })
+        let differs = recorded != counted;
+        let (kind, resource) = (Cow::Borrowed(kind), Cow::Borrowed(resource));
+        differs.then(|| Drift { kind, name: name.to_owned(), resource, recorded, counted })
     };
     let compared = if kind == "folder" { resources.len() } else { 2 };
     resources.into_iter().take(compared).filter_map(drift).collect()

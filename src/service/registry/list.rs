@@ -11,7 +11,7 @@ use crate::service::directory::{
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::trace::TraceFind;
-use crate::service::{backup, packing, server, stores};
+use crate::service::{backup, jobs, packing, server, stores};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -20,6 +20,8 @@ const fn declare<O: Operate>() -> Operation {
         path: O::PATH,
         permission: O::PERMISSION,
         mutates: O::MUTATES,
+        starts_job: O::STARTS_JOB,
+        watched: O::WATCHED,
         summary: O::SUMMARY,
         request: TypeSchema::of::<O::Request>,
         response: TypeSchema::of::<O::Response>,
@@ -84,6 +86,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<tokens::TokenRevoke>(),
     declare::<sessions::SessionList>(),
     declare::<sessions::SessionClose>(),
+    declare::<jobs::JobList>(),
+    declare::<jobs::JobShow>(),
+    declare::<jobs::JobCancel>(),
     declare::<QuotaVerify>(),
     declare::<stores::StoreList>(),
     declare::<stores::StoreShow>(),

@@ -11,6 +11,7 @@ use crate::service::authority::Authority;
 use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::directory::tokens;
 use crate::service::error::ServiceError;
+use crate::service::jobs::Queue;
 use crate::service::login::Login;
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
@@ -49,6 +50,8 @@ pub(in crate::service) struct Inner {
     /// Seals the cursors of lists; the same on all nodes.
     pub(in crate::service) cursor_key: [u8; 32],
     pub(in crate::service) reads: ReadTrail,
+    /// Tells the runner of new jobs.
+    pub(in crate::service) jobs: Queue,
     read_writer: Mutex<Option<JoinHandle<()>>>,
     /// The running sessions of mailbox owners, once the daemon has brought them.
     pub(in crate::service) login: OnceLock<Login>,
@@ -85,6 +88,7 @@ impl Management {
             authority: Authority::default(),
             cursor_key,
             reads,
+            jobs: Queue::default(),
             read_writer: Mutex::new(Some(writer)),
             login: OnceLock::new(),
             bodies: OnceLock::new(),

@@ -1,7 +1,6 @@
 //! What an operation is made of.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,16 +38,8 @@ pub(in crate::service) struct Tx<'c> {
     pub also: Vec<CustomerId>,
     /// Whether the change is only tried: effects besides the database must not happen.
     pub dry_run: bool,
-}
-
-/// What an operation has when its transaction is committed.
-pub(in crate::service) struct After {
-    /// The services.
-    pub inner: Arc<Inner>,
-    /// The request.
-    pub context: Context,
-    /// Who asked, and what they could then.
-    pub caller: Caller,
+    /// Whether a job was entered.
+    pub starts_job: bool,
 }
 
 /// A permission that an operation needs.
@@ -113,8 +104,10 @@ pub(in crate::service) trait Operate: 'static {
     const MUTATES: bool;
     /// See [`super::Operation::summary`].
     const SUMMARY: &'static str;
-    /// Whether the work is done in [`Self::after`]. The answer of such an operation is not kept for Idempotency-Key.
-    const WORKS_AFTER: bool = false;
+    /// See [`super::Operation::starts_job`].
+    const STARTS_JOB: bool = false;
+    /// See [`super::Operation::watched`].
+    const WATCHED: bool = false;
     /// The fields from path, query and body; unknown ones are refused.
     type Request: DeserializeOwned + ToSchema + Clone + Send + Sync + 'static;
     /// The answer.
@@ -162,16 +155,6 @@ pub(in crate::service) trait Operate: 'static {
         target: Self::Target,
         request: Self::Request,
     ) -> impl Future<Output = Result<Self::Response>> + Send + 'a;
-
-    /// What is done after the commit, because it takes long or cannot be undone. Not run for a dry run or a replay.
-    fn after(
-        done: After,
-        request: &Self::Request,
-        answer: Self::Response,
-    ) -> impl Future<Output = Result<Self::Response>> + Send {
-        let _ = (done, request);
-        std::future::ready(Ok(answer))
-    }
 }
 
 /// Declares an operation's constants: `declare! { "mailbox.create", Post, "/v1/mailboxes", MailboxCreate, changes,

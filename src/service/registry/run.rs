@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::RunOptions;
 use super::management::{Inner, Management};
-use super::operate::{After, Need, Operate, Targeted, Tx};
+use super::operate::{Need, Operate, Targeted, Tx};
 use crate::base::id::{CustomerId, public_id};
 use crate::service::audit::{self, Event};
 use crate::service::authority::Caller;
@@ -123,7 +123,12 @@ async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
         })
         .await;
     match outcome {
-        Ok(performed) => after::<O>(&asked, performed.answer).await,
+        Ok(performed) => {
+            if performed.starts_job {
+                asked.inner.jobs.wake();
+            }
+            performed.answer.value()
+        }
         Err(Abort::Tried(value)) => Ok(value),
         Err(Abort::Refused(error)) => Err(error),
     }
@@ -131,13 +136,15 @@ async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
 
 async fn read<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
     let inner = Arc::clone(&asked.inner);
-    let shared = Arc::clone(&asked);
+    let repeats = asked.options.repeats;
     let work = inner
         .database
-        .read(move |conn| Box::pin(async move { perform::<O>(conn, &shared, TreeLock::None).await }));
+        .read(move |conn| Box::pin(async move { perform::<O>(conn, &asked, TreeLock::None).await }));
     let performed = work.await?;
-    inner.reads.add(performed.record).await;
-    after::<O>(&asked, performed.answer).await
+    if !repeats {
+        inner.reads.add(performed.record).await;
+    }
+    performed.answer.value()
 }
 
 /// The answer of a run.
@@ -161,17 +168,7 @@ impl<R: serde::Serialize> Answer<R> {
 struct Performed<R> {
     answer: Answer<R>,
     record: Record,
-}
-
-/// What comes after the transaction.
-async fn after<O: Operate>(asked: &Asked<O::Request>, answer: Answer<O::Response>) -> Result<Value> {
-    match (answer, asked.reached()) {
-        (Answer::New(response), Some(Reached { caller, .. })) => {
-            let (inner, context) = (Arc::clone(&asked.inner), asked.context.clone());
-            to_value(&O::after(After { inner, context, caller }, &asked.request, response).await?)
-        }
-        (answer, _) => answer.value(),
-    }
+    starts_job: bool,
 }
 
 fn to_value(response: &impl serde::Serialize) -> Result<Value> {
@@ -198,6 +195,7 @@ async fn perform<O: Operate>(
         after: None,
         also: Vec::new(),
         dry_run: asked.options.dry_run,
+        starts_job: false,
     };
     let target = O::target(&mut tx, &asked.request).await?;
     let (place, label) = (target.customer(), target.recorded(&caller.tree));
@@ -205,12 +203,12 @@ async fn perform<O: Operate>(
     for need in O::needs(&mut tx, &target, &asked.request).await? {
         allowed(&caller, need)?;
     }
-    let keeps_answer = O::MUTATES && !O::WORKS_AFTER && !asked.options.dry_run;
+    let keeps_answer = O::MUTATES && !asked.options.dry_run;
     let key = asked.context.idempotency_key.as_deref().filter(|_| keeps_answer);
     if let Some(answer) = replayed(tx.conn, asked, O::NAME, key).await? {
         let event = event::<O>(&tx, place, &label, None, None, "replayed");
         let record = audit::record(&caller, &asked.context, event);
-        return Ok(Performed { answer: Answer::Replayed(answer), record });
+        return Ok(Performed { answer: Answer::Replayed(answer), record, starts_job: false });
     }
     if let Some(wanted) = &asked.options.if_match {
         let current = O::etag(&mut tx, &target).await?;
@@ -240,7 +238,7 @@ async fn perform<O: Operate>(
         let answer = key.map(|_| to_value(&response)).transpose()?;
         keep(tx.conn, asked, O::NAME, key.zip(answer)).await?;
     }
-    Ok(Performed { answer: Answer::New(response), record })
+    Ok(Performed { answer: Answer::New(response), record, starts_job: tx.starts_job })
 }
 
 fn event<'a, O: Operate>(

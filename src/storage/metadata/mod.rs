@@ -25,6 +25,7 @@ pub mod domain;
 pub mod folder;
 pub mod hold;
 pub mod instance;
+pub mod job;
 pub mod lane;
 pub mod mailbox;
 pub mod message;

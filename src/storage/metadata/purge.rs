@@ -222,6 +222,7 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp) -> R
         "DELETE FROM hold WHERE customer_id = $1 OR authority_customer_id = $1",
         "DELETE FROM administrator WHERE customer_id = $1",
         "DELETE FROM customer_usage WHERE customer_id = $1",
+        "DELETE FROM job WHERE customer_id = $1",
         "DELETE FROM customer WHERE id = $1",
     ] {
         conn.execute(text, params![customer]).await?;

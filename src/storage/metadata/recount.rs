@@ -18,7 +18,7 @@ const PAGE_MAILBOXES: i64 = 1_000;
 const PAGE_MESSAGES: i64 = 100_000;
 
 /// What something uses.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Sum {
     /// Octets.
     pub octets: i64,

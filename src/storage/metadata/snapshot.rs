@@ -58,6 +58,15 @@ impl Snapshot {
         Ok(Self(Conn::new(Handle::Sqlite(options.connect().await?), Tally::default())))
     }
 
+    /// Octets of all packs that hold bodies.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn pack_octets(&mut self) -> Result<u64> {
+        let text = "SELECT CAST(coalesce(sum(octets), 0) AS BIGINT) FROM pack WHERE dropped_at IS NULL";
+        self.0.row(text, params![]).await?.ok_or(StorageError::Gone("the copy"))?.number(0)
+    }
+
     /// The packs that hold bodies, behind `after`; at most 256.
     ///
     /// # Errors

@@ -122,12 +122,14 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
     let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
     Some(match operation {
         "whoami" | "store.list" | "store.show" | "store.pack" | "server.show" | "backup.create"
-        | "backup.verify" => {
+        | "backup.verify" | "job.show" | "job.cancel" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
-        | "audit.search" | "report.quota" | "session.list" | "quota.verify" => json!({ "customer": path }),
+        | "audit.search" | "report.quota" | "session.list" | "quota.verify" | "job.list" => {
+            json!({ "customer": path })
+        }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
         | "customer.resume" | "hold.list" => json!({ "path": path }),
         "customer.move" => json!({ "path": path, "to": path }),
@@ -230,6 +232,7 @@ async fn callers_without_permission_are_refused(world: World) {
             "trace.search" => json!({ "query": names.address }),
             "store.show" => json!({ "name": "main" }),
             "backup.create" | "backup.verify" => json!({ "dir": "/nonexistent" }),
+            "job.show" | "job.cancel" => json!({ "id": "zzzzzzzzzzzzzzzz" }),
             _ => json!({}),
         });
         // The caller's own things are its own: it sees itself, but nothing of the customer.

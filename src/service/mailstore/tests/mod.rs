@@ -31,7 +31,7 @@ use crate::storage::{Result, StorageError};
 
 // The black-box tests' way to a throw-away PostgreSQL.
 #[path = "../../../../tests/support/postgres.rs"]
-mod postgres;
+pub(in crate::service) mod postgres;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
 #[path = "../../../../tests/support/programs.rs"]
 mod programs;

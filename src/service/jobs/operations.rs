@@ -1,0 +1,268 @@
+//! Seeing jobs and cancelling them.
+//!
+//! A job that concerns the servers is shown only to those who see the servers. Of a job that somebody above the
+//! reader has asked for, the reader learns that it runs and how far it is; what it is called there, what came of it
+//! and who asked may name what the reader does not see.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
+use crate::service::authority::Permission;
+use crate::service::context::{Identity, KeptContext};
+use crate::service::directory::page::{Cursors, Page, limit};
+use crate::service::directory::scope::Place;
+use crate::service::directory::targets::absent;
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::{Method, Need, Operate, Targeted, Tx, declare};
+use crate::storage::metadata::job::{self, Filter, JobRow};
+
+/// A job.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct Job {
+    /// Random id.
+    id: String,
+    /// The operation that asked for it.
+    kind: String,
+    /// Path of the customer it belongs to.
+    customer: Option<String>,
+    /// What it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    /// `waiting`, `running`, `done`, `failed` or `cancelled`.
+    state: String,
+    /// How much is done.
+    done: i64,
+    /// Of how much, where that is known.
+    total: Option<i64>,
+    /// What these two count, for instance `octets`.
+    unit: String,
+    /// Who asked for it; `provider` for somebody above.
+    actor: String,
+    /// Who asked for its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancelled_by: Option<String>,
+    /// How often it was begun.
+    attempts: i64,
+    #[schema(value_type = String)]
+    created_at: Timestamp,
+    #[schema(value_type = Option<String>)]
+    started_at: Option<Timestamp>,
+    #[schema(value_type = String)]
+    updated_at: Timestamp,
+    #[schema(value_type = Option<String>)]
+    finished_at: Option<Timestamp>,
+    /// What came of it, so far or in the end: the members depend on the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    report: Option<Value>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<JobError>,
+}
+
+/// Why a job failed.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(in crate::service) struct JobError {
+    /// Stable, for programs: the codes of problem documents, and `interrupted`.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// Who asked for the job.
+fn asker(row: &JobRow) -> Result<KeptContext> {
+    serde_json::from_str(&row.asker).map_err(|error| ServiceError::Internal(format!("asker: {error}")))
+}
+
+/// Where the asker is at home.
+fn home(tx: &Tx<'_>, asker: &KeptContext) -> Option<CustomerId> {
+    match asker.identity() {
+        Identity::System => tx.caller.tree.root().map(|root| root.id),
+        Identity::Administrator { home, .. } => Some(home),
+    }
+}
+
+/// Whether the caller asked for it.
+fn is_own(tx: &Tx<'_>, asker: &KeptContext) -> bool {
+    asker.identity() == tx.caller.identity
+}
+
+/// What the caller may see of a job that it sees.
+pub(super) fn show(tx: &Tx<'_>, row: JobRow) -> Result<Job> {
+    let asker = asker(&row)?;
+    let sees_all = is_own(tx, &asker) || home(tx, &asker).is_some_and(|home| tx.caller.sees(home));
+    let json = |error: serde_json::Error| ServiceError::Internal(format!("job {}: {error}", row.public_id));
+    let report: Value = serde_json::from_str(&row.report).map_err(json)?;
+    let error: Option<JobError> = row.error.as_deref().map(serde_json::from_str).transpose().map_err(json)?;
+    let customer = tx.caller.path_of(row.customer);
+    let hidden = || "provider".to_owned();
+    Ok(Job {
+        id: row.public_id,
+        kind: row.kind,
+        customer,
+        target: sees_all.then_some(row.target),
+        state: row.state,
+        done: row.done,
+        total: row.total,
+        unit: row.unit,
+        actor: if sees_all { row.actor } else { hidden() },
+        cancelled_by: row.cancelled_by.map(|by| if sees_all { by } else { hidden() }),
+        attempts: row.attempts,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        updated_at: row.updated_at,
+        finished_at: row.finished_at,
+        report: Some(report)
+            .filter(|report| sees_all && report.as_object().is_none_or(|all| !all.is_empty())),
+        error: error.filter(|_| sees_all),
+    })
+}
+
+fn sees_servers(tx: &Tx<'_>) -> bool {
+    let root = tx.caller.tree.root().map(|root| root.id);
+    root.is_some_and(|root| tx.caller.may(Some(root), Permission::SystemServerRead))
+}
+
+/// Which jobs.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct JobListRequest {
+    /// Only of this customer and those below; default: wherever the caller may.
+    customer: Option<String>,
+    /// Only those that wait or run.
+    #[serde(default)]
+    open: bool,
+    /// Most jobs, at most 1,000; default 100.
+    limit: Option<i64>,
+    /// Cursor of the page.
+    cursor: Option<String>,
+}
+
+/// `job.list`.
+pub(in crate::service) struct JobList;
+
+impl Operate for JobList {
+    declare! { "job.list", Get, "/v1/jobs", JobRead, reads, "List long work, the newest first" }
+    type Request = JobListRequest;
+    type Response = Page<Job>;
+    type Target = Place;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a JobListRequest) -> Result<Place> {
+        Place::find(tx, request.customer.as_deref(), Self::PERMISSION)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Place, request: JobListRequest) -> Result<Page<Job>> {
+        let limit = limit(request.limit)?;
+        let cursors = Cursors::new(tx, &("jobs", &request.customer, request.open));
+        let before: Option<i64> = cursors.read(request.cursor.as_deref())?;
+        let (customers, system, open) = (target.customer_ids(tx), sees_servers(tx), request.open);
+        let filter = Filter { customers, system, open, before, limit: limit + 1 };
+        let rows = job::list(tx.conn, filter).await?;
+        let page = Page::cut(rows, limit, &cursors, |row| row.id, |row| show(tx, row))?;
+        Ok(Page { items: page.items.into_iter().collect::<Result<_>>()?, cursor: page.cursor })
+    }
+}
+
+/// Which job.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct JobRequest {
+    /// Its id.
+    id: String,
+}
+
+/// One visible job.
+pub(in crate::service) struct OneJob {
+    row: JobRow,
+    asker: KeptContext,
+}
+
+impl OneJob {
+    async fn find(tx: &mut Tx<'_>, id: &str) -> Result<Self> {
+        let row = job::by_public_id(tx.conn, id).await?;
+        let row = row.ok_or_else(|| absent("job", id))?;
+        let asker = asker(&row)?;
+        let in_scope = tx.caller.sees(row.customer) && (!row.is_system || sees_servers(tx));
+        if in_scope || is_own(tx, &asker) { Ok(Self { row, asker }) } else { Err(absent("job", id)) }
+    }
+}
+
+impl Targeted for OneJob {
+    fn customer(&self) -> CustomerId {
+        self.row.customer
+    }
+
+    fn label(&self) -> String {
+        format!("job {}", self.row.public_id)
+    }
+}
+
+/// `job.show`; watched when NDJSON is asked for.
+pub(in crate::service) struct JobShow;
+
+impl Operate for JobShow {
+    const NAME: &'static str = "job.show";
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/v1/jobs/{id}";
+    const PERMISSION: Permission = Permission::JobRead;
+    const MUTATES: bool = false;
+    const SUMMARY: &'static str = "A job, and how far it is; as NDJSON: each change until it has ended";
+    const WATCHED: bool = true;
+    type Request = JobRequest;
+    type Response = Job;
+    type Target = OneJob;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a JobRequest) -> Result<OneJob> {
+        OneJob::find(tx, &request.id).await
+    }
+
+    async fn needs<'a>(tx: &'a mut Tx<'_>, target: &'a OneJob, _: &'a JobRequest) -> Result<Vec<Need>> {
+        let own = is_own(tx, &target.asker);
+        let permission = if own { Permission::Own } else { Permission::JobRead };
+        Ok(vec![Need::at(target.row.customer, permission)])
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneJob, _: JobRequest) -> Result<Job> {
+        show(tx, target.row)
+    }
+}
+
+/// `job.cancel`.
+pub(in crate::service) struct JobCancel;
+
+impl Operate for JobCancel {
+    declare! { "job.cancel", Post, "/v1/jobs/{id}/cancel", JobCancel, changes, "Ask for the early end of a job" }
+    type Request = JobRequest;
+    type Response = Job;
+    type Target = OneJob;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a JobRequest) -> Result<OneJob> {
+        OneJob::find(tx, &request.id).await
+    }
+
+    /// Whoever asked for it may; others need authority over the customer and over the asker, so that nobody stops
+    /// what somebody above has begun.
+    async fn needs<'a>(tx: &'a mut Tx<'_>, target: &'a OneJob, _: &'a JobRequest) -> Result<Vec<Need>> {
+        if is_own(tx, &target.asker) {
+            return Ok(vec![Need::at(target.row.customer, Permission::Own)]);
+        }
+        let places = [Some(target.row.customer), home(tx, &target.asker)];
+        Ok(places.into_iter().flatten().map(|place| Need::at(place, Permission::JobCancel)).collect())
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneJob, request: JobRequest) -> Result<Job> {
+        let by = tx.caller.name();
+        if !job::cancel(tx.conn, target.row.id, &by, tx.now).await? {
+            let message = format!("job {} has ended already: {}", request.id, target.row.state);
+            return Err(ServiceError::Conflict { message });
+        }
+        tx.before = Some(serde_json::json!({ "state": target.row.state }));
+        let row = job::by_public_id(tx.conn, &request.id).await?;
+        let row = row.ok_or_else(|| absent("job", &request.id))?;
+        tx.after = Some(serde_json::json!({ "state": row.state, "cancelled_by": by }));
+        show(tx, row)
+    }
+}

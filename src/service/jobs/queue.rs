@@ -1,0 +1,63 @@
+//! Entering jobs, in the transaction of the operation that asks for them.
+
+use tokio::sync::Notify;
+
+use super::Work;
+use super::operations::{Job, show};
+use crate::base::id::CustomerId;
+use crate::service::context::KeptContext;
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::Tx;
+use crate::service::server::starting;
+use crate::storage::metadata::job::{self, NewJob};
+
+/// Most jobs of one customer that have not ended.
+const OPEN_MAX: u64 = 100;
+
+/// Tells this node's runner of new jobs, so that they need not wait for its next look.
+#[derive(Default)]
+pub(in crate::service) struct Queue(Notify);
+
+impl Queue {
+    /// There is a new job.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    /// Completes when there is. Cancel-safe.
+    pub async fn woken(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// Enters a job that belongs to `customer`; `target` is what it is about, for people. The operation's answer.
+///
+/// # Errors
+/// When a hundred jobs of the customer have not ended yet, and when the database fails.
+pub(in crate::service) async fn enqueue<W: Work>(
+    tx: &mut Tx<'_>,
+    customer: CustomerId,
+    target: &str,
+    request: &W::Request,
+) -> Result<Job> {
+    if job::open_of(tx.conn, customer).await? >= OPEN_MAX {
+        return Err(ServiceError::Limit(format!("{OPEN_MAX} jobs wait or run already; cancel some first")));
+    }
+    let json = |error: serde_json::Error| ServiceError::Internal(error.to_string());
+    let bound_node =
+        if W::BOUND { Some(tx.inner.bodies.get().ok_or_else(starting)?.node().id.clone()) } else { None };
+    let new = NewJob {
+        kind: W::KIND,
+        customer,
+        is_system: W::PERMISSION.is_system(),
+        target: target.to_owned(),
+        request: serde_json::to_string(request).map_err(json)?,
+        asker: serde_json::to_string(&KeptContext::from(tx.context)).map_err(json)?,
+        actor: tx.caller.name(),
+        bound_node,
+    };
+    let row = job::insert(tx.conn, &new, tx.now).await?;
+    tx.starts_job = true;
+    tx.after = Some(serde_json::json!({ "job": row.public_id, "request": request }));
+    show(tx, row)
+}

@@ -1,0 +1,177 @@
+//! Jobs as an operator sees them: followed, left alone, cut off with the daemon, gone on with.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::daemon::{Daemon, PROGRAM, Setup};
+use crate::support::programs::wait;
+use crate::support::{PATIENCE, wait_for};
+
+/// A daemon with a backup of some packs, whose last file is a named pipe: checking it stands still there.
+struct Stuck {
+    daemon: Daemon,
+    backup: PathBuf,
+    /// The files of the backup in the manifest's order.
+    files: Vec<String>,
+    /// What belongs in the last file's place.
+    last: Vec<u8>,
+}
+
+impl Stuck {
+    fn new() -> Self {
+        let daemon = Daemon::with_alice(Setup::default());
+        for number in 0..2 {
+            daemon.deliver("alice@acme.test", format!("Subject: {number}\r\n\r\ntext\r\n").as_bytes());
+            daemon.posthouse(&["store", "pack"]).ok();
+        }
+        let backup = daemon.dir().join("backup");
+        daemon.posthouse(&["backup", backup.to_str().unwrap()]).ok();
+        let manifest = std::fs::read(backup.join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        let path = |file: &Value| file["path"].as_str().unwrap().to_owned();
+        let files: Vec<String> = manifest["files"].as_array().unwrap().iter().map(path).collect();
+        assert!(files.len() >= 3, "{files:?}");
+        let last = backup.join(files.last().unwrap());
+        let content = std::fs::read(&last).unwrap();
+        std::fs::remove_file(&last).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &last, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        Self { daemon, backup, files, last: content }
+    }
+
+    fn last_path(&self) -> PathBuf {
+        self.backup.join(self.files.last().unwrap())
+    }
+
+    /// Begins to check the backup and waits until it stands still; answers the job's id.
+    fn check(&self) -> String {
+        let dir = self.backup.to_str().unwrap();
+        let job = self.daemon.json(&["backup", dir, "--verify", "--detach"]).remove(0);
+        let id = job["id"].as_str().unwrap().to_owned();
+        let octets = |file: &String| std::fs::metadata(self.backup.join(file)).unwrap().len();
+        let before: u64 = self.files.iter().rev().skip(1).map(octets).sum();
+        wait_for("all but the last file are checked", || (self.done(&id) == before).then_some(()));
+        id
+    }
+
+    fn done(&self, id: &str) -> u64 {
+        self.daemon.json(&["job", "show", id])[0]["done"].as_u64().unwrap()
+    }
+
+    /// Puts a file in the pipe's place.
+    fn mend(&self) {
+        std::fs::remove_file(self.last_path()).unwrap();
+        std::fs::write(self.last_path(), &self.last).unwrap();
+    }
+}
+
+fn watch(daemon: &Daemon, id: &str) -> Child {
+    let mut command = Command::new(PROGRAM);
+    command.arg("--socket").arg(daemon.admin_socket()).args(["--json", "job", "watch", id]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn text_of(stream: Option<impl std::io::Read>) -> String {
+    let mut text = String::new();
+    stream.unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn job_goes_on_after_kill_where_it_was_and_who_watches_sees_its_end() {
+    let mut stuck = Stuck::new();
+    let id = stuck.check();
+    let mut watcher = watch(&stuck.daemon, &id);
+    stuck.daemon.kill();
+    stuck.mend();
+    // A file that was checked already is gone: only who begins anew notices.
+    std::fs::remove_file(stuck.backup.join(&stuck.files[1])).unwrap();
+    stuck.daemon.start_again();
+    let status = wait(&mut watcher, PATIENCE).expect("the watcher ends");
+    let lines = text_of(watcher.stdout.take());
+    assert!(status.success(), "{lines}{}", text_of(watcher.stderr.take()));
+    let jobs: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = jobs.last().unwrap();
+    assert_eq!((&last["state"], &last["attempts"]), (&json!("done"), &json!(2)), "{last}");
+    assert_eq!(last["report"]["damaged"], json!([]), "it went on behind what was checked");
+    assert_eq!(last["report"]["files"], json!(stuck.files.len()));
+    let done: Vec<u64> = jobs.iter().map(|job| job["done"].as_u64().unwrap()).collect();
+    assert!(done.is_sorted(), "{done:?}");
+}
+
+#[test]
+fn leaving_a_watched_job_lets_it_run_and_says_so() {
+    let stuck = Stuck::new();
+    let id = stuck.check();
+    let mut watcher = watch(&stuck.daemon, &id);
+    let mut first = [0_u8; 1];
+    watcher.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    kill_process(Pid::from_child(&watcher), Signal::INT).unwrap();
+    let status = wait(&mut watcher, PATIENCE).expect("the watcher ends");
+    let said = text_of(watcher.stderr.take());
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("job {id} goes on")), "{said}");
+    assert_eq!(stuck.daemon.json(&["job", "show", &id])[0]["state"], "running");
+    // Whoever waits for the pipe's content gets none; that is damage, and the exit code says so.
+    drop(std::fs::File::options().write(true).open(stuck.last_path()).unwrap());
+    let finished = stuck.daemon.posthouse(&["job", "watch", &id]);
+    assert_eq!(finished.status.code(), Some(8), "{}", finished.stderr);
+}
+
+/// The lines of a watched job over plain HTTP, and whether the last one says that it is the last.
+fn stream(socket: &Path, id: &str, while_open: impl FnOnce()) -> (Vec<Value>, bool) {
+    let mut connection = UnixStream::connect(socket).unwrap();
+    let request = format!(
+        "GET /v1/jobs/{id} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\nConnection: close\r\n\r\n"
+    );
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut text = vec![0; 1];
+    connection.read_exact(&mut text).unwrap();
+    while_open();
+    let mut rest = String::new();
+    let _ = connection.read_to_string(&mut rest);
+    let lines: Vec<Value> = rest
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let ends = lines.last().is_some_and(|last| last.get("end").is_some() || last.get("error").is_some());
+    (lines, ends)
+}
+
+#[test]
+fn stream_that_breaks_off_shows() {
+    let mut stuck = Stuck::new();
+    let id = stuck.check();
+    let socket = stuck.daemon.admin_socket();
+    let (lines, ends) = stream(&socket, &id, || stuck.daemon.kill());
+    assert!(!ends, "{lines:?}");
+    stuck.mend();
+    stuck.daemon.start_again();
+    let (lines, ends) = stream(&socket, &id, || ());
+    assert!(ends, "{lines:?}");
+    assert_eq!(lines.last().unwrap()["end"]["state"], "done", "{lines:?}");
+}
+
+#[test]
+fn cancelled_and_failed_jobs_give_their_exit_codes() {
+    let stuck = Stuck::new();
+    let id = stuck.check();
+    stuck.daemon.posthouse(&["job", "cancel", &id, "--yes"]).ok();
+    // The pipe holds a thread, so that the work cannot end by itself; it is dropped.
+    let finished = stuck.daemon.posthouse(&["job", "watch", &id]);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    assert!(finished.stderr.contains("was cancelled by system"), "{}", finished.stderr);
+    assert_eq!(stuck.daemon.json(&["job", "show", &id])[0]["state"], "cancelled");
+    let dir = stuck.backup.to_str().unwrap();
+    let refused = stuck.daemon.posthouse(&["backup", dir]);
+    assert_eq!(refused.status.code(), Some(5), "{}", refused.stderr);
+    assert!(refused.stderr.contains("is not empty"), "{}", refused.stderr);
+    let jobs = stuck.daemon.json(&["job", "list", "--limit", "1"]);
+    assert_eq!((&jobs[0]["kind"], &jobs[0]["state"]), (&json!("backup.create"), &json!("failed")));
+    assert_eq!(stuck.daemon.posthouse(&["job", "show", "zzzzzzzzzzzzzzzz"]).status.code(), Some(3));
+}
