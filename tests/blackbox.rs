@@ -43,6 +43,8 @@ mod nodes;
 mod operation;
 #[path = "blackbox/packs.rs"]
 mod packs;
+#[path = "blackbox/parts.rs"]
+mod parts;
 #[path = "blackbox/pop3_clients.rs"]
 mod pop3_clients;
 #[path = "blackbox/postfix.rs"]

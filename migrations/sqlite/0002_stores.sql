@@ -47,14 +47,23 @@ CREATE TABLE body_part (
     PRIMARY KEY (body_id, part_id)
 ) WITHOUT ROWID;
 
--- Dictionaries besides the shipped one. customer_id NULL: for all customers of the installation.
+-- Dictionaries besides the shipped one, each trained from one customer's mail and for that customer alone. In frames
+-- they have the number 1,000 + id.
 CREATE TABLE dictionary (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    customer_id BIGINT,
+    customer_id BIGINT NOT NULL,
     data        BLOB   NOT NULL,
     created_at  BIGINT NOT NULL,
     retired_at  BIGINT
 );
+
+-- Which packs need which dictionary: it goes after the last of them.
+CREATE TABLE pack_dictionary (
+    pack_id       BIGINT NOT NULL REFERENCES pack (id) ON DELETE CASCADE,
+    dictionary_id BIGINT NOT NULL REFERENCES dictionary (id),
+    PRIMARY KEY (pack_id, dictionary_id)
+) WITHOUT ROWID;
+CREATE INDEX pack_dictionary_dictionary ON pack_dictionary (dictionary_id);
 
 -- Expunged messages that can still come back; each holds a reference to its body. Not part of any quota.
 CREATE TABLE tombstone (

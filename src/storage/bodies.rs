@@ -15,6 +15,8 @@
 //! What is dropped between [`Bodies::place`] and [`Bodies::settle`] leaves an intent, and perhaps a file, to the
 //! packer's clean-up.
 
+mod read;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use moka::sync::Cache;
 
-use super::metadata::body::{InPack, Location, locate};
 use super::metadata::database::Database;
 use super::metadata::delivery::{BodyPlace, Packed};
 use super::metadata::lane::Priority;
@@ -41,8 +42,6 @@ const INLINE_OCTETS_MAX: usize = 64 * 1024;
 const READERS_MAX: u64 = 256;
 /// A pack file that nobody reads is closed after this time, so that dropped packs free their space.
 const READER_IDLE: Duration = Duration::from_secs(60);
-/// How often a body is looked up that is not where it was said to be.
-const LOOKUPS_MAX: usize = 2;
 
 /// Reads and prepares bodies. Cheap to clone.
 #[derive(Clone)]
@@ -97,84 +96,6 @@ impl Bodies {
     /// `Corrupt` when it is damaged.
     pub fn decompress(&self, packed: &Packed) -> Result<Vec<u8>> {
         unpack(&self.inner.codec, packed)
-    }
-
-    /// The original bytes of a body.
-    ///
-    /// # Errors
-    /// `Gone` when there is no such body, `Corrupt` when its bytes are damaged or missing, `Io` or
-    /// `Database` when they cannot be read now.
-    pub async fn read(&self, body: BodyId) -> Result<Bytes> {
-        let mut missing = None;
-        for _ in 0..LOOKUPS_MAX {
-            let location = self.inner.database.read(|conn| Box::pin(locate(conn, body))).await?;
-            match self.read_once(body, location.ok_or(StorageError::Gone("body"))?).await {
-                Err(StorageError::Gone(pack)) => missing = Some(pack),
-                read => return read,
-            }
-        }
-        let what = missing.unwrap_or("pack");
-        Err(StorageError::Corrupt(format!("the {what} with body {body} is missing")))
-    }
-
-    /// Bodies that were just looked up, in their order; those that are not there any more are looked up again.
-    /// All of them are read with one hand-over to a thread where blocking is allowed, so give about a megabyte.
-    pub async fn read_located(&self, wanted: Vec<(BodyId, Location)>) -> Vec<Result<Bytes>> {
-        let bodies: Vec<BodyId> = wanted.iter().map(|(body, _)| *body).collect();
-        let inline = |octets: u64, (_, location): &(BodyId, Location)| match location {
-            Location::Fresh(packed) => octets.checked_add(packed.octets),
-            Location::Pack(_) => None,
-        };
-        let octets = wanted.iter().try_fold(0, inline);
-        let mut read: Vec<Result<Bytes>> = if octets.is_some_and(|octets| octets <= INLINE_OCTETS_MAX as u64)
-        {
-            wanted.iter().map(|(body, location)| self.read_blocking(*body, location)).collect()
-        } else {
-            let own = self.clone();
-            let read = move || wanted.iter().map(|(body, at)| own.read_blocking(*body, at)).collect();
-            blocking(move || Ok(read())).await.unwrap_or_default()
-        };
-        read.resize_with(bodies.len(), || Err(StorageError::Busy("work on a body was interrupted")));
-        for (body, read) in bodies.iter().zip(&mut read) {
-            if matches!(read, Err(StorageError::Gone(_))) {
-                *read = self.read(*body).await;
-            }
-        }
-        read
-    }
-
-    async fn read_once(&self, body: BodyId, location: Location) -> Result<Bytes> {
-        if let Location::Fresh(packed) = &location
-            && packed.octets <= INLINE_OCTETS_MAX as u64
-        {
-            return self.read_blocking(body, &location);
-        }
-        let own = self.clone();
-        blocking(move || own.read_blocking(body, &location)).await
-    }
-
-    /// `Gone` when the pack is not where it was said to be.
-    fn read_blocking(&self, body: BodyId, location: &Location) -> Result<Bytes> {
-        match location {
-            Location::Fresh(packed) => unpack(&self.inner.codec, packed).map(Bytes::from),
-            Location::Pack(place) => {
-                self.reader(place)?.read(&self.inner.codec, place.frame, body).map(Bytes::from)
-            }
-        }
-    }
-
-    /// The open file of a pack.
-    fn reader(&self, place: &InPack) -> Result<Arc<PackReader>> {
-        if let Some(reader) = self.inner.readers.get(&place.pack) {
-            return Ok(reader);
-        }
-        let path = place.name.path(&self.pack_folder(&place.store_path));
-        let reader = Arc::new(PackReader::open(&path)?);
-        if reader.name() != place.name {
-            return Err(StorageError::Corrupt(format!("{} is another pack", path.display())));
-        }
-        self.inner.readers.insert(place.pack, Arc::clone(&reader));
-        Ok(reader)
     }
 
     /// Decides where the body of a new message goes, and compresses it: into the database, or, above

@@ -18,6 +18,7 @@
 //! # Cancellation
 //! A pass that is dropped is like a crash, but for the temporary file, which goes at once.
 
+mod compose;
 mod write;
 
 use std::collections::VecDeque;
@@ -230,7 +231,7 @@ impl Packer {
             let Some(last) = waiting.last() else { return Ok(()) };
             after = last.body;
             waiting.sort_unstable();
-            for bodies in cut(&waiting, TARGET_OCTETS, usize::MAX, |body| body.stored_octets) {
+            for bodies in cut(&waiting, TARGET_OCTETS, usize::MAX, |body| (body.stored_octets, 1)) {
                 let octets: u64 = bodies.iter().map(|body| body.stored_octets).sum();
                 if octets < ripe.octets_min && !bodies.iter().any(|body| body.body <= ripe.old) {
                     continue;
@@ -313,19 +314,21 @@ impl Packer {
     async fn reach(&self, _point: u8) {}
 }
 
-/// Cuts a list behind each item that makes a part reach `octets` or `rows`.
-fn cut<T>(items: &[T], octets: u64, rows: usize, octets_of: impl Fn(&T) -> u64) -> Vec<&[T]> {
-    let (mut sum, mut count) = (0, 0);
+/// Cuts a list behind each item that makes a part reach `octets` or `rows`; `weigh` gives both of an item.
+fn cut<T>(items: &[T], octets: u64, rows: usize, weigh: impl Fn(&T) -> (u64, usize)) -> Vec<&[T]> {
+    let (mut sum, mut row_sum, mut count) = (0, 0, 0);
     let mut parts: Vec<&[T]> = Vec::new();
     let mut rest = items;
     for item in items {
-        sum += octets_of(item);
+        let (item_octets, item_rows) = weigh(item);
+        sum += item_octets;
+        row_sum += item_rows;
         count += 1;
-        if sum >= octets || count >= rows {
+        if sum >= octets || row_sum >= rows {
             let (part, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             parts.push(part);
             rest = after;
-            (sum, count) = (0, 0);
+            (sum, row_sum, count) = (0, 0, 0);
         }
     }
     if !rest.is_empty() {

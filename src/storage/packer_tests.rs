@@ -1,5 +1,7 @@
 //! Packing under crashes, deletions and reads.
 
+mod parts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,7 +112,7 @@ impl Provider {
         let place = bodies.place(original.clone(), mailboxes, NOW).await.unwrap();
         let outcome = self.deliver_at(bodies, &original, &place, mailboxes).await;
         bodies.settle(&place).await.unwrap();
-        for row in self.rows("SELECT id FROM body").await {
+        for row in self.rows("SELECT id FROM body WHERE id NOT IN (SELECT body_id FROM part)").await {
             self.expected.entry(BodyId(row.int(0).unwrap())).or_insert_with(|| original.clone());
         }
         outcome
@@ -189,7 +191,16 @@ impl Provider {
         for (body, original) in &self.expected {
             assert_eq!(&bodies.read(*body).await.unwrap(), original, "body {body}");
         }
-        assert_eq!(self.number("SELECT count(*) FROM body").await, self.expected.len() as i64);
+        let own = "SELECT count(*) FROM body WHERE id NOT IN (SELECT body_id FROM part)";
+        assert_eq!(self.number(own).await, self.expected.len() as i64);
+        let parts = "SELECT count(*) FROM (SELECT body_id FROM part UNION SELECT part_id FROM body_part) p
+                          LEFT JOIN body b ON b.id = p.body_id
+                     WHERE b.id IS NULL OR b.pack_id IS NULL OR b.id NOT IN (SELECT body_id FROM part)
+                        OR b.reference_count <> (SELECT count(*) FROM body_part u WHERE u.part_id = b.id)
+                        OR b.reference_count = 0";
+        assert_eq!(self.number(parts).await, 0, "parts");
+        let uses = "SELECT count(*) FROM body_part WHERE body_id NOT IN (SELECT id FROM body)";
+        assert_eq!(self.number(uses).await, 0, "uses of parts");
         assert_eq!(self.number("SELECT count(*) FROM pack_intent").await, 0);
         let fresh = "SELECT count(*) FROM fresh_body f FULL JOIN body b ON b.id = f.body_id
                      WHERE (f.body_id IS NULL) <> (b.pack_id IS NOT NULL) OR b.id IS NULL";

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::bodies::{Bodies, blocking};
 use super::metadata::lane::Priority;
-use super::metadata::pack::{self, Framed, Intended, StoreVolume};
+use super::metadata::pack::{self, Framed, Intended, StoreVolume, Written};
 use super::metadata::rewrite::{self, Heritage, Living, Moved, PackRow};
 use super::pack::{Frame, FrameHeader, PackName, PackReader, PackSummary, PackWriter, TARGET_OCTETS};
 use super::{Result, StorageError};
@@ -280,16 +280,22 @@ async fn publish(
     heritage: Heritage,
     mut moved: Vec<Moved>,
 ) -> Result<()> {
-    let (name, octets, store, now) = (summary.name, summary.octets, how.volume.store, how.now);
+    let now = how.now;
     // Locks are taken in the order of bodies, as whoever deletes them does.
     moved.sort_unstable_by_key(|one| one.to.body);
-    let frames: Arc<Vec<Framed>> = Arc::new(moved.iter().map(|one| one.to).collect());
+    let written = Written {
+        summary: summary.clone(),
+        store: how.volume.store,
+        stored_octets: moved.iter().map(|one| u64::from(one.to.stored_octets)).sum(),
+        original_octets: heritage.original_octets,
+        generation: heritage.generation,
+    };
     let (first, rest) = moved.split_at_checked(SLICE_ROWS_MAX).unwrap_or((&moved, &[]));
     let first = first.to_vec();
     let write = bodies.database().write(Priority::Background, move |conn| {
-        let (frames, first) = (Arc::clone(&frames), first.clone());
+        let (written, first) = (written.clone(), first.clone());
         Box::pin(async move {
-            let pack = pack::publish(conn, name, store, octets, &frames, now).await?;
+            let pack = pack::publish(conn, &written, now).await?;
             rewrite::inherit(conn, pack, heritage).await?;
             rewrite::repoint(conn, pack, &first).await?;
             Ok::<PackId, StorageError>(pack)

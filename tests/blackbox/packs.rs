@@ -1,6 +1,6 @@
 //! Bodies and the packer, on SQLite and on PostgreSQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::{BodyPlace, Deliver, DeliverTarget, Packed, TraceOrigin};
 use posthouse::storage::metadata::instance::{StoreSetup, ensure_stores, node_start};
 use posthouse::storage::metadata::lane::Priority;
-use posthouse::storage::metadata::pack::{self, Node, SinglePack};
-use posthouse::storage::pack::Codec;
+use posthouse::storage::metadata::pack::{self, Node, SinglePack, Written};
+use posthouse::storage::pack::{Codec, PackSummary};
 use posthouse::storage::packer::{Packer, PackerSettings};
 use posthouse::storage::{Result, StorageError};
 use tokio::sync::Notify;
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use super::metadata::{locks_awaited, on_both};
 use crate::support::postgres::Postgres;
 
-const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_000_000);
 const MAILBOX: MailboxId = MailboxId(1);
 
 on_both!(
@@ -34,7 +34,7 @@ on_both!(
 );
 
 /// A customer with a mailbox on a store that wants level 9 in its packs; answers the node's epoch.
-async fn set_up(database: &Database) -> i64 {
+pub(crate) async fn set_up(database: &Database) -> i64 {
     let write = database.write(Priority::Interactive, |conn| {
         Box::pin(async move {
             let store = StoreSetup {
@@ -62,7 +62,7 @@ async fn set_up(database: &Database) -> i64 {
     epoch.unwrap()
 }
 
-fn delivery(bodies: &Bodies, original: &Bytes, place: &BodyPlace) -> Deliver {
+pub(crate) fn delivery(bodies: &Bodies, original: &Bytes, place: &BodyPlace) -> Deliver {
     let target = DeliverTarget { mailbox: MAILBOX, prefix: Packed::default(), recipient: String::new() };
     Deliver {
         at: NOW,
@@ -82,7 +82,7 @@ async fn deliver(database: &Database, bodies: &Bodies, original: &Bytes) {
 }
 
 /// As the daemon does at start.
-async fn start(database: &Database, folder: &Path) -> (Bodies, Packer) {
+pub(crate) async fn start(database: &Database, folder: &Path) -> (Bodies, Packer) {
     let write = database.write(Priority::Interactive, |conn| Box::pin(node_start(conn, "local", NOW)));
     let epoch: Result<i64> = write.await;
     let node = Node { id: "local".to_owned(), epoch: epoch.unwrap() };
@@ -110,7 +110,7 @@ async fn abandon(database: &Database, single: &SinglePack) -> bool {
     abandoned.unwrap()
 }
 
-async fn numbers(database: &Database, text: &'static str) -> Vec<i64> {
+pub(crate) async fn numbers(database: &Database, text: &'static str) -> Vec<i64> {
     let read = database.read(|conn| {
         Box::pin(async move {
             let rows = conn.rows(text, Vec::new()).await?;
@@ -184,8 +184,20 @@ async fn settle_in_doubt(commits: bool) {
             let write = database.write(Priority::Interactive, move |conn| {
                 let (single, held, release) = (single.clone(), Arc::clone(&held), Arc::clone(&release));
                 Box::pin(async move {
-                    let (name, store, octets) = (single.name, single.store, single.octets);
-                    pack::publish(conn, name, store, octets, &[single.frame], NOW).await?;
+                    let summary = PackSummary {
+                        name: single.name,
+                        octets: single.octets,
+                        frames: 1,
+                        dictionaries: BTreeSet::new(),
+                    };
+                    let written = Written {
+                        summary,
+                        store: single.store,
+                        stored_octets: u64::from(single.frame.stored_octets),
+                        original_octets: 0,
+                        generation: 0,
+                    };
+                    pack::publish(conn, &written, NOW).await?;
                     held.notify_one();
                     release.notified().await;
                     if commits { Ok(()) } else { Err(StorageError::Gone("on purpose")) }

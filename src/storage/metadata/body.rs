@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::delivery::Packed;
+use super::part;
 use super::sql::{Conn, Row, ids};
 use crate::base::id::{BodyId, PackId};
 use crate::params;
@@ -73,13 +74,49 @@ pub(super) fn location(row: &Row, first: usize, body: BodyId) -> Result<Location
     Ok(Location::Pack(InPack { pack: PackId(pack), name, store_path, frame }))
 }
 
+/// Where bodies are, in no order; those that are not there are left out. Give at most 1,000.
+///
+/// # Errors
+/// As [`locate`].
+pub async fn locate_all(conn: &mut Conn, bodies: &[BodyId]) -> Result<Vec<(BodyId, Location)>> {
+    let text = format!("SELECT b.id, {LOCATION_COLUMNS} FROM body b {LOCATION_JOINS} WHERE b.id IN IDS($1)");
+    let rows = conn.rows(text, vec![ids(bodies.iter().map(|body| body.0))]).await?;
+    let located = |row: &Row| {
+        let body = BodyId(row.int(0)?);
+        Ok((body, location(row, 1, body)?))
+    };
+    rows.iter().map(located).collect()
+}
+
 /// Takes `references` off each body. A body without any is deleted with its summary; if it was in a pack,
-/// it is dead there from now on. Runs in the transaction that removes the references; give at most 1,000
-/// bodies at once.
+/// it is dead there from now on. Its parts lose a reference, and end likewise. Runs in the transaction that
+/// removes the references; give at most 1,000 bodies at once.
 ///
 /// # Errors
 /// What the database says; then the transaction must not be committed.
 pub async fn release(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Result<()> {
+    if conn.is_postgres() {
+        // Bodies and parts are locked ascending, as when they are re-pointed.
+        let text = "SELECT count(*) FROM (
+                        SELECT id FROM body WHERE id IN IDS($1)
+                           OR id IN (SELECT part_id FROM body_part WHERE body_id IN IDS($1))
+                        ORDER BY id FOR UPDATE) AS locked";
+        conn.execute(text, vec![ids(references.keys().map(|body| body.0))]).await?;
+    }
+    let dead = drop_references(conn, references).await?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let parts = part::detach(conn, &dead).await?;
+    if !parts.is_empty() {
+        let dead = drop_references(conn, &parts).await?;
+        conn.execute("DELETE FROM part WHERE body_id IN IDS($1)", vec![ids(dead)]).await?;
+    }
+    Ok(())
+}
+
+/// Takes references off bodies and deletes those without any; answers which.
+async fn drop_references(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Result<Vec<i64>> {
     let rows = references.iter().map(|(body, count)| vec![body.0, *count]).collect();
     let text = "UPDATE body SET reference_count = reference_count - v.column2";
     conn.update_from_values(text, "body.id", 2, rows).await?;
@@ -96,7 +133,7 @@ pub async fn release(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Res
         }
     }
     if dead.is_empty() {
-        return Ok(());
+        return Ok(dead);
     }
     for text in [
         "DELETE FROM fresh_body WHERE body_id IN IDS($1)",
@@ -107,5 +144,6 @@ pub async fn release(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) -> Res
     }
     let rows = packs.into_iter().map(|(pack, (bodies, octets))| vec![pack, bodies, octets]).collect();
     let text = "UPDATE pack SET dead_bodies = dead_bodies + v.column2, dead_octets = dead_octets + v.column3";
-    conn.update_from_values(text, "pack.id", 3, rows).await
+    conn.update_from_values(text, "pack.id", 3, rows).await?;
+    Ok(dead)
 }

@@ -61,12 +61,15 @@ pub async fn insert(
                 single.frame.body
             }
         };
+        if let Some(row) = rows.last_mut() {
+            row.extend(params![mailbox.id, folder]);
+        }
         summaries.push(packed_row(id.0, body.summary));
         inserted.push(id);
     }
     let head = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id,
-                                  pack_offset)";
-    conn.insert_rows(head, 8, rows).await?;
+                                  pack_offset, mailbox_id, folder_id)";
+    conn.insert_rows(head, 10, rows).await?;
     let head = "INSERT INTO fresh_body (body_id, mailbox_id, folder_id, codec, dictionary_id, data)";
     conn.insert_rows(head, 6, fresh).await?;
     let head = "INSERT INTO summary (body_id, codec, dictionary_id, octets, data)";

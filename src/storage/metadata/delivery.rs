@@ -224,8 +224,8 @@ impl Ground {
 #[derive(Default)]
 struct Rows {
     bodies: Vec<Vec<Value>>,
-    /// Packs of large bodies, when they were delivered, octets of the body, references.
-    packs: Vec<(SinglePack, Timestamp, i64, i64)>,
+    /// Packs of large bodies, when they were delivered, octets of the body, references, the first message's place.
+    packs: Vec<(SinglePack, Timestamp, i64, i64, (MailboxId, FolderId))>,
     fresh: Vec<Vec<Value>>,
     summaries: Vec<Vec<Value>>,
     prefixes: Vec<Vec<Value>>,
@@ -451,7 +451,9 @@ fn push_body(
                 stored,
                 references,
                 None::<PackId>,
-                None::<i64>
+                None::<i64>,
+                mailbox,
+                folder
             ]);
             id
         }
@@ -459,7 +461,7 @@ fn push_body(
             let here = |pack: &&SinglePack| (pack.scope.0, pack.store.0) == home;
             // A mailbox that moved after its pack was written; the sender tries again.
             let pack = packs.iter().find(here).ok_or(StorageError::Gone("mail store of the mailbox"))?;
-            rows.packs.push((pack.clone(), deliver.at, octets, references));
+            rows.packs.push((pack.clone(), deliver.at, octets, references, first));
             pack.frame.body.0
         }
     };
@@ -473,12 +475,14 @@ pub(super) fn packed_row(id: i64, packed: &Packed) -> Vec<Value> {
 }
 
 async fn insert(conn: &mut Conn, mut rows: Rows) -> Result<()> {
-    for (single, at, octets, references) in std::mem::take(&mut rows.packs) {
-        rows.bodies.push(pack::adopt(conn, &single, at, octets, references).await?);
+    for (single, at, octets, references, first) in std::mem::take(&mut rows.packs) {
+        let mut row = pack::adopt(conn, &single, at, octets, references).await?;
+        row.extend(params![first.0, first.1]);
+        rows.bodies.push(row);
     }
     let body = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id,
-                                  pack_offset)";
-    conn.insert_rows(body, 8, rows.bodies).await?;
+                                  pack_offset, mailbox_id, folder_id)";
+    conn.insert_rows(body, 10, rows.bodies).await?;
     conn.insert_rows(
         "INSERT INTO fresh_body (body_id, mailbox_id, folder_id, codec, dictionary_id, data)",
         6,

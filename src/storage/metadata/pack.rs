@@ -10,13 +10,17 @@
 //! for the earlier to be committed or undone, and then finds that it came too late. An outcome in doubt (the
 //! connection was lost during COMMIT) is therefore settled by [`abandon`], whatever became of the transaction.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::delivery::Packed;
+use super::dictionary;
+use super::part::{self, NewPart};
 use super::sql::{Conn, Value, ids, values_placeholders};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
 use crate::base::store_settings::StoreSettings;
 use crate::params;
-use crate::storage::pack::PackName;
+use crate::storage::pack::{PackName, PackSummary};
 use crate::storage::{Result, StorageError};
 
 /// The epoch of intents that were given up. Those of daemons begin at 1.
@@ -70,6 +74,32 @@ pub struct Framed {
     pub offset: u32,
     /// Length of the frame's data in octets.
     pub stored_octets: u32,
+}
+
+/// A body in a pack that was written, to be re-pointed there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// Its frame.
+    pub frame: Framed,
+    /// The parts that it is made of, each once.
+    pub parts: Vec<BodyId>,
+    /// Octets of its row, which leaves the database.
+    pub fresh_octets: u64,
+}
+
+/// A pack that was written, for [`publish`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// The file.
+    pub summary: PackSummary,
+    /// The mail store.
+    pub store: StoreId,
+    /// Octets of the frames' data.
+    pub stored_octets: u64,
+    /// Octets of the bodies as received; a part was not received as such.
+    pub original_octets: u64,
+    /// Generation of the store's settings by which it was compressed.
+    pub generation: i64,
 }
 
 /// A pack with a single body, on disk before the transaction that refers to it.
@@ -191,28 +221,30 @@ pub async fn forget(conn: &mut Conn, name: PackName) -> Result<()> {
 ///
 /// # Errors
 /// `Gone` when the intent is not there or was given up: then somebody may have removed the file.
-pub async fn publish(
-    conn: &mut Conn,
-    name: PackName,
-    store: StoreId,
-    octets: u64,
-    frames: &[Framed],
-    now: Timestamp,
-) -> Result<PackId> {
+pub async fn publish(conn: &mut Conn, written: &Written, now: Timestamp) -> Result<PackId> {
+    let (name, store) = (written.summary.name.to_string(), written.store);
     let text = "DELETE FROM pack_intent WHERE public_id = $1 AND epoch > $2";
-    if conn.execute(text, params![name.to_string(), EPOCH_ABANDONED]).await? != 1 {
+    if conn.execute(text, params![&name, EPOCH_ABANDONED]).await? != 1 {
         return Err(StorageError::Gone("the intent of a pack"));
     }
-    let bodies = i64::try_from(frames.len()).unwrap_or(i64::MAX);
-    let dead: i64 = frames.iter().map(|frame| i64::from(frame.stored_octets)).sum();
-    let octets = i64::try_from(octets).unwrap_or(i64::MAX);
-    let text = "INSERT INTO pack (public_id, store_id, octets, bodies, dead_bodies, dead_octets, created_at)
-                VALUES ($1, $2, $3, $4, $4, $5, $6)";
-    let params = params![name.to_string(), store, octets, bodies, dead, now];
-    Ok(PackId(conn.insert(text, params).await?))
+    let int = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let text =
+        "INSERT INTO pack (public_id, store_id, octets, bodies, dead_bodies, dead_octets, original_octets,
+                                  generation, created_at)
+                VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)";
+    let (octets, bodies) = (int(written.summary.octets), written.summary.frames);
+    let (stored, original) = (int(written.stored_octets), int(written.original_octets));
+    let params = params![name, store, octets, bodies, stored, original, written.generation, now];
+    let pack = PackId(conn.insert(text, params).await?);
+    // A dictionary that is gone meanwhile refuses, and the pack is discarded.
+    let trained = written.summary.dictionaries.iter().filter_map(|id| dictionary::key(*id));
+    let rows = trained.map(|key| params![pack, key]).collect();
+    conn.insert_rows("INSERT INTO pack_dictionary (pack_id, dictionary_id)", 2, rows).await?;
+    Ok(pack)
 }
 
-/// Makes the pack of a single body known, alive at once; answers the row for table `body`.
+/// Makes the pack of a single body known, alive at once; answers the row for table `body`, without mailbox and
+/// folder.
 ///
 /// # Errors
 /// As [`publish`].
@@ -224,20 +256,41 @@ pub(super) async fn adopt(
     references: i64,
 ) -> Result<Vec<Value>> {
     let frame = single.frame;
-    let pack = publish(conn, single.name, single.store, single.octets, &[frame], now).await?;
+    let summary =
+        PackSummary { name: single.name, octets: single.octets, frames: 1, dictionaries: BTreeSet::new() };
+    let written = Written {
+        summary,
+        store: single.store,
+        stored_octets: u64::from(frame.stored_octets),
+        original_octets: u64::try_from(octets).unwrap_or(0),
+        generation: 0,
+    };
+    let pack = publish(conn, &written, now).await?;
     conn.execute("UPDATE pack SET dead_bodies = 0, dead_octets = 0 WHERE id = $1", params![pack]).await?;
     let (stored, offset) = (i64::from(frame.stored_octets), i64::from(frame.offset));
     Ok(params![frame.body, single.scope, single.store, octets, stored, references, Some(pack), Some(offset)])
 }
 
-/// Re-points bodies to their frames and deletes their fresh rows. Bodies that were deleted meanwhile stay
-/// dead in the pack. Give at most 256.
+/// Re-points bodies to their frames and deletes their fresh rows; parts of `new` that they need come alive with
+/// them. Bodies that were deleted meanwhile stay dead in the pack; those whose parts are gone stay fresh. Give at
+/// most 256.
 ///
 /// # Errors
 /// `Gone` when the pack was dropped; what the database says. Then the transaction must not be committed.
-pub async fn repoint(conn: &mut Conn, pack: PackId, frames: &[Framed]) -> Result<()> {
-    let (mut bodies, mut octets, mut moved) = (0_i64, 0_i64, Vec::new());
-    let mut rest = frames;
+pub async fn repoint(
+    conn: &mut Conn,
+    pack: PackId,
+    placed: &[Placed],
+    new: &BTreeMap<BodyId, NewPart>,
+) -> Result<()> {
+    let plan = part::plan(conn, placed, new).await?;
+    let frames: Vec<Framed> = placed
+        .iter()
+        .map(|placed| placed.frame)
+        .filter(|frame| !plan.blocked.contains(&frame.body))
+        .collect();
+    let (mut octets, mut moved) = (0_i64, BTreeSet::new());
+    let mut rest = frames.as_slice();
     while !rest.is_empty() {
         // Powers of two keep the number of distinct statements small.
         let size = [64, 16, 4, 1].into_iter().find(|&size| size <= rest.len()).unwrap_or(1);
@@ -255,15 +308,21 @@ pub async fn repoint(conn: &mut Conn, pack: PackId, frames: &[Framed]) -> Result
         let mut params: Vec<Value> = chunk.iter().flat_map(values).collect();
         params.push(pack.into());
         for row in conn.rows(text, params).await? {
-            moved.push(row.int(0)?);
-            bodies += 1;
+            moved.insert(BodyId(row.int(0)?));
             octets += row.int(1)?;
         }
     }
-    conn.execute("DELETE FROM fresh_body WHERE body_id IN IDS($1)", vec![ids(moved)]).await?;
+    let of_moved: Vec<&Placed> = placed.iter().filter(|placed| moved.contains(&placed.frame.body)).collect();
+    let (parts, part_octets) = part::attach(conn, pack, plan, &of_moved, new).await?;
+    let bodies = i64::try_from(moved.len()).unwrap_or(i64::MAX) + parts;
+    conn.execute(
+        "DELETE FROM fresh_body WHERE body_id IN IDS($1)",
+        vec![ids(moved.iter().map(|body| body.0))],
+    )
+    .await?;
     let text = "UPDATE pack SET dead_bodies = dead_bodies - $1, dead_octets = dead_octets - $2
                 WHERE id = $3 AND dropped_at IS NULL";
-    match conn.execute(text, params![bodies, octets, pack]).await? {
+    match conn.execute(text, params![bodies, octets + part_octets, pack]).await? {
         1 => Ok(()),
         _ => Err(StorageError::Gone("pack")),
     }

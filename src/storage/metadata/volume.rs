@@ -92,9 +92,12 @@ async fn add_bodies(conn: &mut Conn, volumes: &mut BTreeMap<i64, Volume>) -> Res
     let Some(ends) = ends else { return Ok(()) };
     let (mut from, last) = (ends.int(0)?, ends.int(1)?);
     while from <= last {
-        let text = "SELECT store_id, count(*), count(pack_id), CAST(sum(octets) AS BIGINT),
-                           CAST(sum(stored_octets) AS BIGINT)
-                    FROM body WHERE id >= $1 AND id < $2 GROUP BY store_id";
+        // Parts only hold octets that others were received with.
+        let text = "SELECT b.store_id, count(*) - count(p.body_id), count(b.pack_id) - count(p.body_id),
+                           CAST(coalesce(sum(CASE WHEN p.body_id IS NULL THEN b.octets END), 0) AS BIGINT),
+                           CAST(sum(b.stored_octets) AS BIGINT)
+                    FROM body b LEFT JOIN part p ON p.body_id = b.id
+                    WHERE b.id >= $1 AND b.id < $2 GROUP BY b.store_id";
         let end = from.saturating_add(STEP_KEYS);
         for row in conn.rows(text, params![from, end]).await? {
             let Some(volume) = volumes.get_mut(&row.int(0)?) else { continue };

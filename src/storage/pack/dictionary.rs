@@ -13,6 +13,9 @@ pub const DICTIONARY_NONE: u32 = 0;
 /// The dictionary that comes with the program (`docs/pack-format.md`, section Dictionary).
 pub const DICTIONARY_SHIPPED: u32 = 1;
 
+/// Numbers of dictionaries that the database holds begin here: this, and the key of the row.
+pub const DICTIONARY_TRAINED: u32 = 1_000;
+
 /// Bytes of [`DICTIONARY_SHIPPED`], made by `examples/train-dictionary`.
 pub(super) const SHIPPED: &[u8] = include_bytes!("dictionary-1.zdict");
 

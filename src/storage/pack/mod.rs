@@ -27,7 +27,7 @@ mod recovery;
 mod writer;
 
 pub use codec::{Codec, CodecKind, Compressed, LEVEL_DEFAULT, LEVEL_MAX, ORIGINAL_OCTETS_MAX};
-pub use dictionary::{DICTIONARY_NONE, DICTIONARY_SHIPPED};
+pub use dictionary::{DICTIONARY_NONE, DICTIONARY_SHIPPED, DICTIONARY_TRAINED};
 pub use format::{FrameHeader, FrameLocation, IndexEntry, PackName};
 pub use reader::{Content, Frame, PackReader};
 pub use recovery::{Damage, Recovered, Verified, recover, verify};

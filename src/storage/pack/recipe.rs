@@ -174,12 +174,12 @@ fn run(bytes: &[u8]) -> Option<(Base64Form, usize, Vec<u8>)> {
     (length > 0).then_some((form, length, decoded))
 }
 
-/// The recipe for `original` with its `runs`; those for which `part_of` knows a body are taken from there.
-/// at most [`PARTS_MAX`]. Nothing if there is no run.
-pub fn encode(original: &[u8], runs: &[Run], part_of: impl Fn(&Run) -> Option<BodyId>) -> Option<Vec<u8>> {
-    if runs.is_empty() {
-        return None;
-    }
+/// The recipe for `original` with its runs, ascending; those with a body are taken from there, at most
+/// [`PARTS_MAX`]. Nothing if there is no run.
+pub fn encode<'a>(
+    original: &[u8],
+    runs: impl IntoIterator<Item = (&'a Run, Option<BodyId>)>,
+) -> Option<Vec<u8>> {
     let (mut segments, mut literals, mut inlines) = (Vec::new(), Vec::new(), Vec::new());
     let (mut count, mut done, mut parts) = (0_u64, 0, 0);
     let mut literal = |range: Range<usize>, segments: &mut Vec<u8>| {
@@ -192,10 +192,10 @@ pub fn encode(original: &[u8], runs: &[Run], part_of: impl Fn(&Run) -> Option<Bo
         literals.extend_from_slice(bytes);
         1
     };
-    for run in runs {
+    for (run, part) in runs {
         count += literal(done..run.place.start, &mut segments) + 1;
         done = run.place.end;
-        let part = part_of(run).filter(|_| parts < PARTS_MAX).and_then(|body| u64::try_from(body.0).ok());
+        let part = part.filter(|_| parts < PARTS_MAX).and_then(|body| u64::try_from(body.0).ok());
         parts += usize::from(part.is_some());
         let kind = if part.is_some() { 2 } else { 1 };
         segments.push(kind | u8::from(run.form.has_cr) << 2 | u8::from(run.form.is_ended) << 3);
@@ -205,6 +205,9 @@ pub fn encode(original: &[u8], runs: &[Run], part_of: impl Fn(&Run) -> Option<Bo
             Some(body) => put(&mut segments, body),
             None => inlines.extend_from_slice(&run.decoded),
         }
+    }
+    if done == 0 {
+        return None;
     }
     count += literal(done..original.len(), &mut segments);
     let mut bytes = vec![VERSION];

@@ -1,10 +1,12 @@
 //! Writes a pack so that it is either complete under its name or not there.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::codec::{CodecKind, ORIGINAL_OCTETS_MAX, check_lengths};
+use super::dictionary::DICTIONARY_NONE;
 use super::format::{
     FRAME_HEADER_OCTETS, FrameHeader, FrameLocation, HEADER_OCTETS, IndexEntry, PackName, encode_frame,
     encode_header, encode_index,
@@ -29,6 +31,8 @@ pub struct PackSummary {
     pub octets: u64,
     /// How many bodies it has.
     pub frames: u32,
+    /// Numbers of the dictionaries that its frames need.
+    pub dictionaries: BTreeSet<u32>,
 }
 
 /// Writes one pack. Dropped before [`finish`](Self::finish), it removes its file.
@@ -42,6 +46,7 @@ pub struct PackWriter {
     buffer: Vec<u8>,
     octets: u64,
     index: Vec<IndexEntry>,
+    dictionaries: BTreeSet<u32>,
 }
 
 impl PackName {
@@ -88,6 +93,7 @@ impl PackWriter {
             buffer,
             octets: HEADER_OCTETS as u64,
             index,
+            dictionaries: BTreeSet::new(),
         })
     }
 
@@ -110,6 +116,9 @@ impl PackWriter {
         encode_frame(self.name, header, data, &mut self.buffer);
         self.index.push(IndexEntry { body: header.body, offset });
         self.octets += u64::from(length);
+        if header.dictionary_id != DICTIONARY_NONE {
+            self.dictionaries.insert(header.dictionary_id);
+        }
         if self.buffer.len() >= BUFFER_OCTETS {
             self.flush()?;
         }
@@ -152,7 +161,8 @@ impl PackWriter {
         self.temporary = None;
         sync_folder(&self.folder)?;
         let frames = u32::try_from(self.index.len()).unwrap_or(u32::MAX);
-        Ok(PackSummary { name: self.name, octets: self.octets, frames })
+        let dictionaries = std::mem::take(&mut self.dictionaries);
+        Ok(PackSummary { name: self.name, octets: self.octets, frames, dictionaries })
     }
 
     fn flush(&mut self) -> Result<()> {

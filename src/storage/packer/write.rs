@@ -1,24 +1,26 @@
 //! Writing one pack: intent, file, publication. Numbers in `reach` are the points of the room's document.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::compose::{Appended, Composer, Draft, Parts};
 use super::{Packer, cut};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, PackId};
-use crate::storage::bodies::{blocking, unpack};
+use crate::storage::bodies::blocking;
 use crate::storage::metadata::delivery::Packed;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::pack::{self, Framed, Intended, StoreVolume, Waiting};
-use crate::storage::pack::{
-    Codec, CodecKind, Compressed, FrameHeader, LEVEL_DEFAULT, PackName, PackSummary, PackWriter,
-};
+use crate::storage::metadata::pack::{self, Intended, Placed, StoreVolume, Waiting, Written};
+use crate::storage::metadata::part::{self, NewPart, PartHash};
+use crate::storage::pack::{PackName, PackSummary, PackWriter};
 use crate::storage::{Result, StorageError};
 
 /// Most bytes that are read from the database, or deleted there, at once.
 const SLICE_OCTETS_MAX: u64 = 2 << 20;
 /// Most rows that one transaction changes.
 const SLICE_ROWS_MAX: usize = 256;
+/// Most bytes of bodies that are decompressed at once, but for a single body.
+const DRAFTS_OCTETS_MAX: u64 = 8 << 20;
 
 impl Packer {
     /// Writes one pack and re-points its bodies. Nothing when none of them was there any more.
@@ -37,7 +39,7 @@ impl Packer {
         intend.await?;
         self.reach(1).await;
         let outcome = match self.fill(volume, name, bodies).await {
-            Ok(Some((summary, frames))) => self.publish(volume, summary, frames, now).await.map(Some),
+            Ok(Some((summary, filled))) => self.publish(volume, summary, filled, now).await.map(Some),
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
@@ -56,65 +58,116 @@ impl Packer {
         volume: &StoreVolume,
         name: PackName,
         bodies: &[Waiting],
-    ) -> Result<Option<(PackSummary, Vec<Framed>)>> {
+    ) -> Result<Option<(PackSummary, Appended)>> {
         let (folder, store) = (self.bodies.pack_folder(&volume.path), volume.store);
-        let recompression = recompression(volume);
+        let composer = Arc::new(Composer::new(self.bodies.codec().clone(), volume));
         let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
-        let mut frames = Vec::with_capacity(bodies.len());
-        for slice in cut(bodies, SLICE_OCTETS_MAX, SLICE_ROWS_MAX, |body| body.stored_octets) {
-            let ids: Vec<BodyId> = slice.iter().map(|body| body.body).collect();
-            let wanted = ids.clone();
-            let read = self
-                .bodies
-                .database()
-                .read(|conn| Box::pin(async move { pack::waiting_bytes(conn, &wanted).await }));
-            let mut bytes: HashMap<BodyId, Packed> = read.await?.into_iter().collect();
-            let ordered: Vec<_> = ids.into_iter().filter_map(|id| bytes.remove_entry(&id)).collect();
-            let (codec, wanted) = (self.bodies.codec().clone(), recompression.clone());
-            let append = move || {
-                let appended = append_all(&mut writer, &codec, wanted.as_ref(), &ordered)?;
-                Ok((writer, appended))
-            };
-            let (written, appended) = blocking(append).await?;
-            writer = written;
-            frames.extend(appended);
+        let (mut filled, mut parts) = (Appended::default(), Parts::default());
+        for slice in cut(bodies, SLICE_OCTETS_MAX, SLICE_ROWS_MAX, |body| (body.stored_octets, 1)) {
+            let read = self.waiting_bytes(slice).await?;
+            for batch in cut(&read, DRAFTS_OCTETS_MAX, SLICE_ROWS_MAX, |(_, packed)| (packed.octets, 1)) {
+                let (batch, composing) = (batch.to_vec(), Arc::clone(&composer));
+                let drafts = blocking(move || composing.drafts(batch)).await?;
+                self.find_parts(volume, &drafts, &mut parts).await?;
+                let composing = Arc::clone(&composer);
+                let append = move || {
+                    let appended = composing.append(&mut writer, &drafts, &mut parts)?;
+                    Ok((writer, parts, appended))
+                };
+                let (written, with, mut appended) = blocking(append).await?;
+                (writer, parts) = (written, with);
+                filled.placed.append(&mut appended.placed);
+                filled.parts.append(&mut appended.parts);
+                filled.original_octets += appended.original_octets;
+            }
             self.reach(2).await;
         }
-        if frames.is_empty() {
+        if filled.placed.is_empty() {
             return Ok(None);
         }
         let summary = blocking(move || writer.finish()).await?;
         self.reach(3).await;
-        Ok(Some((summary, frames)))
+        Ok(Some((summary, filled)))
+    }
+
+    /// What the database has of bodies, in their order; those that are gone are left out.
+    async fn waiting_bytes(&self, slice: &[Waiting]) -> Result<Vec<(Waiting, Packed)>> {
+        let wanted: Vec<BodyId> = slice.iter().map(|body| body.body).collect();
+        let read = self
+            .bodies
+            .database()
+            .read(|conn| Box::pin(async move { pack::waiting_bytes(conn, &wanted).await }));
+        let mut bytes: HashMap<BodyId, Packed> = read.await?.into_iter().collect();
+        Ok(slice.iter().filter_map(|body| Some((*body, bytes.remove(&body.body)?))).collect())
+    }
+
+    /// Looks up which parts of these bodies are there already, and reserves numbers for the others.
+    async fn find_parts(&self, volume: &StoreVolume, drafts: &[Draft], parts: &mut Parts) -> Result<()> {
+        let (store, database) = (volume.store, self.bodies.database());
+        let new: BTreeSet<(i64, PartHash)> =
+            drafts.iter().flat_map(Draft::hashes).filter(|key| parts.is_new(key)).collect();
+        let mut scopes: BTreeMap<i64, Vec<PartHash>> = BTreeMap::new();
+        for (scope, hash) in new {
+            scopes.entry(scope).or_default().push(hash);
+        }
+        for (scope, hashes) in scopes {
+            let wanted = hashes.clone();
+            let read =
+                database.read(|conn| Box::pin(async move { part::known(conn, scope, store, &wanted).await }));
+            let known: Vec<(PartHash, BodyId)> = read.await?;
+            known.into_iter().for_each(|(hash, body)| parts.known((scope, hash), body));
+            let missing: Vec<PartHash> =
+                hashes.into_iter().filter(|hash| parts.is_new(&(scope, *hash))).collect();
+            let count = i64::try_from(missing.len()).unwrap_or(i64::MAX);
+            if count == 0 {
+                continue;
+            }
+            let reserve = database.write(Priority::Background, move |conn| Box::pin(conn.object_ids(count)));
+            let reserved: Vec<i64> = reserve.await?;
+            let pairs = missing.into_iter().zip(reserved);
+            pairs.for_each(|(hash, body)| parts.reserve((scope, hash), BodyId(body)));
+        }
+        Ok(())
     }
 
     async fn publish(
         &self,
         volume: &StoreVolume,
         summary: PackSummary,
-        frames: Vec<Framed>,
+        filled: Appended,
         now: Timestamp,
     ) -> Result<PackSummary> {
-        let (name, octets, store) = (summary.name, summary.octets, volume.store);
+        let frames = filled.placed.iter().map(|placed| placed.frame);
+        let frames = frames.chain(filled.parts.iter().map(|part| part.frame));
+        let written = Written {
+            summary: summary.clone(),
+            store: volume.store,
+            stored_octets: frames.map(|frame| u64::from(frame.stored_octets)).sum(),
+            original_octets: filled.original_octets,
+            generation: volume.generation,
+        };
+        let new: BTreeMap<BodyId, NewPart> =
+            filled.parts.into_iter().map(|part| (part.frame.body, part)).collect();
+        let new = Arc::new(new);
         // Freeing the pages of a large body takes as long as writing them.
-        let octets_of = |frame: &Framed| u64::from(frame.stored_octets);
-        let mut slices = cut(&frames, SLICE_OCTETS_MAX, SLICE_ROWS_MAX, octets_of).into_iter();
-        let (all, first) = (Arc::new(frames.clone()), slices.next().unwrap_or_default().len());
+        let weigh = |placed: &Placed| (placed.fresh_octets, 1 + placed.parts.len());
+        let mut slices = cut(&filled.placed, SLICE_OCTETS_MAX, SLICE_ROWS_MAX, weigh).into_iter();
+        let (first, parts) = (slices.next().unwrap_or_default().to_vec(), Arc::clone(&new));
         let write = self.bodies.database().write(Priority::Background, move |conn| {
-            let all = Arc::clone(&all);
+            let (written, first, parts) = (written.clone(), first.clone(), Arc::clone(&parts));
             Box::pin(async move {
-                let pack = pack::publish(conn, name, store, octets, &all, now).await?;
-                pack::repoint(conn, pack, all.get(..first).unwrap_or_default()).await?;
+                let pack = pack::publish(conn, &written, now).await?;
+                pack::repoint(conn, pack, &first, &parts).await?;
                 Ok::<PackId, StorageError>(pack)
             })
         });
         let pack = write.await?;
         self.reach(4).await;
         for slice in slices {
-            let slice = slice.to_vec();
+            let (slice, parts) = (slice.to_vec(), Arc::clone(&new));
             let write = self.bodies.database().write(Priority::Background, move |conn| {
-                let slice = slice.clone();
-                Box::pin(async move { pack::repoint(conn, pack, &slice).await })
+                let (slice, parts) = (slice.clone(), Arc::clone(&parts));
+                Box::pin(async move { pack::repoint(conn, pack, &slice, &parts).await })
             });
             match write.await {
                 Ok(()) => {}
@@ -125,45 +178,4 @@ impl Packer {
         }
         Ok(summary)
     }
-}
-
-/// The codec with which a store wants its packs compressed anew; nothing if what was made at delivery is
-/// good enough.
-fn recompression(volume: &StoreVolume) -> Option<Codec> {
-    let wanted = &volume.settings.compression;
-    let (level, dictionary) = (wanted.level.cast_signed(), wanted.dictionary);
-    (level > LEVEL_DEFAULT || !dictionary).then(|| Codec::new(level).with_dictionary(dictionary))
-}
-
-/// Appends bodies, each read back from what the database has. One that is damaged stays there and is
-/// reported.
-fn append_all(
-    writer: &mut PackWriter,
-    codec: &Codec,
-    wanted: Option<&Codec>,
-    bodies: &[(BodyId, Packed)],
-) -> Result<Vec<Framed>> {
-    let mut frames = Vec::with_capacity(bodies.len());
-    for (body, packed) in bodies {
-        let original = match unpack(codec, packed) {
-            Ok(original) => original,
-            Err(StorageError::Corrupt(what)) => {
-                tracing::error!(%body, what, "a body in the database is damaged and is not packed");
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let compressed = match wanted {
-            Some(codec) => codec.compress(&original),
-            None => Compressed {
-                codec: CodecKind::from_number(packed.codec).unwrap_or(CodecKind::Raw),
-                dictionary_id: packed.dictionary_id,
-                data: packed.data.to_vec(),
-            },
-        };
-        let header = FrameHeader::new(*body, &original, &compressed)?;
-        let location = writer.append(&header, &compressed.data)?;
-        frames.push(Framed { body: *body, offset: location.offset, stored_octets: header.stored_len });
-    }
-    Ok(frames)
 }

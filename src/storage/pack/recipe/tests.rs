@@ -17,7 +17,7 @@ const MIME: Base64Form = Base64Form { width: 76, has_cr: true, is_ended: true };
 /// Takes a message apart and puts it together again; answers its runs.
 fn there_and_back(original: &[u8]) -> Vec<Run> {
     let found = runs(original);
-    let Some(inline) = encode(original, &found, |_| None) else { return found };
+    let Some(inline) = encode(original, found.iter().map(|run| (run, None))) else { return found };
     let recipe = Recipe::decode(inline, original.len()).unwrap();
     assert!(recipe.parts().is_empty());
     assert_eq!(recipe.assemble(&BTreeMap::new()).unwrap(), original);
@@ -25,7 +25,9 @@ fn there_and_back(original: &[u8]) -> Vec<Run> {
     let id = |run: &Run| Some(BodyId(run.place.start as i64 * 7_000_000_000));
     let parts: BTreeMap<BodyId, Bytes> =
         found.iter().map(|run| (id(run).unwrap(), run.decoded.clone().into())).collect();
-    let recipe = Recipe::decode(encode(original, &found, id).unwrap(), original.len()).unwrap();
+    let recipe =
+        Recipe::decode(encode(original, found.iter().map(|run| (run, id(run)))).unwrap(), original.len())
+            .unwrap();
     assert_eq!(recipe.parts().len(), parts.len().min(PARTS_MAX));
     assert_eq!(recipe.assemble(&parts).unwrap(), original);
     found
@@ -102,7 +104,7 @@ fn many_runs_are_bounded() {
 fn missing_and_wrong_parts_are_damage() {
     let original = message(&text(MIME, &random_bytes(500)));
     let found = runs(&original);
-    let bytes = encode(&original, &found, |_| Some(BodyId(9))).unwrap();
+    let bytes = encode(&original, found.iter().map(|run| (run, Some(BodyId(9))))).unwrap();
     let recipe = Recipe::decode(bytes.clone(), original.len()).unwrap();
     assert_eq!(recipe.parts(), BTreeMap::from([(BodyId(9), 500)]));
     for parts in [BTreeMap::new(), BTreeMap::from([(BodyId(9), Bytes::from_static(b"short"))])] {
@@ -155,7 +157,7 @@ proptest! {
     #[test]
     fn changed_recipe_takes_no_more_memory(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let original = message(&text(MIME, &[7; 600]));
-        let mut bytes = encode(&original, &runs(&original), |_| None).unwrap();
+        let mut bytes = encode(&original, runs(&original).iter().map(|run| (run, None))).unwrap();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if let Ok(recipe) = Recipe::decode(bytes, original.len())

@@ -1,0 +1,223 @@
+//! Reading bodies: from the database, from packs, and put together from parts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Bodies, INLINE_OCTETS_MAX, blocking, unpack};
+use crate::base::id::BodyId;
+use crate::storage::metadata::body::{InPack, Location, locate, locate_all};
+use crate::storage::metadata::delivery::Packed;
+use crate::storage::pack::recipe::Recipe;
+use crate::storage::pack::{Content, Frame, PackReader};
+use crate::storage::{Result, StorageError};
+
+/// How often a body is looked up that is not where it was said to be.
+const LOOKUPS_MAX: usize = 2;
+/// Parts that are looked up with one statement.
+const PARTS_LOCATED_MAX: usize = 256;
+
+/// A body on its way out.
+enum Opened {
+    Whole(Bytes),
+    /// Its parts are still to be read.
+    Parts(Frame, Recipe),
+}
+
+/// What is to be decompressed.
+enum Stored {
+    Fresh(Packed),
+    Frame(Frame),
+}
+
+impl Bodies {
+    /// The original bytes of a body.
+    ///
+    /// # Errors
+    /// `Gone` when there is no such body, `Corrupt` when its bytes, or those of a part, are damaged or missing,
+    /// `Io` or `Database` when they cannot be read now.
+    pub async fn read(&self, body: BodyId) -> Result<Bytes> {
+        let mut missing = None;
+        for _ in 0..LOOKUPS_MAX {
+            let location = self.inner.database.read(|conn| Box::pin(locate(conn, body))).await?;
+            let located = vec![(body, location.ok_or(StorageError::Gone("body"))?)];
+            match self.read_once(located).await.pop() {
+                Some(Err(StorageError::Gone(what))) => missing = Some(what),
+                Some(read) => return read,
+                None => {}
+            }
+        }
+        let what = missing.unwrap_or("pack");
+        Err(StorageError::Corrupt(format!("the {what} of body {body} is missing")))
+    }
+
+    /// Bodies that were just looked up, in their order; those that are not there any more are looked up again.
+    /// All of them are held in memory, so give about a megabyte.
+    pub async fn read_located(&self, wanted: Vec<(BodyId, Location)>) -> Vec<Result<Bytes>> {
+        let bodies: Vec<BodyId> = wanted.iter().map(|(body, _)| *body).collect();
+        let mut read = self.read_once(wanted).await;
+        for (body, read) in bodies.iter().zip(&mut read) {
+            if matches!(read, Err(StorageError::Gone(_))) {
+                *read = self.read(*body).await;
+            }
+        }
+        read
+    }
+
+    /// Reads bodies, in their order; `Gone` for those of which something is not where it was said to be.
+    async fn read_once(&self, wanted: Vec<(BodyId, Location)>) -> Vec<Result<Bytes>> {
+        let opened = self.open(wanted).await;
+        let needed = |opened: &Result<Opened>| match opened {
+            Ok(Opened::Parts(_, recipe)) => recipe.parts().into_keys().collect(),
+            Ok(Opened::Whole(_)) | Err(_) => Vec::new(),
+        };
+        let needed: BTreeSet<BodyId> = opened.iter().flat_map(needed).collect();
+        let parts = self.read_parts(needed).await;
+        let mut read = Vec::with_capacity(opened.len());
+        for opened in opened {
+            read.push(match opened {
+                Ok(Opened::Whole(original)) => Ok(original),
+                Ok(Opened::Parts(frame, recipe)) => assemble(frame, recipe, &parts).await,
+                Err(error) => Err(error),
+            });
+        }
+        read
+    }
+
+    /// The bytes of parts; an error for each that can't be had.
+    async fn read_parts(&self, parts: BTreeSet<BodyId>) -> BTreeMap<BodyId, Result<Bytes>> {
+        let parts: Vec<BodyId> = parts.into_iter().collect();
+        let mut read = BTreeMap::new();
+        for some in parts.chunks(PARTS_LOCATED_MAX) {
+            let wanted = some.to_vec();
+            let locate = self
+                .inner
+                .database
+                .read(|conn| Box::pin(async move { locate_all(conn, &wanted).await }))
+                .await;
+            let located = match locate {
+                Ok(located) => located,
+                Err(error) => {
+                    tracing::warn!(%error, "parts of bodies could not be looked up");
+                    read.extend(some.iter().map(|part| (*part, Err(LATER))));
+                    continue;
+                }
+            };
+            let found: Vec<BodyId> = located.iter().map(|(part, _)| *part).collect();
+            let opened = self.open(located).await;
+            let whole = opened.into_iter().map(|opened| match opened? {
+                Opened::Whole(original) => Ok(original),
+                Opened::Parts(..) => Err(StorageError::Corrupt("a part is made of parts".to_owned())),
+            });
+            read.extend(found.into_iter().zip(whole));
+        }
+        read
+    }
+
+    /// Reads and decompresses, in their order.
+    async fn open(&self, wanted: Vec<(BodyId, Location)>) -> Vec<Result<Opened>> {
+        let count = wanted.len();
+        let (mut stored, mut places) = (Vec::with_capacity(count), Vec::new());
+        for (body, location) in wanted {
+            stored.push(match location {
+                Location::Fresh(packed) => Some(Ok(Stored::Fresh(packed))),
+                Location::Pack(place) => {
+                    places.push((body, place));
+                    None
+                }
+            });
+        }
+        let mut frames = self.read_frames(places).await.into_iter();
+        let lost = || Err(StorageError::Busy("work on a body was interrupted"));
+        let mut next_frame = || frames.next().unwrap_or_else(lost).map(Stored::Frame);
+        let stored: Vec<Result<Stored>> =
+            stored.into_iter().map(|stored| stored.unwrap_or_else(&mut next_frame)).collect();
+        let octets = stored.iter().flatten().fold(0_u64, |sum, stored| sum.saturating_add(stored.octets()));
+        let own = self.clone();
+        let open = move || stored.into_iter().map(|stored| own.decompress_stored(stored?)).collect();
+        let mut opened: Vec<Result<Opened>> = if octets <= INLINE_OCTETS_MAX as u64 {
+            open()
+        } else {
+            blocking(move || Ok(open())).await.unwrap_or_default()
+        };
+        opened.resize_with(count, || Err(StorageError::Busy("work on a body was interrupted")));
+        opened
+    }
+
+    fn decompress_stored(&self, stored: Stored) -> Result<Opened> {
+        match stored {
+            Stored::Fresh(packed) => unpack(&self.inner.codec, &packed).map(Bytes::from).map(Opened::Whole),
+            Stored::Frame(frame) => match frame.content(&self.inner.codec)? {
+                Content::Whole(original) => Ok(Opened::Whole(original.into())),
+                Content::Parts(recipe) => Ok(Opened::Parts(frame, recipe)),
+            },
+        }
+    }
+
+    /// The frames of bodies in packs, in their order, read with one hand-over to a thread where blocking is
+    /// allowed. `Gone` where the pack is not where it was said to be.
+    pub(super) async fn read_frames(&self, places: Vec<(BodyId, InPack)>) -> Vec<Result<Frame>> {
+        let count = places.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let own = self.clone();
+        let read_one = move |(body, place): (BodyId, InPack)| own.reader(&place)?.frame(place.frame, body);
+        let read = move || Ok(places.into_iter().map(read_one).collect());
+        let mut frames: Vec<Result<Frame>> = blocking(read).await.unwrap_or_default();
+        frames.resize_with(count, || Err(StorageError::Busy("work on a body was interrupted")));
+        frames
+    }
+
+    /// The open file of a pack.
+    fn reader(&self, place: &InPack) -> Result<Arc<PackReader>> {
+        if let Some(reader) = self.inner.readers.get(&place.pack) {
+            return Ok(reader);
+        }
+        let path = place.name.path(&self.pack_folder(&place.store_path));
+        let reader = Arc::new(PackReader::open(&path)?);
+        if reader.name() != place.name {
+            return Err(StorageError::Corrupt(format!("{} is another pack", path.display())));
+        }
+        self.inner.readers.insert(place.pack, Arc::clone(&reader));
+        Ok(reader)
+    }
+}
+
+/// What is wrong with a part for the time being is the same for every body that it is in.
+const LATER: StorageError = StorageError::Busy("a part of a body can't be read now");
+
+impl Stored {
+    /// Length of the body.
+    fn octets(&self) -> u64 {
+        match self {
+            Self::Fresh(packed) => packed.octets,
+            Self::Frame(frame) => u64::from(frame.header().original_len),
+        }
+    }
+}
+
+/// A body made of its parts.
+async fn assemble(frame: Frame, recipe: Recipe, parts: &BTreeMap<BodyId, Result<Bytes>>) -> Result<Bytes> {
+    let mut needed = BTreeMap::new();
+    for part in recipe.parts().into_keys() {
+        let bytes = match parts.get(&part) {
+            Some(Ok(bytes)) => bytes.clone(),
+            Some(Err(StorageError::Corrupt(what))) => {
+                let body = frame.header().body;
+                return Err(StorageError::Corrupt(format!("part {part} of body {body}: {what}")));
+            }
+            None | Some(Err(StorageError::Gone(_))) => return Err(StorageError::Gone("part")),
+            Some(Err(error)) => {
+                tracing::warn!(%error, %part, "a part of a body can't be read");
+                return Err(LATER);
+            }
+        };
+        needed.insert(part, bytes);
+    }
+    if u64::from(frame.header().original_len) <= INLINE_OCTETS_MAX as u64 {
+        return frame.assemble(&recipe, &needed).map(Bytes::from);
+    }
+    blocking(move || frame.assemble(&recipe, &needed).map(Bytes::from)).await
+}
