@@ -19,7 +19,10 @@
 //! A pass that is dropped is like a crash, but for the temporary file, which goes at once.
 
 mod compose;
+mod retrain;
 mod write;
+
+pub use retrain::Retrained;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +102,8 @@ pub struct Packer {
     marks: Mutex<VecDeque<(Timestamp, BodyId)>>,
     /// Passes take turns, or two would pack the same bodies.
     turn: tokio::sync::Mutex<()>,
+    /// Whose dictionary is trained next.
+    turns: tokio::sync::Mutex<retrain::Turns>,
     #[cfg(test)]
     pub(super) fault: Option<super::packer_tests::Fault>,
 }
@@ -112,6 +117,7 @@ impl Packer {
             settings,
             marks,
             turn,
+            turns: tokio::sync::Mutex::default(),
             #[cfg(test)]
             fault: None,
         }
@@ -126,6 +132,9 @@ impl Packer {
             tokio::time::sleep(self.settings.interval).await;
             if let Err(error) = self.look(clock.now()).await {
                 tracing::warn!(%error, "packing failed; it is tried again");
+            }
+            if let Err(error) = self.retrain_next(clock.now()).await {
+                tracing::warn!(%error, "a dictionary could not be trained");
             }
         }
     }

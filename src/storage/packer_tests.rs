@@ -1,5 +1,6 @@
 //! Packing under crashes, deletions and reads.
 
+mod dictionaries;
 mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use posthouse::base::clock::Timestamp;
 use posthouse::base::id::{BodyId, MailboxId, random_bytes};
 use posthouse::storage::Result;
 use posthouse::storage::bodies::Bodies;
@@ -23,6 +24,8 @@ use crate::packs::{NOW, delivery, numbers, set_up, start};
 
 on_both!(shared_attachments_in_any_order);
 
+/// When the grace of a pack that was dropped is over.
+const LATER: Timestamp = Timestamp::from_secs(1_010_000);
 /// How many random sequences, and how long each is.
 const ROUNDS: usize = 8;
 const STEPS: std::ops::Range<usize> = 10..30;
@@ -167,7 +170,7 @@ async fn shared_attachments_in_any_order(database: Database) {
                     check(&database, &bodies, &model, &steps).await;
                 }
                 Step::RemoveDead => {
-                    packer.remove_dead(NOW).await.unwrap();
+                    packer.remove_dead(LATER).await.unwrap();
                 }
             }
         }
@@ -176,7 +179,7 @@ async fn shared_attachments_in_any_order(database: Database) {
         for (body, kept) in model {
             change(&database, body, -kept.references).await;
         }
-        packer.remove_dead(NOW).await.unwrap();
+        packer.remove_dead(LATER).await.unwrap();
         for left in ["SELECT id FROM body", "SELECT body_id FROM part", "SELECT id FROM pack"] {
             assert_eq!(numbers(&database, left).await, [0_i64; 0], "{left}, {steps:?}");
         }

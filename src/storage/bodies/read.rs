@@ -9,6 +9,7 @@ use super::{Bodies, INLINE_OCTETS_MAX, blocking, unpack};
 use crate::base::id::BodyId;
 use crate::storage::metadata::body::{InPack, Location, locate, locate_all};
 use crate::storage::metadata::delivery::Packed;
+use crate::storage::metadata::dictionary;
 use crate::storage::pack::recipe::Recipe;
 use crate::storage::pack::{Content, Frame, PackReader};
 use crate::storage::{Result, StorageError};
@@ -17,6 +18,9 @@ use crate::storage::{Result, StorageError};
 const LOOKUPS_MAX: usize = 2;
 /// Parts that are looked up with one statement.
 const PARTS_LOCATED_MAX: usize = 256;
+
+/// Dictionaries that are loaded with one statement.
+const DICTIONARIES_LOADED_MAX: usize = 16;
 
 /// A body on its way out.
 enum Opened {
@@ -128,7 +132,9 @@ impl Bodies {
                 }
             });
         }
-        let mut frames = self.read_frames(places).await.into_iter();
+        let mut frames = self.read_frames(places).await;
+        self.learn_for(&mut frames).await;
+        let mut frames = frames.into_iter();
         let lost = || Err(StorageError::Busy("work on a body was interrupted"));
         let mut next_frame = || frames.next().unwrap_or_else(lost).map(Stored::Frame);
         let stored: Vec<Result<Stored>> =
@@ -143,6 +149,48 @@ impl Bodies {
         };
         opened.resize_with(count, || Err(StorageError::Busy("work on a body was interrupted")));
         opened
+    }
+
+    /// Loads the dictionaries that frames need; a frame whose dictionary is gone can't be read any more.
+    async fn learn_for(&self, frames: &mut [Result<Frame>]) {
+        let needed = frames.iter().flatten().map(|frame| frame.header().dictionary_id).collect();
+        let lost = match self.learn(needed).await {
+            Ok(lost) => lost,
+            Err(error) => {
+                // Reading them answers that this must be done first.
+                tracing::warn!(%error, "a dictionary could not be loaded");
+                return;
+            }
+        };
+        for frame in frames.iter_mut() {
+            let needs = frame.as_ref().map_or(0, |frame| frame.header().dictionary_id);
+            if lost.contains(&needs) {
+                *frame = Err(StorageError::Corrupt(format!("dictionary {needs} is missing")));
+            }
+        }
+    }
+
+    /// Loads dictionaries, so that the codec can decompress frames that need them. Answers which are not there.
+    ///
+    /// # Errors
+    /// `Database`, or `Corrupt` when one is damaged.
+    pub async fn learn(&self, dictionaries: BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+        let codec = &self.inner.codec;
+        let mut unknown: BTreeSet<u32> = dictionaries.into_iter().filter(|id| !codec.knows(*id)).collect();
+        let wanted: Vec<u32> = unknown.iter().copied().collect();
+        for some in wanted.chunks(DICTIONARIES_LOADED_MAX) {
+            let some = some.to_vec();
+            let load = self
+                .inner
+                .database
+                .read(|conn| Box::pin(async move { dictionary::bytes(conn, &some).await }));
+            let loaded: Vec<(u32, Vec<u8>)> = load.await?;
+            for (id, bytes) in loaded {
+                codec.learn(id, bytes)?;
+                unknown.remove(&id);
+            }
+        }
+        Ok(unknown)
     }
 
     fn decompress_stored(&self, stored: Stored) -> Result<Opened> {

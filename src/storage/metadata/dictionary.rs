@@ -97,7 +97,7 @@ pub async fn prune(conn: &mut Conn, now: Timestamp) -> Result<u64> {
 }
 
 /// Customers with at least so many octets of mail in their own mailboxes whose dictionary, if they have one, is
-/// older than `before`; at most 1,000.
+/// older than `before`; at most 10,000.
 ///
 /// # Errors
 /// What the database says.
@@ -105,7 +105,7 @@ pub async fn candidates(conn: &mut Conn, octets_min: i64, before: Timestamp) -> 
     let text = "SELECT d.customer_id FROM mailbox m JOIN domain d ON d.id = m.domain_id
                 WHERE m.deleted_at IS NULL AND NOT EXISTS (
                     SELECT 1 FROM dictionary t WHERE t.customer_id = d.customer_id AND t.created_at > $2)
-                GROUP BY d.customer_id HAVING sum(m.bytes_used) >= $1 ORDER BY d.customer_id LIMIT 1000";
+                GROUP BY d.customer_id HAVING sum(m.bytes_used) >= $1 ORDER BY d.customer_id LIMIT 10000";
     let rows = conn.rows(text, params![octets_min, before]).await?;
     rows.iter().map(|row| row.int(0).map(CustomerId)).collect()
 }

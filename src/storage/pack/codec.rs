@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use zstd::dict::EncoderDictionary;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
-use super::dictionary::{self, DICTIONARY_NONE, DICTIONARY_SHIPPED};
+use super::dictionary::{self, DICTIONARY_NONE, DICTIONARY_SHIPPED, DICTIONARY_TRAINED, Shelf};
 use super::recipe::Recipe;
 use crate::storage::{Result, StorageError};
 
@@ -72,6 +73,23 @@ pub struct Compressed {
     pub data: Vec<u8>,
 }
 
+/// What to compress with.
+enum Prepared {
+    Without,
+    Shipped,
+    Trained(u32, Arc<EncoderDictionary<'static>>),
+}
+
+impl Prepared {
+    const fn id(&self) -> u32 {
+        match self {
+            Self::Without => DICTIONARY_NONE,
+            Self::Shipped => DICTIONARY_SHIPPED,
+            Self::Trained(id, _) => *id,
+        }
+    }
+}
+
 /// A context with the buffer it writes to.
 struct Encoder {
     context: CCtx<'static>,
@@ -92,6 +110,7 @@ pub struct Codec {
     level: i32,
     dictionary: bool,
     pool: Arc<Pool>,
+    shelf: Shelf,
 }
 
 impl Default for Codec {
@@ -112,7 +131,32 @@ impl std::fmt::Debug for Codec {
 impl Codec {
     /// A codec for `level`; what is outside 1 to [`LEVEL_MAX`] is taken as the nearest.
     pub fn new(level: i32) -> Self {
-        Self { level: level.clamp(1, LEVEL_MAX), dictionary: true, pool: Arc::default() }
+        let (level, shelf) = (level.clamp(1, LEVEL_MAX), Shelf::default());
+        Self { level, dictionary: true, pool: Arc::default(), shelf }
+    }
+
+    /// A codec for another level that shares the dictionaries of this one.
+    #[must_use]
+    pub fn at_level(&self, level: i32) -> Self {
+        Self { shelf: self.shelf.clone(), ..Self::new(level) }
+    }
+
+    /// The level at which it compresses.
+    pub const fn level(&self) -> i32 {
+        self.level
+    }
+
+    /// Whether frames that need this dictionary can be decompressed now; else [`Self::learn`] it first.
+    pub fn knows(&self, dictionary_id: u32) -> bool {
+        dictionary_id < DICTIONARY_TRAINED || self.shelf.find(dictionary_id).is_some()
+    }
+
+    /// Takes a dictionary from the database into use. It may be forgotten again when many others are.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is none.
+    pub fn learn(&self, dictionary_id: u32, bytes: Vec<u8>) -> Result<()> {
+        self.shelf.put(dictionary_id, bytes)
     }
 
     /// The same, compressing with or without dictionary. Either decompresses what the other made.
@@ -124,9 +168,14 @@ impl Codec {
     /// Compresses. Bytes that don't get smaller, and bytes for which there is no memory, are stored as they
     /// are.
     pub fn compress(&self, bytes: &[u8]) -> Compressed {
-        let is_short = bytes.len() <= DICTIONARY_TEXT_OCTETS_MAX;
-        let dictionary_id = if is_short && self.dictionary { DICTIONARY_SHIPPED } else { DICTIONARY_NONE };
-        match self.try_compress(bytes, dictionary_id) {
+        self.compress_with(bytes, DICTIONARY_SHIPPED)
+    }
+
+    /// As [`Self::compress`], with another dictionary than the shipped one, if it is known.
+    pub fn compress_with(&self, bytes: &[u8], dictionary_id: u32) -> Compressed {
+        let prepared = self.prepare(bytes.len(), dictionary_id);
+        let dictionary_id = prepared.id();
+        match self.try_compress(bytes, &prepared) {
             Some(data) => Compressed { codec: CodecKind::Zstd, dictionary_id, data },
             None => {
                 Compressed { codec: CodecKind::Raw, dictionary_id: DICTIONARY_NONE, data: bytes.to_vec() }
@@ -134,10 +183,10 @@ impl Codec {
         }
     }
 
-    /// Compresses a recipe; nothing if it doesn't get smaller.
-    pub fn compress_recipe(&self, recipe: &[u8]) -> Option<Compressed> {
+    /// Compresses a recipe as [`Self::compress_with`]; nothing if it doesn't get smaller.
+    pub fn compress_recipe(&self, recipe: &[u8], dictionary_id: u32) -> Option<Compressed> {
         let length = u32::try_from(recipe.len()).ok()?.to_le_bytes();
-        let compressed = self.compress(recipe);
+        let compressed = self.compress_with(recipe, dictionary_id);
         let data = [&length[..], &compressed.data].concat();
         (compressed.codec == CodecKind::Zstd).then_some(Compressed {
             codec: CodecKind::Recipe,
@@ -146,7 +195,15 @@ impl Codec {
         })
     }
 
-    fn try_compress(&self, bytes: &[u8], dictionary_id: u32) -> Option<Vec<u8>> {
+    fn prepare(&self, octets: usize, dictionary_id: u32) -> Prepared {
+        if octets > DICTIONARY_TEXT_OCTETS_MAX || !self.dictionary {
+            return Prepared::Without;
+        }
+        let trained = self.shelf.find(dictionary_id).and_then(|trained| trained.encoder(self.level));
+        trained.map_or(Prepared::Shipped, |encoder| Prepared::Trained(dictionary_id, encoder))
+    }
+
+    fn try_compress(&self, bytes: &[u8], dictionary: &Prepared) -> Option<Vec<u8>> {
         let idle = lock(&self.pool.encoders).pop();
         let mut encoder = match idle {
             Some(encoder) => encoder,
@@ -158,11 +215,14 @@ impl Codec {
         };
         encoder.scratch.clear();
         encoder.scratch.reserve(zstd_safe::compress_bound(bytes.len()));
-        let length = if dictionary_id == DICTIONARY_NONE {
-            encoder.context.compress2(&mut encoder.scratch, bytes)
-        } else {
-            let dictionary = dictionary::encoder(self.level)?.as_cdict();
-            encoder.context.compress_using_cdict(&mut encoder.scratch, bytes, dictionary)
+        let with = match dictionary {
+            Prepared::Without => None,
+            Prepared::Shipped => Some(dictionary::encoder(self.level)?.as_cdict()),
+            Prepared::Trained(_, encoder) => Some(encoder.as_cdict()),
+        };
+        let length = match with {
+            None => encoder.context.compress2(&mut encoder.scratch, bytes),
+            Some(with) => encoder.context.compress_using_cdict(&mut encoder.scratch, bytes, with),
         };
         // A context that failed is not used again.
         let smaller = length.ok()? < bytes.len();
@@ -188,7 +248,8 @@ impl Codec {
     ///
     /// # Errors
     /// `Corrupt` when the codec or dictionary is unknown, `stored` is damaged, the result is not
-    /// `original_len` bytes, or other bodies are needed for it. `Busy` when memory ran out.
+    /// `original_len` bytes, or other bodies are needed for it. `Busy` when memory ran out, or the dictionary
+    /// must be loaded first.
     pub fn decompress(
         &self,
         codec: CodecKind,
@@ -214,11 +275,18 @@ impl Codec {
         original
             .try_reserve_exact(original_len)
             .map_err(|_| StorageError::Busy("no memory to decompress"))?;
-        let length = if dictionary_id == DICTIONARY_NONE {
-            context.decompress(&mut original, stored)
-        } else {
-            let dictionary = dictionary::decoder(dictionary_id)?.as_ddict();
-            context.decompress_using_ddict(&mut original, stored, dictionary)
+        let length = match dictionary_id {
+            DICTIONARY_NONE => context.decompress(&mut original, stored),
+            DICTIONARY_SHIPPED => {
+                let with = dictionary::decoder()?.as_ddict();
+                context.decompress_using_ddict(&mut original, stored, with)
+            }
+            DICTIONARY_TRAINED.. => {
+                let trained = self.shelf.find(dictionary_id);
+                let trained = trained.ok_or(StorageError::Busy("a dictionary is not loaded"))?;
+                context.decompress_using_ddict(&mut original, stored, trained.decoder.as_ddict())
+            }
+            _ => return Err(StorageError::Corrupt(format!("dictionary {dictionary_id} is not known"))),
         };
         length.map_err(|code| StorageError::Corrupt(format!("zstd: {}", zstd_safe::get_error_name(code))))?;
         keep(&self.pool.decoders, context);

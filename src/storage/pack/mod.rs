@@ -23,6 +23,7 @@ mod format;
 pub mod fuzz;
 mod reader;
 pub mod recipe;
+mod recode;
 mod recovery;
 mod writer;
 
@@ -30,6 +31,7 @@ pub use codec::{Codec, CodecKind, Compressed, LEVEL_DEFAULT, LEVEL_MAX, ORIGINAL
 pub use dictionary::{DICTIONARY_NONE, DICTIONARY_SHIPPED, DICTIONARY_TRAINED};
 pub use format::{FrameHeader, FrameLocation, IndexEntry, PackName};
 pub use reader::{Content, Frame, PackReader};
+pub use recode::recode;
 pub use recovery::{Damage, Recovered, Verified, recover, verify};
 pub use writer::{PackSummary, PackWriter, TARGET_OCTETS, sync_folder};
 

@@ -248,6 +248,11 @@ impl Recipe {
         Ok(Self { segments, bytes, literals_at, inlines_at, original_len })
     }
 
+    /// As [`encode`] made it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The parts that are needed, each with its length; those of which more is needed than one length are
     /// found out by [`Self::assemble`].
     pub fn parts(&self) -> BTreeMap<BodyId, usize> {

@@ -202,6 +202,17 @@ impl FrameHeader {
         })
     }
 
+    /// The same body compressed in another way.
+    pub(super) fn recoded(&self, compressed: &super::Compressed) -> Self {
+        Self {
+            codec: compressed.codec,
+            dictionary_id: compressed.dictionary_id,
+            // Nothing is compressed to more than it was, and that fits.
+            stored_len: u32::try_from(compressed.data.len()).unwrap_or(u32::MAX),
+            ..self.clone()
+        }
+    }
+
     /// Whether the data is the body itself.
     pub fn is_raw(&self) -> bool {
         self.codec == CodecKind::Raw

@@ -10,7 +10,9 @@ use crate::storage::metadata::delivery::Packed;
 use crate::storage::metadata::pack::{Framed, Placed, StoreVolume, Waiting};
 use crate::storage::metadata::part::{NewPart, PartHash};
 use crate::storage::pack::recipe::{self, PART_OCTETS_MIN, PARTS_MAX, Recipe, Run};
-use crate::storage::pack::{Codec, CodecKind, Compressed, FrameHeader, LEVEL_DEFAULT, PackWriter};
+use crate::storage::pack::{
+    Codec, CodecKind, Compressed, DICTIONARY_SHIPPED, FrameHeader, LEVEL_DEFAULT, PackWriter,
+};
 use crate::storage::{Result, StorageError};
 
 /// How a store wants its packs.
@@ -23,6 +25,8 @@ pub(super) struct Composer {
     store: StoreId,
     decode: bool,
     share: bool,
+    /// Customers with a dictionary of their own.
+    dictionaries: BTreeMap<i64, u32>,
 }
 
 /// A body that was read back and looked through.
@@ -84,12 +88,13 @@ struct Composed {
 }
 
 impl Composer {
-    pub(super) fn new(delivery: Codec, volume: &StoreVolume) -> Self {
+    pub(super) fn new(delivery: Codec, volume: &StoreVolume, dictionaries: BTreeMap<i64, u32>) -> Self {
         let wanted = &volume.settings.compression;
         let (level, dictionary) = (wanted.level.cast_signed(), wanted.dictionary);
-        let anew =
-            (level > LEVEL_DEFAULT || !dictionary).then(|| Codec::new(level).with_dictionary(dictionary));
-        Self { delivery, anew, store: volume.store, decode: wanted.decode, share: wanted.share }
+        let anew = (level > LEVEL_DEFAULT || !dictionary)
+            .then(|| delivery.at_level(level).with_dictionary(dictionary));
+        let (decode, share) = (wanted.decode, wanted.share);
+        Self { delivery, anew, store: volume.store, decode, share, dictionaries }
     }
 
     /// Reads bodies back from what the database has, and finds the base64 in them. One that is damaged stays in
@@ -159,9 +164,13 @@ impl Composer {
         if let Some(composed) = self.take_apart(draft, parts) {
             return composed;
         }
-        let compressed = match &self.anew {
-            Some(codec) => codec.compress(&draft.original),
-            None => Compressed {
+        let dictionary = self.dictionaries.get(&draft.waiting.scope).copied();
+        let compressed = match (&self.anew, dictionary) {
+            (Some(codec), dictionary) => {
+                codec.compress_with(&draft.original, dictionary.unwrap_or(DICTIONARY_SHIPPED))
+            }
+            (None, Some(dictionary)) => self.delivery.compress_with(&draft.original, dictionary),
+            (None, None) => Compressed {
                 codec: CodecKind::from_number(draft.packed.codec).unwrap_or(CodecKind::Raw),
                 dictionary_id: draft.packed.dictionary_id,
                 data: draft.packed.data.to_vec(),
@@ -176,7 +185,8 @@ impl Composer {
         let part_of = |hash: &Option<PartHash>| hash.and_then(|hash| parts.ids.get(&(scope, hash))).copied();
         let runs = draft.runs.iter().map(|(run, hash)| (run, part_of(hash)));
         let recipe = recipe::encode(&draft.original, runs)?;
-        let compressed = codec.compress_recipe(&recipe)?;
+        let dictionary = self.dictionaries.get(&scope).copied().unwrap_or(DICTIONARY_SHIPPED);
+        let compressed = codec.compress_recipe(&recipe, dictionary)?;
         // The other copy goes for good: so what readers will do is done once now.
         let decoded = |(run, hash): &(Run, Option<PartHash>)| {
             part_of(hash).map(|part| (part, Bytes::copy_from_slice(&run.decoded)))
@@ -196,7 +206,7 @@ impl Composer {
             }
             used.push(part);
             if !parts.written.contains(&part) {
-                let stored = codec.compress(&run.decoded);
+                let stored = codec.compress_with(&run.decoded, dictionary);
                 octets += stored.data.len();
                 new.push((part, *hash, run.decoded.len(), stored));
             }

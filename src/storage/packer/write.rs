@@ -9,6 +9,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, PackId};
 use crate::storage::bodies::blocking;
 use crate::storage::metadata::delivery::Packed;
+use crate::storage::metadata::dictionary;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::pack::{self, Intended, Placed, StoreVolume, Waiting, Written};
 use crate::storage::metadata::part::{self, NewPart, PartHash};
@@ -60,7 +61,8 @@ impl Packer {
         bodies: &[Waiting],
     ) -> Result<Option<(PackSummary, Appended)>> {
         let (folder, store) = (self.bodies.pack_folder(&volume.path), volume.store);
-        let composer = Arc::new(Composer::new(self.bodies.codec().clone(), volume));
+        let dictionaries = self.dictionaries(volume, bodies).await?;
+        let composer = Arc::new(Composer::new(self.bodies.codec().clone(), volume, dictionaries));
         let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
         let (mut filled, mut parts) = (Appended::default(), Parts::default());
         for slice in cut(bodies, SLICE_OCTETS_MAX, SLICE_ROWS_MAX, |body| (body.stored_octets, 1)) {
@@ -88,6 +90,24 @@ impl Packer {
         let summary = blocking(move || writer.finish()).await?;
         self.reach(3).await;
         Ok(Some((summary, filled)))
+    }
+
+    /// The dictionaries of the customers of these bodies, ready for use.
+    async fn dictionaries(&self, volume: &StoreVolume, bodies: &[Waiting]) -> Result<BTreeMap<i64, u32>> {
+        let wanted = &volume.settings.compression;
+        if !wanted.dictionary || !wanted.retrain {
+            return Ok(BTreeMap::new());
+        }
+        let scopes: BTreeSet<i64> = bodies.iter().map(|body| body.scope).collect();
+        let scopes: Vec<i64> = scopes.into_iter().collect();
+        let read = self
+            .bodies
+            .database()
+            .read(|conn| Box::pin(async move { dictionary::in_use(conn, &scopes).await }));
+        let mut dictionaries: BTreeMap<i64, u32> = read.await?;
+        let lost = self.bodies.learn(dictionaries.values().copied().collect()).await?;
+        dictionaries.retain(|_, id| !lost.contains(id));
+        Ok(dictionaries)
     }
 
     /// What the database has of bodies, in their order; those that are gone are left out.

@@ -1,0 +1,194 @@
+//! Measures what mail takes up: `cargo run --release --example measure-packs -- CORPUS`.
+//!
+//! A quarter of the corpus that the dictionary was not trained on, and all of it with the shipped dictionary, are
+//! delivered to ten mailboxes of one customer on SQLite and packed, once with the settings of delivery and once with
+//! those of packing. Printed are the pack files, footers and all, in percent of the messages as received, and what
+//! the database holds for each message afterwards.
+
+#[path = "train-dictionary/corpus.rs"]
+mod corpus;
+#[path = "train-dictionary/filter.rs"]
+mod filter;
+#[path = "train-dictionary/train.rs"]
+mod train;
+#[path = "train-dictionary/windows.rs"]
+mod windows;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use corpus::Mail;
+use posthouse::base::clock::Timestamp;
+use posthouse::base::id::{CustomerId, MailboxId};
+use posthouse::base::store_settings::StoreSettings;
+use posthouse::service::mailstore::summary::summarize;
+use posthouse::storage::bodies::Bodies;
+use posthouse::storage::metadata::database::Database;
+use posthouse::storage::metadata::delivery::{Deliver, DeliverTarget, TraceOrigin};
+use posthouse::storage::metadata::dictionary;
+use posthouse::storage::metadata::instance::{StoreSetup, ensure_stores, node_start};
+use posthouse::storage::metadata::lane::Priority;
+use posthouse::storage::metadata::pack::Node;
+use posthouse::storage::pack::Codec;
+use posthouse::storage::packer::{Packer, PackerSettings};
+use posthouse::storage::{Result, StorageError};
+
+type AnyResult<T> = std::result::Result<T, Box<dyn Error>>;
+
+const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+const CUSTOMER: CustomerId = CustomerId(1);
+/// Mailboxes that the messages go to in turn.
+const MAILBOXES: i64 = 10;
+
+/// The settings of packs that are compared.
+const DELIVERY: &[(&str, &str)] =
+    &[("compression.level", "3"), ("compression.decode", "false"), ("compression.share", "false")];
+const DECODING: &[(&str, &str)] = &[("compression.share", "false")];
+const PACKING: &[(&str, &str)] = &[];
+
+#[tokio::main]
+async fn main() -> AnyResult<()> {
+    let folder = std::env::args_os().nth(1).map(PathBuf::from).ok_or("usage: measure-packs CORPUS")?;
+    let mails = corpus::read(&folder)?;
+    for (name, settings) in
+        [("delivery", DELIVERY), ("level 9, decoded", DECODING), ("level 9, decoded, shared", PACKING)]
+    {
+        measure(&format!("all, shipped dictionary, {name}"), &mails, settings, None).await?;
+    }
+    let (held_out, training): (Vec<Mail>, Vec<Mail>) = mails.into_iter().partition(train::is_held_out);
+    let dictionary = train::train(&training)?;
+    for (name, settings) in [("delivery", DELIVERY), ("level 9, decoded, shared", PACKING)] {
+        measure(
+            &format!("held out, dictionary of the others, {name}"),
+            &held_out,
+            settings,
+            Some(&dictionary),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn measure(
+    what: &str,
+    mails: &[Mail],
+    changed: &[(&str, &str)],
+    trained: Option<&[u8]>,
+) -> AnyResult<()> {
+    let folder = tempfile::tempdir()?;
+    let database = Database::open(&format!("sqlite:{}", folder.path().join("metadata.db").display())).await?;
+    let mut settings = StoreSettings::default();
+    for (name, text) in changed {
+        settings.set(name, text)?;
+    }
+    let node = set_up(&database, settings).await?;
+    if let Some(trained) = trained {
+        let trained = trained.to_vec();
+        let write = database.write(Priority::Interactive, move |conn| {
+            let trained = trained.clone();
+            Box::pin(async move { dictionary::replace(conn, CUSTOMER, &trained, NOW).await })
+        });
+        let _: Option<u32> = write.await?;
+    }
+    let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().to_owned(), node);
+    let (mut raw, mut summaries) = (0_u64, 0_u64);
+    for (mail, mailbox) in mails.iter().zip((1..=MAILBOXES).cycle()) {
+        raw += mail.octets.len() as u64;
+        summaries += deliver(&database, &bodies, mail, MailboxId(mailbox)).await?;
+    }
+    let started = Instant::now();
+    let packer = Packer::new(bodies.clone(), PackerSettings::default());
+    packer.pack_everything(NOW).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let (mut packs, mut files) = (0_u64, 0);
+    for prefix in std::fs::read_dir(bodies.pack_folder("main"))? {
+        for file in std::fs::read_dir(prefix?.path())? {
+            packs += file?.metadata()?.len();
+            files += 1;
+        }
+    }
+    let copy = folder.path().join("copy.db");
+    database.copy_to(&copy).await?;
+    // A copy has no free pages.
+    let (count, used) = (mails.len() as u64, copy.metadata()?.len());
+    println!(
+        "{what}: {count} messages, {raw} bytes; {files} packs, {packs} bytes, {:.1} %, {:.1} MB/s; database {} bytes \
+         a message, {} without the compressed summary",
+        100.0 * packs as f64 / raw as f64,
+        raw as f64 / 1e6 / seconds,
+        used / count,
+        used.saturating_sub(summaries) / count,
+    );
+    Ok(())
+}
+
+/// Delivers a message; answers the length of its compressed summary.
+async fn deliver(database: &Database, bodies: &Bodies, mail: &Mail, mailbox: MailboxId) -> Result<u64> {
+    let place = bodies.place(mail.octets.clone().into(), &[mailbox], NOW).await?;
+    let summary = bodies.compress(&summarize(&mail.octets).encode());
+    let octets = summary.data.len() as u64;
+    let prefix = "Return-Path: <someone@example.org>\r\nDelivered-To: someone@example.com\r\n\
+                  Received: from mail.example.org (mail.example.org [192.0.2.1])\r\n\tby example.com with LMTP id 1;\r\n\
+                  \tMon, 12 Jan 1970 13:46:40 +0000\r\n";
+    let target = DeliverTarget {
+        mailbox,
+        prefix: bodies.compress(prefix.as_bytes()),
+        recipient: "someone@example.com".to_owned(),
+    };
+    let deliver = Deliver {
+        at: NOW,
+        octets: mail.octets.len() as u64,
+        body: place.clone(),
+        summary,
+        targets: vec![target],
+        all_or_nothing: false,
+        trace: TraceOrigin { sender: mail.sender.clone(), ..TraceOrigin::default() },
+    };
+    let outcome = database.deliver(deliver).await?;
+    bodies.settle(&place).await?;
+    if outcome.iter().all(std::result::Result::is_ok) {
+        Ok(octets)
+    } else {
+        Err(StorageError::Gone("mailbox"))
+    }
+}
+
+/// One customer with its mailboxes, and the node.
+async fn set_up(database: &Database, settings: StoreSettings) -> Result<Node> {
+    let write = database.write(Priority::Interactive, move |conn| {
+        let setup = StoreSetup {
+            name: "main".to_owned(),
+            path: "main".to_owned(),
+            settings: settings.clone(),
+            fixed: Vec::new(),
+        };
+        Box::pin(async move {
+            ensure_stores(conn, &[setup], NOW).await?;
+            for text in [
+                "INSERT INTO customer (id, public_id, slug, name, code, created_at)
+                 VALUES (1, 'c', 'p', 'P', 'P', 0)",
+                "INSERT INTO domain (id, public_id, customer_id, name, state, created_at)
+                 VALUES (1, 'd', 1, 'a.example', 'verified', 0)",
+            ] {
+                conn.execute(text, Vec::new()).await?;
+            }
+            for mailbox in 1..=MAILBOXES {
+                let text = format!(
+                    "INSERT INTO mailbox (id, public_id, domain_id, local_part, password_hash, store_id,
+                                          uid_validity_next, created_at)
+                     VALUES ({mailbox}, 'm{mailbox}', 1, 'x{mailbox}', 'x', 1, 2, 0)"
+                );
+                conn.execute(text, Vec::new()).await?;
+                let text = format!(
+                    "INSERT INTO folder (mailbox_id, name, uid_validity, created_at)
+                     VALUES ({mailbox}, 'INBOX', 1, 0)"
+                );
+                conn.execute(text, Vec::new()).await?;
+            }
+            node_start(conn, "local", NOW).await
+        })
+    });
+    let epoch: Result<i64> = write.await;
+    Ok(Node { id: "local".to_owned(), epoch: epoch? })
+}
