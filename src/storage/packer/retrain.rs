@@ -61,8 +61,9 @@ pub(super) struct Turns {
 }
 
 impl Packer {
-    /// Trains one customer's dictionary, if it is time: customers are looked through once a day, the first time a
-    /// day after the start, and nobody's turn comes again within 30 days. Deletes dictionaries that nothing needs any more.
+    /// Trains one customer's dictionary, if it is time: customers are looked through once a day, the first time
+    /// a day after the start, and nobody's turn comes again within 30 days. Deletes dictionaries that nothing
+    /// needs any more.
     ///
     /// # Errors
     /// `Database`, or what reading bodies meets; the customer has to wait for the next turn then.
