@@ -268,7 +268,9 @@ fn copy_all(
             Err(error) => return Err(error),
         };
         let to = Framed { body: one.body, offset: location.0.offset, stored_octets: location.1 };
-        moved.push((Moved { from: one.pack, stored_octets: one.stored_octets, to }, one.octets));
+        // A part was not received as such.
+        let received = if one.is_message { one.octets } else { 0 };
+        moved.push((Moved { from: one.pack, stored_octets: one.stored_octets, to }, received));
     }
     Ok((moved, damaged))
 }
