@@ -28,7 +28,7 @@ on_both!(shared_attachments_in_any_order);
 const LATER: Timestamp = Timestamp::from_secs(1_010_000);
 /// How many random sequences, and how long each is.
 const ROUNDS: usize = 8;
-const STEPS: std::ops::Range<usize> = 10..30;
+const STEPS: std::ops::Range<usize> = 20..50;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -168,13 +168,13 @@ async fn shared_attachments_in_any_order(database: Database) {
                 Step::Pack => {
                     packer.pack_everything(NOW).await.unwrap();
                     check(&database, &bodies, &model, &steps).await;
+                    parts_seen += numbers(&database, "SELECT body_id FROM part").await.len();
                 }
                 Step::RemoveDead => {
                     packer.remove_dead(LATER).await.unwrap();
                 }
             }
         }
-        parts_seen += numbers(&database, "SELECT body_id FROM part").await.len();
         check(&database, &bodies, &model, &steps).await;
         for (body, kept) in model {
             change(&database, body, -kept.references).await;
