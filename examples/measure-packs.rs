@@ -22,6 +22,7 @@ use corpus::Mail;
 use posthouse::base::clock::Timestamp;
 use posthouse::base::id::{CustomerId, MailboxId};
 use posthouse::base::store_settings::StoreSettings;
+use posthouse::base::telemetry::metrics::Metrics;
 use posthouse::service::mailstore::summary::summarize;
 use posthouse::storage::bodies::Bodies;
 use posthouse::storage::metadata::database::Database;
@@ -32,6 +33,7 @@ use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::pack::Node;
 use posthouse::storage::pack::Codec;
 use posthouse::storage::packer::{Packer, PackerSettings};
+use posthouse::storage::volumes::Volumes;
 use posthouse::storage::{Result, StorageError};
 
 type AnyResult<T> = std::result::Result<T, Box<dyn Error>>;
@@ -91,7 +93,11 @@ async fn measure(
         });
         let _: Option<u32> = write.await?;
     }
-    let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().to_owned(), node);
+    let bodies = Bodies::new(
+        Volumes::new(database.clone(), folder.path().to_owned(), Metrics::new()),
+        Codec::default(),
+        node,
+    );
     let (mut raw, mut summaries) = (0_u64, 0_u64);
     for (mail, mailbox) in mails.iter().zip((1..=MAILBOXES).cycle()) {
         raw += mail.octets.len() as u64;

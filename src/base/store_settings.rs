@@ -88,7 +88,7 @@ pub struct OffloadSettings {
     pub watermark_percent: u32,
     /// Local copies of uploaded packs stay so long, in days.
     pub keep_local_days: u32,
-    /// `https://HOST[:PORT]`; Amazon's for the region if empty.
+    /// `https://HOST[:PORT]`; Amazon's for the region if empty. `file:///PATH`: a folder that holds the bucket.
     pub endpoint: String,
     /// The region that requests are signed for.
     pub region: String,
@@ -292,7 +292,7 @@ static PLAIN: &[Setting] = settings! {
     "compression.decode", "base64 is decoded when that can be undone bit for bit": compression.decode = boolean();
     "compression.share", "attachments are kept once for each customer": compression.share = boolean();
     "packing.age_min_secs", "younger mail stays in the database": packing.age_min_secs = integer(0, 86_400);
-    "packing.age_max_secs", "older mail is packed however little it is": packing.age_max_secs = integer(0, 604_800);
+    "packing.age_max_secs", "older mail is packed however little it is": packing.age_max_secs = integer(0, 172_800);
     "packing.octets_min", "less than this waits for more": packing.octets_min = size(0);
     "packing.grace_minutes", "files of superseded packs stay so long": packing.grace_minutes = integer(0, 10_080);
     "compaction.dead_percent", "packs are written anew when so much is dead": compaction.dead_percent = integer(1, 100);
@@ -305,7 +305,7 @@ static PLAIN: &[Setting] = settings! {
     "offload.after_days", "age at which packs go to object storage": offload.after_days = integer(0, DAYS_MAX);
     "offload.watermark_percent", "how full the volume may be": offload.watermark_percent = integer(1, 99);
     "offload.keep_local_days", "local copies of uploaded packs stay so long": offload.keep_local_days = integer(0, DAYS_MAX);
-    "offload.endpoint", "https://HOST[:PORT]; Amazon's if empty": offload.endpoint = plain();
+    "offload.endpoint", "https://HOST[:PORT]; Amazon's if empty; file:///PATH for a folder": offload.endpoint = plain();
     "offload.region", "region that requests are signed for": offload.region = plain();
     "offload.bucket", "the bucket; empty: no object storage": offload.bucket = plain();
     "offload.prefix", "what every key starts with": offload.prefix = plain();

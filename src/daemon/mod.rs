@@ -38,8 +38,10 @@ use crate::storage::metadata::database::Database;
 use crate::storage::metadata::instance::{self, StoreSetup};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::pack::Node;
+use crate::storage::offload::Offloader;
 use crate::storage::pack::{Codec, LEVEL_DEFAULT};
 use crate::storage::packer::{Packer, PackerSettings};
+use crate::storage::volumes::Volumes;
 use crate::wire::listen::Shutdown;
 use listeners::Listeners;
 use lock::DataLock;
@@ -181,7 +183,8 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         hierarchy_depth_max: config.limits.hierarchy_depth_max as usize,
     };
     let codec = delivery_codec(config);
-    let bodies = Bodies::new(database.clone(), codec, PathBuf::new(), Node { id: node, epoch });
+    let volumes = Volumes::new(database.clone(), PathBuf::new(), metrics.clone());
+    let bodies = Bodies::new(volumes, codec, Node { id: node, epoch });
     let packer = Arc::new(Packer::new(bodies.clone(), PackerSettings::default()));
     let login = Login::new(database.clone(), clock.clone());
     let management = Management::open(database.clone(), clock.clone(), options).await?;
@@ -210,6 +213,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     let (login, tls) = (rooms.login.clone(), rooms.tls.clone());
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { login.run().await })));
     tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
+    let offloader = Arc::new(Offloader::new(rooms.bodies.clone()));
+    tasks.spawn(until(shutdown.clone(), Box::pin(offloader.run(rooms.clock.clone()))));
     let packer = Arc::clone(&rooms.packer);
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());

@@ -29,6 +29,7 @@ use super::metadata::delivery::{BodyPlace, Packed};
 use super::metadata::lane::Priority;
 use super::metadata::pack::{self, Framed, Intended, Node, SinglePack};
 use super::pack::{Codec, CodecKind, Compressed, FrameHeader, PackName, PackReader, PackWriter, sync_folder};
+use super::volumes::Volumes;
 use super::{Result, StorageError};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
@@ -51,18 +52,28 @@ pub struct Bodies {
 
 struct Inner {
     database: Database,
+    volumes: Volumes,
     codec: Codec,
-    /// What relative paths of mail stores start from.
-    folder: PathBuf,
     node: Node,
     readers: Cache<PackId, Arc<PackReader>>,
 }
 
 impl Bodies {
-    /// Keeps packs in `packs` below the folders of the mail stores; relative ones start at `folder`.
-    pub fn new(database: Database, codec: Codec, folder: PathBuf, node: Node) -> Self {
+    /// Keeps packs in `packs` below the folders of the mail stores.
+    pub fn new(volumes: Volumes, codec: Codec, node: Node) -> Self {
         let readers = Cache::builder().max_capacity(READERS_MAX).time_to_idle(READER_IDLE).build();
-        Self { inner: Arc::new(Inner { database, codec, folder, node, readers }) }
+        let database = volumes.database().clone();
+        Self { inner: Arc::new(Inner { database, volumes, codec, node, readers }) }
+    }
+
+    /// The mail stores.
+    pub fn volumes(&self) -> &Volumes {
+        &self.inner.volumes
+    }
+
+    /// Closes a pack's file: it is about to be removed.
+    pub(super) fn forget_reader(&self, pack: PackId) {
+        self.inner.readers.invalidate(&pack);
     }
 
     /// The codec that all bodies share.
@@ -82,7 +93,7 @@ impl Bodies {
 
     /// Folder of a mail store's packs.
     pub fn pack_folder(&self, store_path: &str) -> PathBuf {
-        self.inner.folder.join(store_path).join("packs")
+        self.inner.volumes.folder().join(store_path).join("packs")
     }
 
     /// Compresses something that goes into the database.

@@ -94,6 +94,12 @@ struct Plan {
     wait: bool,
 }
 
+impl std::fmt::Debug for RangeCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RangeCache({})", self.inner.folder.display())
+    }
+}
+
 impl RangeCache {
     /// A cache in `folder`, which is emptied, of at most `octets_max`.
     ///
@@ -255,12 +261,10 @@ impl Reader {
                 continue;
             }
             // All of them now: who drops this reader in between gives all of them up.
-            let runs: Vec<Loading<'_>> =
-                plan.fetch.into_iter().map(|run| Loading { reader: self, run }).collect();
-            let fetches = runs.into_iter().map(|loading| async move {
-                let bytes = fetch(loading.octets()).await;
-                loading.finish(bytes).await
-            });
+            let mut fetches: Vec<BoxFuture<'_, Outcome>> = Vec::with_capacity(plan.fetch.len());
+            for run in plan.fetch {
+                fetches.push(Box::pin(Loading { reader: self, run }.fetch(fetch)));
+            }
             let mut fetched = futures_util::stream::iter(fetches).buffer_unordered(FETCHES_MAX);
             while let Some(outcome) = fetched.next().await {
                 loaded.add(outcome);
@@ -358,6 +362,11 @@ impl Loading<'_> {
     fn octets(&self) -> Range<u64> {
         let end = (self.run.end * BLOCK_OCTETS).min(self.reader.pack_octets);
         self.run.start * BLOCK_OCTETS..end
+    }
+
+    async fn fetch(self, fetch: Fetch<'_>) -> Outcome {
+        let bytes = fetch(self.octets()).await;
+        self.finish(bytes).await
     }
 
     async fn finish(self, bytes: Result<Bytes>) -> Outcome {

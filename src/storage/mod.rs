@@ -4,12 +4,14 @@ pub mod backup;
 pub mod bodies;
 pub mod cache;
 pub mod metadata;
+pub mod offload;
 pub mod pack;
 pub mod packer;
 #[cfg(test)]
 mod packer_tests;
 pub mod remote;
 pub mod rewriter;
+pub mod volumes;
 
 /// Why storage could not do what it was told. Nothing was changed unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]

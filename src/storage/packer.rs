@@ -30,11 +30,13 @@ use std::time::Duration;
 
 use super::bodies::Bodies;
 use super::metadata::lane::Priority;
-use super::metadata::pack::{self, Intended, StoreVolume, Waiting};
+use super::metadata::pack::{self, Dropped, Intended, StoreVolume, Waiting};
 use super::pack::TARGET_OCTETS;
+use super::remote::ObjectKey;
 use super::{Result, StorageError};
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::id::{BodyId, PackId};
+use crate::base::id::{BodyId, PackId, StoreId};
+use crate::base::store_settings::PackingSettings;
 
 /// Most bodies that are sorted together.
 const SORTED_MAX: usize = 1 << 16;
@@ -46,31 +48,14 @@ const INTENT_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// Most looks back that are remembered; older ones say nothing new.
 const MARKS_MAX: usize = 4_096;
 
-/// When bodies are packed, and when packs go.
-#[derive(Clone, Debug)]
-pub struct PackerSettings {
-    /// How often the packer looks.
-    pub interval: Duration,
-    /// Younger bodies stay in the database: much mail is deleted soon.
-    pub age_min: Duration,
-    /// Bodies that make up less than this wait for more, up to `age_max`.
-    pub octets_min: u64,
-    /// Older bodies are packed however few they are.
-    pub age_max: Duration,
-    /// A dropped pack's file stays for this time, for readers that looked it up before.
-    pub grace: Duration,
-}
+/// How often the packer looks.
+const INTERVAL: Duration = Duration::from_secs(60);
 
-impl Default for PackerSettings {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(60),
-            age_min: Duration::from_secs(10 * 60),
-            octets_min: TARGET_OCTETS,
-            age_max: Duration::from_secs(6 * 60 * 60),
-            grace: Duration::from_secs(5 * 60),
-        }
-    }
+/// How the packer works.
+#[derive(Clone, Default, Debug)]
+pub struct PackerSettings {
+    /// For all mail stores, instead of what each of them says.
+    pub packing: Option<PackingSettings>,
 }
 
 /// What was packed.
@@ -129,7 +114,7 @@ impl Packer {
             tracing::warn!(%error, "files that were begun before the last stop could not be removed");
         }
         loop {
-            tokio::time::sleep(self.settings.interval).await;
+            tokio::time::sleep(INTERVAL).await;
             if let Err(error) = self.look(clock.now()).await {
                 tracing::warn!(%error, "packing failed; it is tried again");
             }
@@ -179,20 +164,14 @@ impl Packer {
     pub async fn look(&self, now: Timestamp) -> Result<Progress> {
         let _turn = self.turn.lock().await;
         let newest = self.newest_waiting().await?;
-        let (young, old) = {
+        {
             let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
             marks.extend(newest.map(|body| (now, body)));
             if marks.len() > MARKS_MAX {
                 marks.pop_front();
             }
-            let before = |age: Duration| {
-                let at = marks.partition_point(|(at, _)| *at <= now.minus(age));
-                at.checked_sub(1).and_then(|at| marks.get(at)).map_or(BodyId(0), |(_, body)| *body)
-            };
-            (before(self.settings.age_min), before(self.settings.age_max))
-        };
-        let ripe = Ripe { last: young, old, octets_min: self.settings.octets_min };
-        let progress = self.pack_all_stores(ripe, now).await?;
+        }
+        let progress = self.pack_all_stores(|volume| self.ripe(volume, now), now).await?;
         self.remove_dead(now).await?;
         self.clean_up(now).await?;
         self.give_back_pages().await?;
@@ -207,7 +186,7 @@ impl Packer {
         let _turn = self.turn.lock().await;
         let Some(newest) = self.newest_waiting().await? else { return Ok(Progress::default()) };
         let ripe = Ripe { last: newest, old: newest, octets_min: 0 };
-        let progress = self.pack_all_stores(ripe, now).await?;
+        let progress = self.pack_all_stores(|_| ripe, now).await?;
         self.remove_dead(now).await?;
         self.give_back_pages().await?;
         Ok(progress)
@@ -217,12 +196,29 @@ impl Packer {
         self.bodies.database().read(|conn| Box::pin(pack::newest_waiting(conn))).await
     }
 
-    async fn pack_all_stores(&self, ripe: Ripe, now: Timestamp) -> Result<Progress> {
+    fn packing<'a>(&'a self, volume: &'a StoreVolume) -> &'a PackingSettings {
+        self.settings.packing.as_ref().unwrap_or(&volume.settings.packing)
+    }
+
+    /// Which bodies of a store are packed at `now`.
+    fn ripe(&self, volume: &StoreVolume, now: Timestamp) -> Ripe {
+        let packing = self.packing(volume);
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = |age_secs: u32| {
+            let until = now.minus(Duration::from_secs(age_secs.into()));
+            let at = marks.partition_point(|(at, _)| *at <= until);
+            at.checked_sub(1).and_then(|at| marks.get(at)).map_or(BodyId(0), |(_, body)| *body)
+        };
+        let (last, old) = (before(packing.age_min_secs), before(packing.age_max_secs));
+        Ripe { last, old, octets_min: packing.octets_min }
+    }
+
+    async fn pack_all_stores(&self, ripe: impl Fn(&StoreVolume) -> Ripe, now: Timestamp) -> Result<Progress> {
         let mut progress = Progress::default();
         let volumes: Vec<StoreVolume> =
             self.bodies.database().read(|conn| Box::pin(pack::volumes(conn))).await?;
         for volume in volumes {
-            self.pack_store(&volume, ripe, now, &mut progress).await?;
+            self.pack_store(&volume, ripe(&volume), now, &mut progress).await?;
         }
         Ok(progress)
     }
@@ -284,23 +280,45 @@ impl Packer {
     pub async fn remove_dead(&self, now: Timestamp) -> Result<u64> {
         let database = self.bodies.database();
         database.write(Priority::Background, move |conn| Box::pin(pack::drop_dead(conn, now))).await?;
-        let before = now.minus(self.settings.grace);
+        let volumes: Vec<StoreVolume> = database.read(|conn| Box::pin(pack::volumes(conn))).await?;
         let mut removed = 0;
+        for volume in volumes {
+            let grace = Duration::from_secs(60) * self.packing(&volume).grace_minutes;
+            removed += self.remove_dropped(volume.store, now.minus(grace), now).await?;
+        }
+        Ok(removed)
+    }
+
+    async fn remove_dropped(&self, store: StoreId, before: Timestamp, now: Timestamp) -> Result<u64> {
+        let database = self.bodies.database();
+        let (mut removed, mut after) = (0, PackId(0));
         loop {
-            let packs: Vec<(PackId, Intended)> =
-                database.read(|conn| Box::pin(pack::dropped(conn, before, now))).await?;
-            if packs.is_empty() {
-                return Ok(removed);
-            }
-            for (pack, file) in packs {
-                self.bodies.remove(&file).await?;
+            let packs: Vec<Dropped> =
+                database.read(|conn| Box::pin(pack::dropped(conn, store, after, (before, now)))).await?;
+            let Some(last) = packs.last() else { return Ok(removed) };
+            after = last.pack;
+            for dropped in packs {
+                if dropped.may_be_remote
+                    && let Err(error) = self.delete_object(&dropped).await
+                {
+                    tracing::warn!(%error, pack = %dropped.file.name, "an object is deleted later");
+                    continue;
+                }
+                self.bodies.forget_reader(dropped.pack);
+                self.bodies.remove(&dropped.file).await?;
                 self.reach(5).await;
+                let pack = dropped.pack;
                 let delete = database
                     .write(Priority::Background, move |conn| Box::pin(pack::delete_dropped(conn, pack)));
                 delete.await?;
                 removed += 1;
             }
         }
+    }
+
+    async fn delete_object(&self, dropped: &Dropped) -> Result<()> {
+        let volume = self.bodies.volumes().get(dropped.store).await?;
+        Ok(volume.remote()?.delete(&ObjectKey::of_pack(dropped.file.name)).await?)
     }
 
     /// Shrinks the database file where packing left much of it free.

@@ -1,8 +1,12 @@
 //! Packing under crashes, deletions and reads.
 
 mod dictionaries;
+mod offload;
 mod parts;
 
+use crate::base::store_settings::{PackingSettings, StoreSettings};
+use crate::base::telemetry::metrics::Metrics;
+use crate::storage::volumes::Volumes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +27,7 @@ use super::pack::{Codec, PackName, verify};
 use super::packer::{Packer, PackerSettings, Progress};
 use super::{Result, StorageError};
 use crate::base::clock::Timestamp;
-use crate::base::id::{BodyId, MailboxId, random_bytes};
+use crate::base::id::{BodyId, MailboxId, StoreId, random_bytes};
 use crate::params;
 
 /// Holds a pass at a point, tells that it is there, and lets it go on when it is told to.
@@ -99,8 +103,11 @@ impl Provider {
         let epoch: Result<i64> = write.await;
         let node = Node { id: "local".to_owned(), epoch: epoch.unwrap() };
         let folder = self.folder.path().to_owned();
-        let bodies = Bodies::new(self.database.clone(), Codec::default(), folder, node);
-        let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
+        let bodies =
+            Bodies::new(Volumes::new(self.database.clone(), folder, Metrics::new()), Codec::default(), node);
+        let settings = PackerSettings {
+            packing: Some(PackingSettings { grace_minutes: 0, ..StoreSettings::default().packing }),
+        };
         (bodies.clone(), Packer::new(bodies, settings))
     }
 
@@ -327,7 +334,11 @@ async fn clean_up_leaves_the_present_epoch_alone() {
     provider.fill(&bodies, 10).await;
     provider.crash(packer, 3).await;
     let (node, settings) = (bodies.node().clone(), PackerSettings::default());
-    let same = Bodies::new(provider.database.clone(), Codec::default(), provider.folder.path().into(), node);
+    let same = Bodies::new(
+        Volumes::new(provider.database.clone(), provider.folder.path().into(), Metrics::new()),
+        Codec::default(),
+        node,
+    );
     assert_eq!(Packer::new(same, settings).clean_up(NOW).await.unwrap(), 0);
     assert_eq!(files(provider.folder.path()).len(), 1);
 }
@@ -360,7 +371,7 @@ async fn dropped_pack_stays_for_its_grace() {
     packer.pack_everything(NOW).await.unwrap();
     let all: Vec<BodyId> = provider.expected.keys().copied().collect();
     provider.delete(&all).await;
-    let grace = PackerSettings::default().grace;
+    let grace = Duration::from_secs(5 * 60);
     assert_eq!(packer.remove_dead(NOW).await.unwrap(), 0);
     assert_eq!(packer.remove_dead(NOW.plus(grace / 2)).await.unwrap(), 0);
     assert_eq!(files(provider.folder.path()).len(), 1);
@@ -372,7 +383,9 @@ async fn dropped_pack_stays_for_its_grace() {
 async fn young_and_few_bodies_wait() {
     let mut provider = Provider::new().await;
     let (bodies, _) = provider.start().await;
-    let settings = PackerSettings { octets_min: 50_000, ..PackerSettings::default() };
+    let settings = PackerSettings {
+        packing: Some(PackingSettings { octets_min: 50_000, ..StoreSettings::default().packing }),
+    };
     let packer = Packer::new(bodies.clone(), settings.clone());
     provider.fill(&bodies, 100).await;
     let minutes = |count: u64| NOW.plus(Duration::from_secs(60 * count));

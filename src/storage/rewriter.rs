@@ -14,17 +14,21 @@
 //! # Cancellation
 //! As a crash, but for the temporary file, which goes at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::bodies::{Bodies, blocking};
+use super::metadata::dictionary;
 use super::metadata::lane::Priority;
 use super::metadata::pack::{self, Framed, Intended, StoreVolume, Written};
 use super::metadata::rewrite::{self, Heritage, Living, Moved, PackRow};
-use super::pack::{Frame, FrameHeader, PackName, PackReader, PackSummary, PackWriter, TARGET_OCTETS};
+use super::pack::{
+    Codec, DICTIONARY_NONE, DICTIONARY_SHIPPED, Frame, FrameHeader, PackName, PackReader, PackSummary,
+    PackWriter, TARGET_OCTETS, recode,
+};
 use super::{Result, StorageError};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, PackId};
@@ -35,9 +39,6 @@ const SLICE_OCTETS_MAX: u64 = 2 << 20;
 const SLICE_ROWS_MAX: usize = 256;
 /// Bodies looked up at once.
 const LOOKUP_MAX: usize = 1_000;
-
-/// Makes another frame of one; nothing when it is good as it is.
-pub type Recode = Arc<dyn Fn(&Frame) -> Result<Option<(FrameHeader, Vec<u8>)>> + Send + Sync>;
 
 /// How fast background work reads and writes.
 #[derive(Debug)]
@@ -92,8 +93,8 @@ pub struct Rewriting<'a> {
     pub volume: &'a StoreVolume,
     /// How often the bodies were merged then.
     pub tier: i64,
-    /// To compress in another way; frames are copied as they are without it.
-    pub recode: Option<Recode>,
+    /// Whether frames are compressed anew as the store's settings say; else they are copied as they are.
+    pub recodes: bool,
     /// How fast.
     pub pace: &'a mut Pace,
     /// Now.
@@ -119,13 +120,15 @@ pub async fn rewrite(bodies: &Bodies, sources: &[Source], mut how: Rewriting<'_>
     let oldest = sources.iter().map(|source| source.row.generation).min().unwrap_or(0);
     let lineage = Lineage {
         youngest: sources.iter().map(|source| source.row.created_at).max().unwrap_or(how.now),
-        generation: if how.recode.is_some() { how.volume.generation } else { oldest },
+        generation: if how.recodes { how.volume.generation } else { oldest },
     };
+    let recoder =
+        if how.recodes { Some(Arc::new(Recoder::new(bodies, how.volume, &living).await?)) } else { None };
     let mut rest = living.as_slice();
     while !rest.is_empty() {
         let (part, after) = cut(rest, TARGET_OCTETS, usize::MAX);
         rest = after;
-        write(bodies, &readers, part, lineage, &mut how, &mut done).await?;
+        write(bodies, (&readers, recoder.as_ref()), part, lineage, &mut how, &mut done).await?;
     }
     Ok(done)
 }
@@ -138,6 +141,49 @@ struct Lineage {
 }
 
 type Readers = BTreeMap<PackId, Arc<PackReader>>;
+/// Where frames come from, and what makes others of them.
+type From<'a> = (&'a Arc<Readers>, Option<&'a Arc<Recoder>>);
+
+/// Compresses frames as a store's settings say.
+struct Recoder {
+    codec: Codec,
+    /// Dictionaries in use, by customer.
+    dictionaries: BTreeMap<i64, u32>,
+    dictionary: bool,
+    decode: bool,
+}
+
+impl Recoder {
+    /// For these bodies: the dictionaries of their customers are loaded.
+    async fn new(bodies: &Bodies, volume: &StoreVolume, living: &[Living]) -> Result<Self> {
+        let wanted = &volume.settings.compression;
+        let scopes: BTreeSet<i64> = living.iter().map(|one| one.scope).collect();
+        let scopes: Vec<i64> = scopes.into_iter().collect();
+        let read = bodies.database().read(|conn| {
+            Box::pin(async move {
+                Ok::<_, StorageError>((
+                    dictionary::of(conn, &scopes).await?,
+                    dictionary::in_use(conn, &scopes).await?,
+                ))
+            })
+        });
+        let (all, mut dictionaries): (Vec<u32>, BTreeMap<i64, u32>) = read.await?;
+        let lost = bodies.learn(all.into_iter().collect()).await?;
+        dictionaries.retain(|_, id| wanted.retrain && !lost.contains(id));
+        let codec = bodies.codec().at_level(wanted.level.cast_signed());
+        Ok(Self { codec, dictionaries, dictionary: wanted.dictionary, decode: wanted.decode })
+    }
+
+    /// Another frame; nothing when this one is good. One whose dictionary cannot be loaded stays as it is.
+    fn recode(&self, frame: &Frame, scope: i64) -> Result<Option<(FrameHeader, Vec<u8>)>> {
+        let own = self.dictionaries.get(&scope).copied().unwrap_or(DICTIONARY_SHIPPED);
+        let dictionary = if self.dictionary { own } else { DICTIONARY_NONE };
+        match recode(&self.codec, frame, dictionary, self.decode) {
+            Err(StorageError::Busy(_)) => Ok(None),
+            recoded => recoded,
+        }
+    }
+}
 
 async fn living_of(bodies: &Bodies, source: &Source) -> Result<Vec<Living>> {
     let (reader, pack) = (Arc::clone(&source.reader), source.row.pack);
@@ -170,7 +216,7 @@ fn cut(living: &[Living], octets: u64, rows: usize) -> (&[Living], &[Living]) {
 /// Writes one pack and moves its bodies.
 async fn write(
     bodies: &Bodies,
-    readers: &Arc<Readers>,
+    from: From<'_>,
     living: &[Living],
     lineage: Lineage,
     how: &mut Rewriting<'_>,
@@ -183,7 +229,7 @@ async fn write(
         Box::pin(async move { pack::intend(conn, &node, now, &[(name, store)]).await })
     });
     intend.await?;
-    let outcome = match fill(bodies, readers, name, living, how, done).await {
+    let outcome = match fill(bodies, from, name, living, how, done).await {
         Ok(Some((summary, moved))) => {
             let heritage = Heritage {
                 tier: how.tier,
@@ -210,7 +256,7 @@ async fn write(
 /// Copies frames into a new file; nothing when none could be copied. Answers each body's way and its length.
 async fn fill(
     bodies: &Bodies,
-    readers: &Arc<Readers>,
+    (readers, recoder): From<'_>,
     name: PackName,
     living: &[Living],
     how: &mut Rewriting<'_>,
@@ -223,10 +269,10 @@ async fn fill(
     while !rest.is_empty() {
         let (slice, after) = cut(rest, SLICE_OCTETS_MAX, usize::MAX);
         rest = after;
-        let (slice, readers, recode) = (slice.to_vec(), Arc::clone(readers), how.recode.clone());
+        let (slice, readers, recoder) = (slice.to_vec(), Arc::clone(readers), recoder.cloned());
         let octets: u64 = slice.iter().map(|one| one.stored_octets).sum();
         let copy = move || {
-            let copied = copy_all(&mut writer, &readers, recode.as_ref(), &slice)?;
+            let copied = copy_all(&mut writer, &readers, recoder.as_deref(), &slice)?;
             Ok((writer, copied))
         };
         let (written, (copied, damaged)) = blocking(copy).await?;
@@ -247,7 +293,7 @@ type Copied = (Vec<(Moved, u64)>, Vec<BodyId>);
 fn copy_all(
     writer: &mut PackWriter,
     readers: &Readers,
-    recode: Option<&Recode>,
+    recoder: Option<&Recoder>,
     living: &[Living],
 ) -> Result<Copied> {
     let (mut moved, mut damaged) = (Vec::with_capacity(living.len()), Vec::new());
@@ -255,8 +301,10 @@ fn copy_all(
         let reader = readers.get(&one.pack).ok_or(StorageError::Gone("pack"))?;
         let location = one.frame().ok_or(StorageError::Corrupt(format!("body {} has no place", one.body)));
         let frame = location.and_then(|location| reader.frame(location, one.body));
-        let recoded =
-            frame.and_then(|frame| Ok((recode.map(|recode| recode(&frame)).transpose()?.flatten(), frame)));
+        let recoded = frame.and_then(|frame| match recoder {
+            Some(recoder) => Ok((recoder.recode(&frame, one.scope)?, frame)),
+            None => Ok((None, frame)),
+        });
         let location = match recoded {
             Ok((Some((header, data)), _)) => (writer.append(&header, &data)?, header.stored_len),
             Ok((None, frame)) => (writer.append(frame.header(), frame.data())?, frame.header().stored_len),

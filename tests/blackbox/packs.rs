@@ -1,5 +1,7 @@
 //! Bodies and the packer, on SQLite and on PostgreSQL.
 
+use posthouse::base::telemetry::metrics::Metrics;
+use posthouse::storage::volumes::Volumes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthouse::base::clock::Timestamp;
 use posthouse::base::id::{BodyId, MailboxId, random_bytes};
-use posthouse::base::store_settings::StoreSettings;
+use posthouse::base::store_settings::{PackingSettings, StoreSettings};
 use posthouse::storage::bodies::{Bodies, DATABASE_OCTETS_MAX};
 use posthouse::storage::metadata::body::release;
 use posthouse::storage::metadata::database::Database;
@@ -86,7 +88,11 @@ pub(crate) async fn start(database: &Database, folder: &Path) -> (Bodies, Packer
     let write = database.write(Priority::Interactive, |conn| Box::pin(node_start(conn, "local", NOW)));
     let epoch: Result<i64> = write.await;
     let node = Node { id: "local".to_owned(), epoch: epoch.unwrap() };
-    let bodies = Bodies::new(database.clone(), Codec::default(), folder.to_owned(), node);
+    let bodies = Bodies::new(
+        Volumes::new(database.clone(), folder.to_owned(), Metrics::new()),
+        Codec::default(),
+        node,
+    );
     (bodies.clone(), Packer::new(bodies, PackerSettings::default()))
 }
 
@@ -238,8 +244,14 @@ async fn bodies_are_packed_read_and_deleted(database: Database) {
     let folder = tempfile::tempdir().unwrap();
     let epoch = set_up(&database).await;
     let node = Node { id: "local".to_owned(), epoch };
-    let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().to_owned(), node);
-    let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
+    let bodies = Bodies::new(
+        Volumes::new(database.clone(), folder.path().to_owned(), Metrics::new()),
+        Codec::default(),
+        node,
+    );
+    let settings = PackerSettings {
+        packing: Some(PackingSettings { grace_minutes: 0, ..StoreSettings::default().packing }),
+    };
     let packer = Packer::new(bodies.clone(), settings);
     // More than one slice, one that is decompressed off the thread, and one with a pack of its own.
     let mut originals: Vec<Bytes> = (0..400)

@@ -1,5 +1,7 @@
 //! Sessions, stores, recounts, housekeeping and backups, through the registry of operations, on SQLite and PostgreSQL.
 
+use posthouse::base::telemetry::metrics::Metrics;
+use posthouse::storage::volumes::Volumes;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use posthouse::base::clock::{Clock, Timestamp};
 use posthouse::base::id::{BodyId, MailboxId};
-use posthouse::base::store_settings::StoreSettings;
+use posthouse::base::store_settings::{PackingSettings, StoreSettings};
 use posthouse::service::context::{Authentication, Service};
 use posthouse::service::error::ServiceError;
 use posthouse::service::housekeeping::{Housekeeping, Kept};
@@ -91,7 +93,11 @@ impl World {
         });
         let epoch: Result<i64> = write.await;
         let node = Node { id: "node".to_owned(), epoch: epoch.unwrap() };
-        let bodies = Bodies::new(database.clone(), Codec::default(), folder.to_owned(), node);
+        let bodies = Bodies::new(
+            Volumes::new(database.clone(), folder.to_owned(), Metrics::new()),
+            Codec::default(),
+            node,
+        );
         let login = Login::new(database.clone(), clock.clone());
         let options = ManagementOptions { system_uids: vec![0], ..ManagementOptions::default() };
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
@@ -495,7 +501,9 @@ async fn packs_stay_while_a_pin_lasts() {
     world.deliver(1, &original(0)).await;
     world.execute("UPDATE pack SET dead_bodies = bodies").await;
     world.execute("INSERT INTO pin VALUES ('p', 'node', 0, 1000000600000000)").await;
-    let settings = PackerSettings { grace: Duration::ZERO, ..PackerSettings::default() };
+    let settings = PackerSettings {
+        packing: Some(PackingSettings { grace_minutes: 0, ..StoreSettings::default().packing }),
+    };
     let packer = Packer::new(world.bodies.clone(), settings);
     let packs =
         || files(dir.path()).into_iter().filter(|file| file.extension().is_some_and(|end| end == "pack"));
@@ -512,7 +520,11 @@ impl World {
         let database = Database::open(&url).await.unwrap();
         let clock = Clock::manual(NOW);
         let node = Node { id: "other".to_owned(), epoch: 1 };
-        let bodies = Bodies::new(database.clone(), Codec::default(), folder.to_owned(), node);
+        let bodies = Bodies::new(
+            Volumes::new(database.clone(), folder.to_owned(), Metrics::new()),
+            Codec::default(),
+            node,
+        );
         let login = Login::new(database.clone(), clock.clone());
         let options = ManagementOptions { system_uids: vec![0], ..ManagementOptions::default() };
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();

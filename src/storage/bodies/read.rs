@@ -1,17 +1,20 @@
 //! Reading bodies: from the database, from packs, and put together from parts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use super::{Bodies, INLINE_OCTETS_MAX, blocking, unpack};
-use crate::base::id::BodyId;
+use crate::base::id::{BodyId, PackId};
 use crate::storage::metadata::body::{InPack, Location, locate, locate_all};
 use crate::storage::metadata::delivery::Packed;
 use crate::storage::metadata::dictionary;
 use crate::storage::pack::recipe::Recipe;
-use crate::storage::pack::{Content, Frame, PackReader};
+use crate::storage::pack::{Content, Frame, FrameLocation, PackReader};
+use crate::storage::remote::ObjectKey;
 use crate::storage::{Result, StorageError};
 
 /// How often a body is looked up that is not where it was said to be.
@@ -203,9 +206,22 @@ impl Bodies {
         }
     }
 
-    /// The frames of bodies in packs, in their order, read with one hand-over to a thread where blocking is
-    /// allowed. `Gone` where the pack is not where it was said to be.
+    /// The frames of bodies in packs, in their order. `Gone` where the pack is not where it was said to be.
     pub(super) async fn read_frames(&self, places: Vec<(BodyId, InPack)>) -> Vec<Result<Frame>> {
+        let (mut local, mut remote) = (Vec::new(), Vec::new());
+        let is_local: Vec<bool> = places.iter().map(|(_, place)| place.is_local).collect();
+        for place in places {
+            if place.1.is_local { local.push(place) } else { remote.push(place) }
+        }
+        let (local, remote) = tokio::join!(self.read_local(local), self.read_remote(remote));
+        let (mut local, mut remote) = (local.into_iter(), remote.into_iter());
+        let lost = || Err(StorageError::Busy("work on a body was interrupted"));
+        let next = |is_local| if is_local { local.next() } else { remote.next() }.unwrap_or_else(lost);
+        is_local.into_iter().map(next).collect()
+    }
+
+    /// From the volume, with one hand-over to a thread where blocking is allowed.
+    async fn read_local(&self, places: Vec<(BodyId, InPack)>) -> Vec<Result<Frame>> {
         let count = places.len();
         if count == 0 {
             return Vec::new();
@@ -216,6 +232,64 @@ impl Bodies {
         let mut frames: Vec<Result<Frame>> = blocking(read).await.unwrap_or_default();
         frames.resize_with(count, || Err(StorageError::Busy("work on a body was interrupted")));
         frames
+    }
+
+    /// From object storage through the cache: the ranges of one pack are asked for together.
+    async fn read_remote(&self, places: Vec<(BodyId, InPack)>) -> Vec<Result<Frame>> {
+        let mut packs: BTreeMap<PackId, Vec<usize>> = BTreeMap::new();
+        for (at, (_, place)) in places.iter().enumerate() {
+            packs.entry(place.pack).or_default().push(at);
+        }
+        let mut frames: Vec<Option<Result<Frame>>> = places.iter().map(|_| None).collect();
+        for wanted in packs.into_values() {
+            let some: Vec<&(BodyId, InPack)> = wanted.iter().filter_map(|&at| places.get(at)).collect();
+            let Some((_, place)) = some.first() else { continue };
+            let mut read = self.read_cached(place, &some).await;
+            if read.iter().any(|frame| matches!(frame, Err(StorageError::Corrupt(_)))) {
+                // The fault may be the cache's; a second time it is the object's.
+                if let Ok(volume) = self.volumes().get(place.store).await
+                    && let Ok(cache) = volume.cache(self.volumes().folder())
+                {
+                    cache.forget(place.name);
+                    read = self.read_cached(place, &some).await;
+                }
+            }
+            for (at, frame) in wanted.into_iter().zip(read) {
+                if let Some(slot) = frames.get_mut(at) {
+                    *slot = Some(frame);
+                }
+            }
+        }
+        let lost = || Err(StorageError::Busy("work on a body was interrupted"));
+        frames.into_iter().map(|frame| frame.unwrap_or_else(lost)).collect()
+    }
+
+    async fn read_cached(&self, pack: &InPack, places: &[&(BodyId, InPack)]) -> Vec<Result<Frame>> {
+        let volume = match self.volumes().get(pack.store).await {
+            Ok(volume) => volume,
+            Err(error) => return all_failed(places.len(), &error),
+        };
+        let (remote, cache) = match (volume.remote(), volume.cache(self.volumes().folder())) {
+            (Ok(remote), Ok(cache)) => (remote, cache),
+            (Err(error), _) | (_, Err(error)) => return all_failed(places.len(), &error),
+        };
+        let key = ObjectKey::of_pack(pack.name);
+        let fetch = |range: Range<u64>| -> BoxFuture<'_, Result<Bytes>> {
+            let key = &key;
+            Box::pin(async move {
+                Ok(remote.get_range(key, range.start, range.end.saturating_sub(range.start)).await?)
+            })
+        };
+        let range = |frame: FrameLocation| {
+            let start = u64::from(frame.offset);
+            start..start + u64::from(frame.length)
+        };
+        let wanted: Vec<Range<u64>> = places.iter().map(|(_, place)| range(place.frame)).collect();
+        let ranges = cache.read(pack.name, pack.pack_octets, &wanted, &fetch).await;
+        let decode = |((body, _), bytes): (&&(BodyId, InPack), Result<Bytes>)| {
+            Frame::decode(pack.name, bytes?.to_vec(), *body)
+        };
+        places.iter().zip(ranges).map(decode).collect()
     }
 
     /// The open file of a pack.
@@ -231,6 +305,12 @@ impl Bodies {
         self.inner.readers.insert(place.pack, Arc::clone(&reader));
         Ok(reader)
     }
+}
+
+/// The same answer for all: the mail store cannot be read at present.
+fn all_failed(count: usize, error: &StorageError) -> Vec<Result<Frame>> {
+    tracing::warn!(%error, "packs in object storage cannot be read");
+    (0..count).map(|_| Err(StorageError::Busy("the mail store cannot be read at present"))).collect()
 }
 
 /// What is wrong with a part for the time being is the same for every body that it is in.

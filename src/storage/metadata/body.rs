@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::delivery::Packed;
 use super::part;
 use super::sql::{Conn, Row, ids};
-use crate::base::id::{BodyId, PackId};
+use crate::base::id::{BodyId, PackId, StoreId};
 use crate::params;
 use crate::storage::pack::{FrameLocation, PackName};
 use crate::storage::{Result, StorageError};
@@ -26,15 +26,21 @@ pub struct InPack {
     pub pack: PackId,
     /// Its name, which gives the file.
     pub name: PackName,
+    /// The mail store.
+    pub store: StoreId,
     /// Folder of the mail store, as configured.
     pub store_path: String,
+    /// Length of the pack in octets.
+    pub pack_octets: u64,
+    /// Whether its file is on the volume; else it is in object storage.
+    pub is_local: bool,
     /// The frame.
     pub frame: FrameLocation,
 }
 
 /// What [`location`] needs of body `b`, with [`LOCATION_JOINS`].
 pub(super) const LOCATION_COLUMNS: &str = "b.octets, b.stored_octets, b.pack_id, b.pack_offset, \
-     bp.public_id, bs.path, bf.codec, bf.dictionary_id, bf.data";
+     bp.public_id, bs.path, bf.codec, bf.dictionary_id, bf.data, bs.id, bp.octets, bp.local_state";
 /// The tables that say where body `b` is.
 pub(super) const LOCATION_JOINS: &str = "LEFT JOIN fresh_body bf ON bf.body_id = b.id \
      LEFT JOIN pack bp ON bp.id = b.pack_id LEFT JOIN store bs ON bs.id = bp.store_id";
@@ -71,7 +77,9 @@ pub(super) fn location(row: &Row, first: usize, body: BodyId) -> Result<Location
     let (Some(frame), Some(name), Some(store_path)) = (frame, name, row.text_opt(first + 5)?) else {
         return Err(corrupt());
     };
-    Ok(Location::Pack(InPack { pack: PackId(pack), name, store_path, frame }))
+    let (store, pack_octets) = (StoreId(row.int(first + 9)?), row.number(first + 10)?);
+    let is_local = row.text(first + 11)? == "present";
+    Ok(Location::Pack(InPack { pack: PackId(pack), name, store, store_path, pack_octets, is_local, frame }))
 }
 
 /// Where bodies are, in no order; those that are not there are left out. Give at most 1,000.

@@ -42,6 +42,22 @@ pub async fn bytes(conn: &mut Conn, numbers: &[u32]) -> Result<Vec<(u32, Vec<u8>
     Ok(found)
 }
 
+/// All dictionaries of these customers, those out of use too, by their numbers in frames.
+///
+/// # Errors
+/// What the database says.
+pub async fn of(conn: &mut Conn, customers: &[i64]) -> Result<Vec<u32>> {
+    let text = "SELECT id FROM dictionary WHERE customer_id IN IDS($1) ORDER BY id";
+    let rows = conn.rows(text, vec![ids(customers.iter().copied())]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.int(0))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .filter_map(number)
+        .collect())
+}
+
 /// The dictionaries in use for new packs, by customer.
 ///
 /// # Errors

@@ -385,20 +385,43 @@ pub async fn drop_dead(conn: &mut Conn, now: Timestamp) -> Result<u64> {
     conn.execute(text, params![now]).await
 }
 
-/// Packs that were dropped before `before`, unless a pin lasts at `now`; at most 256.
+/// A pack that nothing refers to any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dropped {
+    /// The pack.
+    pub pack: PackId,
+    /// Its mail store.
+    pub store: StoreId,
+    /// Its file, if it has one.
+    pub file: Intended,
+    /// Whether there may be an object of it.
+    pub may_be_remote: bool,
+}
+
+/// Packs of a store behind `after` that were dropped before `before`, unless a pin lasts at `now`; at most 256.
 ///
 /// # Errors
 /// What the database says.
-pub async fn dropped(conn: &mut Conn, before: Timestamp, now: Timestamp) -> Result<Vec<(PackId, Intended)>> {
-    let text = "SELECT p.id, p.public_id, s.path FROM pack p JOIN store s ON s.id = p.store_id
-                WHERE p.dropped_at IS NOT NULL AND p.dropped_at <= $1
+pub async fn dropped(
+    conn: &mut Conn,
+    store: StoreId,
+    after: PackId,
+    (before, now): (Timestamp, Timestamp),
+) -> Result<Vec<Dropped>> {
+    let text = "SELECT p.id, p.public_id, s.path, p.store_id, p.remote_state
+                FROM pack p JOIN store s ON s.id = p.store_id
+                WHERE p.id > $3 AND p.store_id = $4 AND p.dropped_at IS NOT NULL AND p.dropped_at <= $1
                   AND NOT EXISTS (SELECT 1 FROM pin WHERE pin.expires_at > $2)
-                ORDER BY p.dropped_at LIMIT 256";
-    let file = |row: &super::sql::Row| {
-        let file = Intended { name: parse_name(&row.text(1)?)?, store_path: row.text(2)? };
-        Ok((PackId(row.int(0)?), file))
+                ORDER BY p.id LIMIT 256";
+    let dropped = |row: &super::sql::Row| {
+        Ok(Dropped {
+            pack: PackId(row.int(0)?),
+            file: Intended { name: parse_name(&row.text(1)?)?, store_path: row.text(2)? },
+            store: StoreId(row.int(3)?),
+            may_be_remote: row.text(4)? != "absent",
+        })
     };
-    conn.rows(text, params![before, now]).await?.iter().map(file).collect()
+    conn.rows(text, params![before, now, after, store]).await?.iter().map(dropped).collect()
 }
 
 /// Deletes a dropped pack whose file is gone.

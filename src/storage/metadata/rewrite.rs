@@ -121,7 +121,8 @@ pub async fn packs(conn: &mut Conn, store: StoreId, wanted: Wanted) -> Result<Ve
     };
     let text = format!(
         "SELECT {COLUMNS} FROM pack p
-         WHERE p.store_id = $1 AND p.dropped_at IS NULL AND {condition} ORDER BY p.created_at, p.id LIMIT $2"
+         WHERE p.store_id = $1 AND p.dropped_at IS NULL AND p.dead_bodies < p.bodies AND {condition}
+         ORDER BY p.created_at, p.id LIMIT $2"
     );
     let mut params = params![store, PACKS_MAX];
     params.extend(extra);

@@ -6,6 +6,8 @@ mod crowd;
 mod large;
 mod model;
 
+use crate::base::telemetry::metrics::Metrics;
+use crate::storage::volumes::Volumes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -140,7 +142,11 @@ impl House {
         let epoch: Result<i64> =
             database.write(Priority::Interactive, move |conn| Box::pin(node_start(conn, node, now))).await;
         let node = Node { id: node.to_owned(), epoch: epoch.unwrap() };
-        let bodies = Bodies::new(database.clone(), Codec::default(), folder.path().into(), node);
+        let bodies = Bodies::new(
+            Volumes::new(database.clone(), folder.path().into(), Metrics::new()),
+            Codec::default(),
+            node,
+        );
         MailStore::new(database.clone(), clock, bodies, MailStoreLimits::default())
     }
 
