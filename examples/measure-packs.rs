@@ -135,7 +135,8 @@ async fn deliver(database: &Database, bodies: &Bodies, mail: &Mail, mailbox: Mai
     let summary = bodies.compress(&summarize(&mail.octets).encode());
     let octets = summary.data.len() as u64;
     let prefix = "Return-Path: <someone@example.org>\r\nDelivered-To: someone@example.com\r\n\
-                  Received: from mail.example.org (mail.example.org [192.0.2.1])\r\n\tby example.com with LMTP id 1;\r\n\
+                  Received: from mail.example.org (mail.example.org [192.0.2.1])\r\n\
+                  \tby example.com with LMTP id 1;\r\n\
                   \tMon, 12 Jan 1970 13:46:40 +0000\r\n";
     let target = DeliverTarget {
         mailbox,

@@ -184,7 +184,8 @@ pub fn write_document(table: &str, rounds: usize) {
          ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench -- --write\n```\n\n\
          runs all of it and writes this page; `-- --rounds N` and `-- --only WORD` narrow a run. Dovecot (packages \
          dovecot-imapd and dovecot-lmtpd) is left out where it is not installed.\n\n\
-         Last run: {cores} cores of {processor}, {memory} GiB of memory, {rounds} rounds, corpus of {mail}.\n\n{table}\n\
+         Last run: {cores} cores of {processor}, {memory} GiB of memory, {rounds} rounds, corpus of {mail}.\n\n\
+         {table}\n\
          {FIRST_BUILD}"
     );
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");

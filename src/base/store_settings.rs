@@ -304,7 +304,8 @@ static PLAIN: &[Setting] = settings! {
         compaction.octets_per_sec_max = size(0);
     "offload.after_days", "age at which packs go to object storage": offload.after_days = integer(0, DAYS_MAX);
     "offload.watermark_percent", "how full the volume may be": offload.watermark_percent = integer(1, 99);
-    "offload.keep_local_days", "local copies of uploaded packs stay so long": offload.keep_local_days = integer(0, DAYS_MAX);
+    "offload.keep_local_days", "local copies of uploaded packs stay so long":
+        offload.keep_local_days = integer(0, DAYS_MAX);
     "offload.endpoint", "https://HOST[:PORT]; Amazon's if empty; file:///PATH for a folder": offload.endpoint = plain();
     "offload.region", "region that requests are signed for": offload.region = plain();
     "offload.bucket", "the bucket; empty: no object storage": offload.bucket = plain();

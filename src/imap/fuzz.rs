@@ -29,7 +29,8 @@ const OCTETS_MAX: usize = 4096;
 /// UIDs of a folder with gaps.
 const UIDS: [Uid; 9] = [Uid(1), Uid(2), Uid(3), Uid(5), Uid(8), Uid(13), Uid(100), Uid(101), Uid(u32::MAX)];
 /// The message that commands are about.
-const MESSAGE: &[u8] = b"From: Ann <ann@x.example>\r\nSubject: =?utf-8?q?gr=C3=BCn?=\r\nDate: 1 Feb 2024 10:00:00 +0100\r\n\
+const MESSAGE: &[u8] = b"From: Ann <ann@x.example>\r\nSubject: =?utf-8?q?gr=C3=BCn?=\r\n\
+    Date: 1 Feb 2024 10:00:00 +0100\r\n\
     Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nHello\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
     Subject: inner\r\n\r\nworld\r\n--b--\r\n";
 

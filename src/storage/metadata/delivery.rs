@@ -220,12 +220,22 @@ impl Ground {
     }
 }
 
+/// The pack of a large body.
+struct LargeBody {
+    single: SinglePack,
+    /// When it was delivered.
+    at: Timestamp,
+    octets: i64,
+    references: i64,
+    /// The place of its first message.
+    first: (MailboxId, FolderId),
+}
+
 /// Rows that a group inserts.
 #[derive(Default)]
 struct Rows {
     bodies: Vec<Vec<Value>>,
-    /// Packs of large bodies, when they were delivered, octets of the body, references, the first message's place.
-    packs: Vec<(SinglePack, Timestamp, i64, i64, (MailboxId, FolderId))>,
+    packs: Vec<LargeBody>,
     fresh: Vec<Vec<Value>>,
     summaries: Vec<Vec<Value>>,
     prefixes: Vec<Vec<Value>>,
@@ -461,7 +471,7 @@ fn push_body(
             let here = |pack: &&SinglePack| (pack.scope.0, pack.store.0) == home;
             // A mailbox that moved after its pack was written; the sender tries again.
             let pack = packs.iter().find(here).ok_or(StorageError::Gone("mail store of the mailbox"))?;
-            rows.packs.push((pack.clone(), deliver.at, octets, references, first));
+            rows.packs.push(LargeBody { single: pack.clone(), at: deliver.at, octets, references, first });
             pack.frame.body.0
         }
     };
@@ -475,7 +485,7 @@ pub(super) fn packed_row(id: i64, packed: &Packed) -> Vec<Value> {
 }
 
 async fn insert(conn: &mut Conn, mut rows: Rows) -> Result<()> {
-    for (single, at, octets, references, first) in std::mem::take(&mut rows.packs) {
+    for LargeBody { single, at, octets, references, first } in std::mem::take(&mut rows.packs) {
         let mut row = pack::adopt(conn, &single, at, octets, references).await?;
         row.extend(params![first.0, first.1]);
         rows.bodies.push(row);

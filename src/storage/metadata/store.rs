@@ -46,7 +46,8 @@ fn from_row(row: &Row) -> Result<StoreRow> {
 /// # Errors
 /// When the database fails.
 pub async fn list(conn: &mut Conn) -> Result<Vec<StoreRow>> {
-    let text = "SELECT id, name, path, state, settings, fixed, generation, created_at FROM store ORDER BY id LIMIT 1000";
+    let text = "SELECT id, name, path, state, settings, fixed, generation, created_at
+                FROM store ORDER BY id LIMIT 1000";
     conn.rows(text, params![]).await?.iter().map(from_row).collect()
 }
 

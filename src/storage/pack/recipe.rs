@@ -293,8 +293,11 @@ impl Recipe {
     }
 }
 
+/// Segments with their lengths, and where literal and decoded bytes begin.
+type Decoded = (Vec<(Source, usize)>, usize, usize);
+
 /// Segments and where the bytes begin; nothing if lengths don't add up.
-fn decode(bytes: &[u8], original_len: usize) -> Option<(Vec<(Source, usize)>, usize, usize)> {
+fn decode(bytes: &[u8], original_len: usize) -> Option<Decoded> {
     let (version, mut rest) = bytes.split_first()?;
     let count = usize::try_from(take(&mut rest)?).ok()?;
     if *version != VERSION || count > SEGMENTS_MAX || original_len > ORIGINAL_OCTETS_MAX {
