@@ -108,7 +108,7 @@ async fn move_is_recorded_for_all_whom_it_concerns(world: World) {
     // The new place has a record of its own, which stays when the customer moves on.
     let expected = ["customer unit below customer new", "elsewhere", "new", "viewer of provider"];
     let seen = moves(&new).await;
-    assert_eq!(seen.iter().map(told).collect::<Vec<_>>(), [expected.clone(), expected]);
+    assert_eq!(seen.iter().map(told).collect::<Vec<_>>(), [expected, expected]);
     assert_eq!(seen.iter().map(|one| one["customer"].clone()).collect::<Vec<_>>(), ["new", "unit"]);
     world.must("customer.move", json!({ "path": "new/unit", "to": "/" })).await;
     let places: Vec<Value> = moves(&new).await.iter().map(|one| one["customer"].clone()).collect();
