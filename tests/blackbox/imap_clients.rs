@@ -218,6 +218,8 @@ fn by_keys(program: &str, package: &str) {
             .args(["-f", "/dev/null"])
             .args(arguments)
             .env("HOME", &home)
+            // Not the user's own: an account without login has a shell that runs nothing.
+            .env("SHELL", "/bin/sh")
             .env("TERM", "xterm");
         run(&mut command, b"")
     };
