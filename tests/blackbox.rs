@@ -63,5 +63,7 @@ mod samples;
 mod system;
 #[path = "blackbox/transfer.rs"]
 mod transfer;
+#[path = "blackbox/undelete.rs"]
+mod undelete;
 #[path = "blackbox/upgrade.rs"]
 mod upgrade;

@@ -78,8 +78,12 @@ CREATE TABLE tombstone (
     internal_date BIGINT NOT NULL,
     expunged_at   BIGINT NOT NULL
 );
-CREATE INDEX tombstone_mailbox ON tombstone (mailbox_id, folder_id, id);
+CREATE INDEX tombstone_folder ON tombstone (mailbox_id, folder_id, id);
+CREATE INDEX tombstone_mailbox ON tombstone (mailbox_id, id);
 CREATE INDEX tombstone_expunged ON tombstone (expunged_at);
+-- What a mailbox's tombstones count: their octets and 1,024 for each. Few have more than every mailbox may have.
+ALTER TABLE mailbox ADD COLUMN tombstone_octets BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX mailbox_tombstones ON mailbox (id) WHERE tombstone_octets > 1073741824;
 
 -- Names of deleted folders whose messages can still come back.
 CREATE TABLE deleted_folder (
@@ -91,6 +95,7 @@ CREATE TABLE deleted_folder (
     deleted_at   BIGINT NOT NULL
 );
 CREATE INDEX deleted_folder_mailbox ON deleted_folder (mailbox_id);
+CREATE INDEX deleted_folder_deleted ON deleted_folder (deleted_at);
 
 -- Long work with progress. customer_id is whose administrators see it; with `is_system` only those of the servers do.
 -- `position` is where it goes on after a restart, `attempts` counts its starts: with node and epoch it tells whether the

@@ -12,6 +12,7 @@ use super::client::{Call, Client, Watched};
 use super::failure::{Exit, Failure};
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
+use super::mailbox::show_undeleted;
 use super::server::{show_backup, show_checked, show_drift, show_packing};
 
 const JOBS: &[Column] = columns![
@@ -38,6 +39,8 @@ pub(super) type Finish = fn(&Output, &Value) -> Result<ExitCode, Failure>;
 const FINISHES: &[(&str, Finish)] = &[
     ("backup.create", show_backup),
     ("backup.verify", show_checked),
+    ("folder.undelete", show_undeleted),
+    ("message.undelete", show_undeleted),
     ("quota.verify", show_drift),
     ("store.pack", show_packing),
 ];

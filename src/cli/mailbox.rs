@@ -1,13 +1,17 @@
 //! `posthouse mailbox …`
 
+use std::process::ExitCode;
+
 use clap::Subcommand;
 use secrecy::ExposeSecret;
+use serde_json::Value;
 
 use super::client::Call;
 use super::failure::Failure;
+use super::job::Follow;
 use super::hold::{self, Hold, Resume, Suspend};
 use super::limit::{Limit, count_limit, size_limit};
-use super::output::{Column, columns};
+use super::output::{Column, Output, columns};
 use super::plan::{Change, Destruction, Plan};
 use super::prompt::{Password, SecretSource};
 
@@ -24,6 +28,11 @@ const SHEET: &[Column] = columns![
 const DELETED: &[Column] = columns![
     "Mailbox" "address" Text, "Messages" "messages_used" Count, "Mail" "bytes_used" Size
 ];
+const DELETED_MESSAGES: &[Column] = columns![
+    "FOLDER" "folder" Text, "DELETED" "folder_deleted" Truth, "UID" "uid" Text, "SIZE" "size" Size,
+    "RECEIVED" "date" Time, "EXPUNGED" "expunged_at" Time
+];
+const UNDELETED: &[Column] = columns!["Messages" "messages" Count, "Mail" "octets" Size];
 
 /// Mailboxes
 #[derive(Subcommand, Debug)]
@@ -121,6 +130,58 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// List messages that were expunged and can come back
+    Deleted {
+        /// The mailbox's address
+        address: String,
+        /// Only of this folder, deleted or not
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<String>,
+        /// Not expunged before this time, such as 2d or 2026-11-22T10:00:00Z
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Not expunged after this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// Bring expunged messages back, each to the folder where it was
+    UndeleteMessages {
+        /// The mailbox's address
+        address: String,
+        /// Only of this folder, deleted or not
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<String>,
+        /// Only with these UIDs
+        #[arg(long, value_name = "UID", value_delimiter = ',', requires = "folder")]
+        uids: Option<Vec<u32>>,
+        /// Not expunged before this time, such as 2d or 2026-11-22T10:00:00Z
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Not expunged after this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// All to this folder; it is made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<String>,
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        following: Follow,
+    },
+    /// Bring a deleted folder back with its messages
+    UndeleteFolder {
+        /// The mailbox's address
+        address: String,
+        /// The folder's name when it was deleted
+        name: String,
+        /// Under another name
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<String>,
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        following: Follow,
+    },
 }
 
 impl Command {
@@ -183,8 +244,32 @@ impl Command {
                 let call = Call::new("mailbox.undelete").with("address", address).maybe("as", new_address);
                 Plan::Change { call, change, done, columns: &[] }
             }
+            Self::Deleted { address, folder, since, until } => {
+                let call = Call::new("message.deleted").with("address", address).maybe("folder", folder);
+                let call = call.maybe("since", since).maybe("until", until);
+                Plan::List { call, columns: DELETED_MESSAGES, nothing: "nothing that could come back" }
+            }
+            Self::UndeleteMessages { address, folder, uids, since, until, into, change, following } => {
+                let call = Call::new("message.undelete").with("address", address).maybe("folder", folder);
+                let call = call.maybe("uids", uids).maybe("since", since).maybe("until", until);
+                Plan::Job { call: call.maybe("into", into), change, following }
+            }
+            Self::UndeleteFolder { address, name, into, change, following } => {
+                let call = Call::new("folder.undelete").with("address", address).with("name", name);
+                Plan::Job { call: call.maybe("into", into), change, following }
+            }
         })
     }
+}
+
+/// What came back.
+pub(super) fn show_undeleted(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        output.sheet(UNDELETED, answer)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn with_password(call: Call, password: &Password) -> Call {

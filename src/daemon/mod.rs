@@ -197,7 +197,10 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         message_octets_max: config.limits.message_octets_max,
     };
     let delivery = Delivery::new(database.clone(), clock.clone(), intake, metrics.clone(), settings);
-    let limits = MailStoreLimits { message_octets_max: config.limits.message_octets_max };
+    let limits = MailStoreLimits {
+        message_octets_max: config.limits.message_octets_max,
+        undelete_days: config.retention.undelete_days,
+    };
     let mail_store = MailStore::new(database.clone(), clock.clone(), bodies.clone(), limits);
     Ok(Rooms { database, management, delivery, login, mail_store, bodies, packer, clock, metrics, tls })
 }

@@ -2,6 +2,7 @@
 //!
 //! - messages of deleted folders at once, expunged ranges beyond a bound;
 //! - traces of deliveries after `retention.trace_days`;
+//! - expunged messages and deleted folders after `retention.undelete_days`, the oldest beyond a bound before;
 //! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
 //! - audit records of reads after 90 days, of changes and refusals after ten years;
 //! - answers kept for Idempotency-Key after a day; pins that have expired; jobs 30 days after their end.
@@ -22,7 +23,7 @@ use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
 use crate::storage::metadata::purge::Kind;
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{instance, job, pin, purge, trace};
+use crate::storage::metadata::{deleted_folder, instance, job, pin, purge, tombstone, trace};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it looks.
@@ -70,6 +71,8 @@ pub struct Removed {
     pub answers: u64,
     /// Jobs.
     pub jobs: u64,
+    /// Expunged messages that could have come back.
+    pub tombstones: u64,
 }
 
 /// Does it.
@@ -161,11 +164,42 @@ impl Housekeeping {
         removed.audit = self.audit(now).await?;
         self.folders().await?;
         self.mail_store.expunged_prune().await?;
-        self.deleted(now.minus(DAY * self.kept.undelete_days), &mut removed).await?;
+        let before = now.minus(DAY * self.kept.undelete_days);
+        removed.tombstones = self.tombstones(before).await?;
+        self.deleted(before, now, &mut removed).await?;
         Ok(removed)
     }
 
-    async fn deleted(&self, before: Timestamp, removed: &mut Removed) -> Result<()> {
+    /// Drops tombstones whose time is over, and the oldest of mailboxes that have too many.
+    async fn tombstones(&self, before: Timestamp) -> Result<u64> {
+        let mut removed = self
+            .until_none(move |conn| {
+                Box::pin(async move { Ok(tombstone::expired_slice(conn, before).await?) })
+            })
+            .await?;
+        self.until_none(move |conn| {
+            Box::pin(async move { Ok(deleted_folder::expired_slice(conn, before).await?) })
+        })
+        .await?;
+        loop {
+            let find = self.database.read(|conn| Box::pin(tombstone::excessive(conn)));
+            let mailboxes = find.await.map_err(|error: StorageError| error)?;
+            let mut dropped = 0;
+            for mailbox in mailboxes {
+                dropped += self
+                    .until_none(move |conn| {
+                        Box::pin(async move { Ok(tombstone::trim_slice(conn, mailbox).await?) })
+                    })
+                    .await?;
+            }
+            if dropped == 0 {
+                return Ok(removed);
+            }
+            removed += dropped;
+        }
+    }
+
+    async fn deleted(&self, before: Timestamp, now: Timestamp, removed: &mut Removed) -> Result<()> {
         for (kind, count) in [
             (Kind::Mailbox, &mut removed.mailboxes),
             (Kind::Domain, &mut removed.domains),
@@ -182,7 +216,7 @@ impl Housekeeping {
                 for key in keys {
                     while self
                         .slice(move |conn| {
-                            Box::pin(async move { Ok(purge::slice(conn, kind, key, before).await?) })
+                            Box::pin(async move { Ok(purge::slice(conn, kind, key, before, now).await?) })
                         })
                         .await?
                     {}

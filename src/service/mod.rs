@@ -18,3 +18,4 @@ pub mod reports;
 pub mod server;
 pub mod stores;
 pub mod trace;
+mod undelete;

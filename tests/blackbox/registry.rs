@@ -111,6 +111,17 @@ impl World {
         self.must("mailbox.create", json!({ "address": address, "password_hash": PASSWORD_HASH })).await
     }
 
+    /// Gives every mailbox a deleted folder called `Gone`, unless it has one.
+    pub async fn deleted_folders(&self) {
+        let text = "INSERT INTO deleted_folder (folder_id, mailbox_id, name, uid_validity, deleted_at)
+                    SELECT 1000000 + id, id, 'Gone', 1, 0 FROM mailbox
+                    WHERE id NOT IN (SELECT mailbox_id FROM deleted_folder)";
+        let write = self.database.write(Priority::Interactive, move |conn| {
+            Box::pin(async move { conn.execute(text, params![]).await })
+        });
+        write.await.map_err(|error: StorageError| error).unwrap();
+    }
+
     /// One integer from the database.
     pub async fn integer(&self, text: &'static str) -> i64 {
         let row = self

@@ -55,7 +55,7 @@ permissions! {
     MailboxQuota = "mailbox.quota",
     /// Suspend and resume mailboxes.
     MailboxHold = "mailbox.hold",
-    /// Delete and undelete mailboxes.
+    /// Delete and undelete mailboxes, and undelete what their owners deleted in them.
     MailboxDelete = "mailbox.delete",
     /// See aliases.
     AliasRead = "alias.read",

@@ -52,7 +52,7 @@ use crate::service::authority::{Caller, Permission};
 use crate::service::context::Context;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Inner;
-use crate::service::{backup, packing, quota};
+use crate::service::{backup, packing, quota, undelete};
 use crate::storage::StorageError;
 use crate::storage::metadata::job::{self, Hold};
 use crate::storage::metadata::sql::Conn;
@@ -63,6 +63,8 @@ pub(in crate::service) static KINDS: &[Kind] = &[
     Kind::of::<backup::Taking>(),
     Kind::of::<backup::Checking>(),
     Kind::of::<quota::verify::Recount>(),
+    Kind::of::<undelete::Messages>(),
+    Kind::of::<undelete::Folder>(),
 ];
 
 /// Why work ended before it was done.

@@ -8,6 +8,7 @@ use super::work::{lock_mailbox, no_folder, over_quota};
 use crate::base::clock::Timestamp;
 use crate::base::id::{FolderId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::service::error::{Result, ServiceError};
+use crate::storage::metadata::deleted_folder;
 use crate::storage::metadata::folder::{self, FolderRow, NewFolder};
 use crate::storage::metadata::quota;
 use crate::storage::metadata::sql::Conn;
@@ -38,7 +39,7 @@ fn conflict(message: impl Into<String>) -> ServiceError {
     ServiceError::Conflict { message: message.into() }
 }
 
-fn stored_name(name: &str) -> Result<FolderName> {
+pub(super) fn stored_name(name: &str) -> Result<FolderName> {
     FolderName::parse(name).map_err(|error| ServiceError::Internal(format!("folder name {name:?}: {error}")))
 }
 
@@ -105,6 +106,26 @@ pub(super) async fn create(
     }
 }
 
+/// The folder of this name in a locked mailbox, locked; it is created if it is not there, with that special use unless
+/// another folder has it.
+pub(super) async fn ensure(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    name: &FolderName,
+    special_use: Option<&str>,
+    at: Timestamp,
+) -> Result<FolderRow> {
+    let found = folder::lock_named(conn, mailbox, name.as_str()).await?;
+    if let Some(row) = found.filter(|row| row.selectable) {
+        return Ok(row);
+    }
+    let rows = folder::list(conn, mailbox).await?;
+    let is_free = |wanted: &&str| rows.iter().all(|row| row.special_use.as_deref() != Some(*wanted));
+    let special_use = special_use.filter(is_free).and_then(special_use_parse);
+    create(conn, mailbox, name, special_use, at).await?;
+    folder::lock_named(conn, mailbox, name.as_str()).await?.ok_or_else(|| no_folder(name))
+}
+
 /// Inserts a folder and the missing ones above it.
 async fn insert(
     conn: &mut Conn,
@@ -154,12 +175,13 @@ async fn insert_superiors(
 }
 
 /// Deletes a folder and answers which it was: its charge is released at once, its messages are purged in the
-/// background.
+/// background. With `kept` it can come back.
 pub(super) async fn delete(
     conn: &mut Conn,
     mailbox: MailboxId,
     name: &FolderName,
     at: Timestamp,
+    kept: bool,
 ) -> Result<FolderId> {
     if name.is_inbox() {
         return Err(conflict("INBOX cannot be deleted"));
@@ -174,6 +196,9 @@ pub(super) async fn delete(
     }
     quota::charge(conn, mailbox, -row.octets, -row.messages).await?.map_err(over_quota)?;
     folder::bury(conn, mailbox, row.id, at).await?;
+    if kept && row.selectable {
+        deleted_folder::keep(conn, mailbox, &row, at).await?;
+    }
     if has_children {
         let folder = NewFolder { mailbox, name: name.as_str(), special_use: None, selectable: false, at };
         folder::insert(conn, folder).await?;

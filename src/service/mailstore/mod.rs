@@ -20,13 +20,14 @@ pub mod summary;
 mod summary_encoding;
 mod table;
 pub mod types;
+pub(in crate::service) mod undelete;
 pub mod view;
 mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::{FolderId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::service::context::Owner;
 use crate::service::error::{Result, ServiceError};
@@ -44,11 +45,13 @@ use view::FolderView;
 pub struct MailStoreLimits {
     /// Largest message that can be appended, in octets; at most 1 GiB.
     pub message_octets_max: u64,
+    /// How long expunged messages and deleted folders can come back, in days; 0: they cannot.
+    pub undelete_days: u32,
 }
 
 impl Default for MailStoreLimits {
     fn default() -> Self {
-        Self { message_octets_max: 100 * 1024 * 1024 }
+        Self { message_octets_max: 100 * 1024 * 1024, undelete_days: 30 }
     }
 }
 
@@ -78,6 +81,13 @@ struct Inner {
     tables: Tables,
     /// Turns of large sets on their way into folders, by mailbox.
     staging: [tokio::sync::Mutex<()>; STAGING_TURNS],
+}
+
+impl Inner {
+    /// Now, if what is deleted now can come back.
+    fn kept_since(&self) -> Option<Timestamp> {
+        (self.limits.undelete_days > 0).then(|| self.clock.now())
+    }
 }
 
 impl MailStore {
@@ -129,11 +139,12 @@ impl MailStore {
     /// `NotFound`, `Conflict`; nothing was changed.
     pub async fn folder_delete(&self, owner: &Owner, name: &FolderName) -> Result<FolderId> {
         let (mailbox, name, at) = (owner.mailbox, name.clone(), self.inner.clock.now());
+        let kept = self.inner.kept_since().is_some();
         self.inner
             .database
             .write(Priority::Interactive, move |conn| {
                 let name = name.clone();
-                Box::pin(async move { folders::delete(conn, mailbox, &name, at).await })
+                Box::pin(async move { folders::delete(conn, mailbox, &name, at, kept).await })
             })
             .await
     }

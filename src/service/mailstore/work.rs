@@ -21,7 +21,8 @@ use crate::storage::metadata::message::{self, MessageRow};
 use crate::storage::metadata::quota::{self, OverLimit, QuotaOwner};
 use crate::storage::metadata::sql::Conn;
 use crate::storage::metadata::stage;
-use crate::storage::metadata::{body, content};
+use crate::storage::metadata::tombstone;
+use crate::storage::metadata::{body, content, deleted_folder};
 
 /// Most rows that one transaction of long work changes.
 pub(super) const SLICE_ROWS: usize = 256;
@@ -100,7 +101,7 @@ fn negated(delta: FolderDelta) -> FolderDelta {
 }
 
 /// `count` UIDs of a locked folder: the first one.
-fn first_uid(row: &FolderRow, count: usize) -> Result<u32> {
+pub(super) fn first_uid(row: &FolderRow, count: usize) -> Result<u32> {
     let last = row.uid_next.saturating_add(i64::try_from(count).unwrap_or(i64::MAX));
     if row.staged_uid != 0 && last > row.staged_uid {
         let text = "a large set of messages is on its way into this folder".to_owned();
@@ -324,12 +325,13 @@ pub(super) fn slices(uids: &[Uid]) -> impl Iterator<Item = Arc<[u32]>> {
     uids.chunks(SLICE_ROWS).map(|chunk| chunk.iter().map(|uid| uid.0).collect())
 }
 
-/// Removes those of a slice of messages that have `\Deleted`.
+/// Removes those of a slice of messages that have `\Deleted`; with `kept_since` they can come back.
 pub(super) async fn expunge_slice(
     conn: &mut Conn,
     mailbox: MailboxId,
     id: FolderId,
     uids: &[u32],
+    kept_since: Option<Timestamp>,
 ) -> Result<()> {
     let locked = lock_mailbox(conn, mailbox).await?;
     let row = folder::lock(conn, mailbox, id).await?.ok_or_else(gone)?;
@@ -338,7 +340,7 @@ pub(super) async fn expunge_slice(
     if rows.is_empty() {
         return Ok(());
     }
-    remove(conn, mailbox, id, &rows).await?;
+    remove(conn, mailbox, id, &rows, kept_since).await?;
     let mod_seq = row.mod_seq + 1;
     message::expunged_insert(conn, id, mod_seq, rows.iter().map(|row| row.uid)).await?;
     let delta = negated(totals(&rows, &row));
@@ -346,9 +348,21 @@ pub(super) async fn expunge_slice(
     quota::charge(conn, locked.id, delta.octets, delta.messages).await?.map_err(over_quota)
 }
 
-/// Deletes rows with their trace lines, and bodies that nothing else refers to. Only what this transaction deleted
-/// itself is released: on PostgreSQL another may have purged the same rows since they were read.
-async fn remove(conn: &mut Conn, mailbox: MailboxId, id: FolderId, rows: &[MessageRow]) -> Result<()> {
+/// Deletes rows. With `kept_since` tombstones take their place, and the mailbox is locked; otherwise their trace lines
+/// go, and bodies that nothing else refers to. Only what this transaction deleted itself is released: on PostgreSQL
+/// another may have purged the same rows since they were read.
+async fn remove(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    id: FolderId,
+    rows: &[MessageRow],
+    kept_since: Option<Timestamp>,
+) -> Result<()> {
+    if let Some(at) = kept_since {
+        tombstone::keep(conn, mailbox, id, rows, at).await?;
+        message::delete(conn, mailbox, id, &uids_of(rows)).await?;
+        return Ok(());
+    }
     let deleted = message::delete(conn, mailbox, id, &uids_of(rows)).await?;
     let rows: Vec<&MessageRow> = rows.iter().filter(|row| deleted.contains(&row.uid)).collect();
     let prefixes = rows.iter().map(|row| row.prefix).filter(|&prefix| prefix != 0).collect();
@@ -364,7 +378,7 @@ pub(super) async fn purge_abandoned_slice(conn: &mut Conn) -> Result<bool> {
     if rows.is_empty() {
         stage::forget(conn, id).await?;
     } else {
-        remove(conn, mailbox, id, &rows).await?;
+        remove(conn, mailbox, id, &rows, None).await?;
     }
     Ok(true)
 }
@@ -375,13 +389,20 @@ pub(super) async fn purge_slice(conn: &mut Conn) -> Result<bool> {
     if purge_abandoned_slice(conn).await? {
         return Ok(true);
     }
-    let Some((mailbox, id)) = folder::purge_next(conn).await? else { return Ok(false) };
+    purge_folders_slice(conn, None).await
+}
+
+/// Purges a slice of a deleted folder, of all or of one mailbox; false when there is none.
+pub(super) async fn purge_folders_slice(conn: &mut Conn, of: Option<MailboxId>) -> Result<bool> {
+    let Some(buried) = deleted_folder::purge_next(conn, of).await? else { return Ok(false) };
+    let (mailbox, id) = (buried.mailbox, buried.folder);
+    mailbox::lock_rows(conn, [mailbox.0]).await?;
     let limit = i64::try_from(SLICE_ROWS).unwrap_or(i64::MAX);
     let rows = message::first_rows(conn, mailbox, id, 0, limit).await?;
     if rows.is_empty() {
-        folder::purge_done(conn, id).await?;
+        deleted_folder::purge_done(conn, buried).await?;
     } else {
-        remove(conn, mailbox, id, &rows).await?;
+        remove(conn, mailbox, id, &rows, buried.kept_since).await?;
     }
     Ok(true)
 }

@@ -11,7 +11,7 @@ use crate::service::directory::{
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::trace::TraceFind;
-use crate::service::{backup, jobs, packing, server, stores};
+use crate::service::{backup, jobs, packing, server, stores, undelete};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -68,6 +68,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<holds::MailboxResume>(),
     declare::<mailboxes::MailboxDelete>(),
     declare::<mailboxes::MailboxUndelete>(),
+    declare::<undelete::MessageDeleted>(),
+    declare::<undelete::MessageUndelete>(),
+    declare::<undelete::FolderUndelete>(),
     declare::<aliases::AliasCreate>(),
     declare::<aliases::AliasList>(),
     declare::<aliases::AliasDelete>(),

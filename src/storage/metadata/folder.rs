@@ -324,31 +324,6 @@ pub async fn subscriptions(conn: &mut Conn, mailbox: MailboxId) -> Result<Vec<St
     conn.rows(text, params![mailbox]).await?.iter().map(|row| row.text(0)).collect()
 }
 
-/// The deleted folder that has waited longest for its purge.
-///
-/// # Errors
-/// What the database says.
-pub async fn purge_next(conn: &mut Conn) -> Result<Option<(MailboxId, FolderId)>> {
-    let text = "SELECT mailbox_id, folder_id FROM folder_purge ORDER BY folder_id LIMIT 1";
-    let row = conn.row(text, Vec::new()).await?;
-    row.map(|row| Ok((MailboxId(row.int(0)?), FolderId(row.int(1)?)))).transpose()
-}
-
-/// Forgets a deleted folder whose messages are gone.
-///
-/// # Errors
-/// What the database says.
-pub async fn purge_done(conn: &mut Conn, folder: FolderId) -> Result<()> {
-    for text in [
-        "DELETE FROM expunged WHERE folder_id = $1",
-        "DELETE FROM folder_keyword WHERE folder_id = $1",
-        "DELETE FROM folder_purge WHERE folder_id = $1",
-    ] {
-        conn.execute(text, params![folder]).await?;
-    }
-    Ok(())
-}
-
 /// Folders after `after` that keep more than `keep` expunged ranges, at most 64, with the mod-sequence up to which
 /// they may go.
 ///

@@ -335,6 +335,18 @@ pub async fn lock(conn: &mut Conn, mailbox: MailboxId) -> Result<Option<LockedMa
     Ok(Some(LockedMailbox { id: mailbox, customer, store, store_open: row.text(2)? == "online" }))
 }
 
+/// Locks the rows of mailboxes, deleted ones too, in the order of their ids; SQLite has one writer and needs none.
+///
+/// # Errors
+/// What the database says.
+pub async fn lock_rows(conn: &mut Conn, mailboxes: impl IntoIterator<Item = i64>) -> Result<()> {
+    if conn.is_postgres() {
+        let text = "SELECT id FROM mailbox WHERE id IN IDS($1) ORDER BY id FOR UPDATE";
+        conn.rows(text, vec![ids(mailboxes)]).await?;
+    }
+    Ok(())
+}
+
 /// The next UIDVALIDITY of a mailbox; never given twice.
 ///
 /// # Errors

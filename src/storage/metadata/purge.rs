@@ -12,6 +12,7 @@ use super::body;
 use super::customer::tree_changed;
 use super::quota;
 use super::sql::{Conn, ids};
+use super::tombstone;
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId};
 use crate::params;
@@ -64,16 +65,23 @@ pub async fn due(conn: &mut Conn, kind: Kind, before: Timestamp) -> Result<Vec<i
     conn.rows(text, params![before]).await?.iter().map(|row| row.int(0)).collect()
 }
 
-/// Removes a slice of what was deleted; false when nothing is left of it, or it was brought back.
+/// Removes a slice of what was deleted; false when nothing is left of it, or it was brought back. That a mailbox or
+/// customer is gone for good since `now` is written down: no backup may bring it back.
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
-pub async fn slice(conn: &mut Conn, kind: Kind, key: i64, before: Timestamp) -> Result<bool> {
+pub async fn slice(
+    conn: &mut Conn,
+    kind: Kind,
+    key: i64,
+    before: Timestamp,
+    now: Timestamp,
+) -> Result<bool> {
     match kind {
-        Kind::Mailbox => mailbox_slice(conn, MailboxId(key), before).await,
+        Kind::Mailbox => mailbox_slice(conn, MailboxId(key), before, now).await,
         Kind::Domain => domain_slice(conn, key, before).await,
         Kind::Administrator => administrator(conn, key, before).await.map(|()| false),
-        Kind::Customer => customer(conn, CustomerId(key), before).await.map(|()| false),
+        Kind::Customer => customer(conn, CustomerId(key), before, now).await.map(|()| false),
     }
 }
 
@@ -88,7 +96,12 @@ struct Removed {
 type ByFolder = BTreeMap<i64, Vec<Removed>>;
 
 /// Removes a slice of a deleted mailbox; false when it is gone, or was brought back.
-async fn mailbox_slice(conn: &mut Conn, mailbox: MailboxId, before: Timestamp) -> Result<bool> {
+async fn mailbox_slice(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    before: Timestamp,
+    now: Timestamp,
+) -> Result<bool> {
     let text =
         "UPDATE mailbox SET local_part = public_id, deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
     if conn.execute(text, params![mailbox, before, MARK]).await? == 0 {
@@ -99,7 +112,10 @@ async fn mailbox_slice(conn: &mut Conn, mailbox: MailboxId, before: Timestamp) -
                 RETURNING folder_id, octets, flags, body_id, prefix_id, uid";
     let rows = conn.rows(text, params![mailbox, SLICE_ROWS]).await?;
     if rows.is_empty() {
-        mailbox_row(conn, mailbox).await?;
+        if tombstone::purge_slice(conn, mailbox).await? > 0 {
+            return Ok(true);
+        }
+        mailbox_row(conn, mailbox, now).await?;
         return Ok(false);
     }
     let (mut folders, mut bodies, mut prefixes) = (ByFolder::new(), BTreeMap::new(), Vec::new());
@@ -153,12 +169,17 @@ async fn release_charge(conn: &mut Conn, mailbox: MailboxId, removed: ByFolder) 
 }
 
 /// Removes an empty mailbox with everything that belongs to it.
-async fn mailbox_row(conn: &mut Conn, mailbox: MailboxId) -> Result<()> {
+async fn mailbox_row(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Result<()> {
+    let text = "INSERT INTO erasure (kind, public_id, at) SELECT 'mailbox', public_id, CAST($2 AS BIGINT)
+                FROM mailbox WHERE id = $1 ON CONFLICT DO NOTHING";
+    conn.execute(text, params![mailbox, now]).await?;
     for text in [
         "DELETE FROM folder_keyword WHERE folder_id IN (SELECT id FROM folder WHERE mailbox_id = $1)",
         "DELETE FROM expunged WHERE folder_id IN (SELECT id FROM folder WHERE mailbox_id = $1)",
         "DELETE FROM folder_keyword WHERE folder_id IN (SELECT folder_id FROM folder_purge WHERE mailbox_id = $1)",
         "DELETE FROM expunged WHERE folder_id IN (SELECT folder_id FROM folder_purge WHERE mailbox_id = $1)",
+        "DELETE FROM folder_keyword WHERE folder_id IN (SELECT folder_id FROM deleted_folder WHERE mailbox_id = $1)",
+        "DELETE FROM deleted_folder WHERE mailbox_id = $1",
         "DELETE FROM folder_purge WHERE mailbox_id = $1",
         "DELETE FROM folder WHERE mailbox_id = $1",
         "DELETE FROM subscription WHERE mailbox_id = $1",
@@ -210,11 +231,19 @@ async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -
 }
 
 /// Removes a deleted customer that has nothing below it any more, with its administrators and what was granted there.
-async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp) -> Result<()> {
+async fn customer(
+    conn: &mut Conn,
+    customer: CustomerId,
+    before: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
     let text = "UPDATE customer SET deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
     if conn.execute(text, params![customer, before, MARK]).await? == 0 {
         return Ok(());
     }
+    let text = "INSERT INTO erasure (kind, public_id, at) SELECT 'customer', public_id, CAST($2 AS BIGINT)
+                FROM customer WHERE id = $1 ON CONFLICT DO NOTHING";
+    conn.execute(text, params![customer, now]).await?;
     for text in [
         "DELETE FROM token WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
         "DELETE FROM role_grant WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",

@@ -58,6 +58,7 @@ impl Names {
         let deleted_address = format!("gone@{domain}");
         world.mailbox(&deleted_address).await;
         world.must("mailbox.delete", json!({ "address": deleted_address })).await;
+        world.deleted_folders().await;
         let left = world.must("administrator.create", json!({ "name": "left", "customer": path })).await;
         let deleted_administrator = text(&left["name"]);
         world.must("administrator.delete", json!({ "name": deleted_administrator })).await;
@@ -147,6 +148,8 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "mailbox.show" | "mailbox.rename" | "mailbox.quota" | "mailbox.suspend" | "mailbox.resume"
         | "mailbox.delete" | "session.close" => json!({ "address": address }),
         "mailbox.undelete" => json!({ "address": names.deleted_address }),
+        "message.deleted" | "message.undelete" => json!({ "address": address }),
+        "folder.undelete" => json!({ "address": address, "name": "Gone" }),
         "alias.create" => json!({ "address": format!("new@{domain}"), "targets": [address] }),
         "alias.delete" => json!({ "address": alias }),
         "administrator.create" => json!({ "name": "new", "customer": path }),

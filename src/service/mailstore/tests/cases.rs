@@ -113,6 +113,7 @@ async fn unchanged_since_leaves_changed_messages_alone(house: House) {
 }
 
 async fn expunge_is_told_only_when_permitted(house: House) {
+    let house = house.forgetful().await;
     house.append("INBOX", &["one", "two", "three", "four"]).await;
     let (mut one, mut two) = (house.select("INBOX").await, house.select("INBOX").await);
     remove(&mut one, &[Uid(1), Uid(3)]).await;
@@ -297,6 +298,7 @@ async fn large_sets_go_in_slices(house: House) {
 }
 
 async fn large_message_has_its_own_pack_and_a_refused_one_leaves_none(house: House) {
+    let house = house.forgetful().await;
     // Random bytes: they must not become small.
     let bytes: Bytes = crate::base::id::random_bytes(3 << 20).into();
     let append = async |folder: &'static str| {

@@ -48,7 +48,7 @@ impl Held {
 
 /// Two nodes that serve one mailbox with `count` delivered messages; all in `Other`, copies of them in INBOX.
 async fn two_nodes(url: &str, count: usize) -> (House, House) {
-    let one = House::build(url).await;
+    let one = House::build(url).await.forgetful().await;
     let two = one.another_node(url).await;
     for number in 0..count {
         one.deliver(&format!("message {number}")).await;
@@ -106,7 +106,7 @@ async fn folder_purged_while_its_mailbox_is_purged_is_released_once() {
     let whole = tokio::spawn(async move {
         let slice = || {
             database.write(Priority::Background, move |conn| {
-                Box::pin(purge::slice(conn, Kind::Mailbox, mailbox.0, Timestamp(6)))
+                Box::pin(purge::slice(conn, Kind::Mailbox, mailbox.0, Timestamp(6), Timestamp(6)))
             })
         };
         while slice().await? {}

@@ -123,7 +123,7 @@ async fn crash_before_the_end_leaves_nothing_of_a_set(house: House) {
     drop(begun(&house, &view).await);
     nothing_there(&house).await;
     // The node starts anew.
-    let store = House::store(&house.database, &house.folder, "one").await;
+    let store = House::store(&house.database, &house.folder, "one", house.undelete_days).await;
     let house = House { store, ..house };
     nothing_there(&house).await;
     while house.store.purge_slice().await.unwrap() {}

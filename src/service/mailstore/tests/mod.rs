@@ -5,6 +5,8 @@ mod contention;
 mod crowd;
 mod large;
 mod model;
+mod undelete;
+mod undelete_model;
 
 use crate::base::telemetry::metrics::Metrics;
 use crate::storage::volumes::Volumes;
@@ -82,6 +84,7 @@ struct House {
     store: MailStore,
     owner: Owner,
     folder: Arc<tempfile::TempDir>,
+    undelete_days: u32,
 }
 
 const PROVIDER: [&str; 5] = [
@@ -132,11 +135,23 @@ impl House {
             customer: CustomerId(2),
             address: "user@a.example".parse().unwrap(),
         };
-        let store = Self::store(&database, &folder, "one").await;
-        Self { database, store, owner, folder }.another_mailbox().await
+        let undelete_days = 30;
+        let store = Self::store(&database, &folder, "one", undelete_days).await;
+        Self { database, store, owner, folder, undelete_days }.another_mailbox().await
     }
 
-    async fn store(database: &Database, folder: &tempfile::TempDir, node: &'static str) -> MailStore {
+    /// The same house, where nothing that was expunged or deleted comes back.
+    async fn forgetful(&self) -> Self {
+        let store = Self::store(&self.database, &self.folder, "one", 0).await;
+        Self { store, undelete_days: 0, ..self.clone() }
+    }
+
+    async fn store(
+        database: &Database,
+        folder: &tempfile::TempDir,
+        node: &'static str,
+        undelete_days: u32,
+    ) -> MailStore {
         let clock = Clock::manual(Timestamp::from_secs(1_000_000));
         let now = clock.now();
         let epoch: Result<i64> =
@@ -147,13 +162,14 @@ impl House {
             Codec::default(),
             node,
         );
-        MailStore::new(database.clone(), clock, bodies, MailStoreLimits::default())
+        let limits = MailStoreLimits { undelete_days, ..MailStoreLimits::default() };
+        MailStore::new(database.clone(), clock, bodies, limits)
     }
 
     /// The same house as another node serves it.
     async fn another_node(&self, url: &str) -> Self {
         let database = Database::open(url).await.unwrap();
-        let store = Self::store(&database, &self.folder, "two").await;
+        let store = Self::store(&database, &self.folder, "two", self.undelete_days).await;
         Self { database, store, ..self.clone() }
     }
 
@@ -228,9 +244,19 @@ impl House {
             (
                 "references",
                 "SELECT count(*) FROM body b WHERE reference_count <>
-                   (SELECT count(*) FROM message WHERE body_id = b.id)",
+                   (SELECT count(*) FROM message WHERE body_id = b.id)
+                 + (SELECT count(*) FROM tombstone WHERE body_id = b.id)",
             ),
-            ("bodies", "SELECT count(*) FROM message WHERE body_id NOT IN (SELECT id FROM body)"),
+            (
+                "bodies",
+                "SELECT (SELECT count(*) FROM message WHERE body_id NOT IN (SELECT id FROM body))
+                      + (SELECT count(*) FROM tombstone WHERE body_id NOT IN (SELECT id FROM body))",
+            ),
+            (
+                "tombstones",
+                "SELECT count(*) FROM mailbox m WHERE tombstone_octets <>
+                   (SELECT coalesce(sum(octets + 1024), 0) FROM tombstone WHERE mailbox_id = m.id)",
+            ),
             ("summaries", "SELECT abs((SELECT count(*) FROM summary) - (SELECT count(*) FROM body))"),
             (
                 "fresh bodies",
@@ -240,7 +266,8 @@ impl House {
             (
                 "trace lines",
                 "SELECT abs((SELECT count(*) FROM message_prefix)
-                          - (SELECT count(*) FROM message WHERE prefix_id <> 0))",
+                          - (SELECT count(*) FROM message WHERE prefix_id <> 0)
+                          - (SELECT count(*) FROM tombstone WHERE prefix_id <> 0))",
             ),
             ("purged folders", "SELECT count(*) FROM folder_purge"),
             (
@@ -252,7 +279,8 @@ impl House {
                 "rows of folders that are gone",
                 "SELECT (SELECT count(*) FROM message WHERE folder_id NOT IN (SELECT id FROM folder))
                       + (SELECT count(*) FROM expunged WHERE folder_id NOT IN (SELECT id FROM folder))
-                      + (SELECT count(*) FROM folder_keyword WHERE folder_id NOT IN (SELECT id FROM folder))",
+                      + (SELECT count(*) FROM folder_keyword WHERE folder_id NOT IN (
+                            SELECT id FROM folder UNION ALL SELECT folder_id FROM deleted_folder))",
             ),
         ] {
             assert_eq!(self.number(text).await, 0, "{what}");
