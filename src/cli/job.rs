@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::client::{Call, Client, Watched};
 use super::failure::{Exit, Failure};
+use super::mailbox::show_undeleted;
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
-use super::mailbox::show_undeleted;
 use super::server::{show_backup, show_checked, show_drift, show_packing};
 
 const JOBS: &[Column] = columns![

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::client::Call;
 use super::failure::Failure;
-use super::job::Follow;
 use super::hold::{self, Hold, Resume, Suspend};
+use super::job::Follow;
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Output, columns};
 use super::plan::{Change, Destruction, Plan};

@@ -95,7 +95,8 @@ impl Operate for MessageDeleted {
     const PATH: &'static str = "/v1/mailboxes/{address}/deleted";
     const PERMISSION: Permission = Permission::MailboxRead;
     const MUTATES: bool = false;
-    const SUMMARY: &'static str = "List expunged messages that can come back, by folder and time of expunging";
+    const SUMMARY: &'static str =
+        "List expunged messages that can come back, by folder and time of expunging";
     type Request = MessageDeletedRequest;
     type Response = Page<DeletedMessage>;
     type Target = OneMailbox;
@@ -284,11 +285,7 @@ impl Work for Folder {
 
 /// Brings everything back that is asked for, slice by slice. The position is what came back so far: what is left to do
 /// is what is still deleted.
-async fn bring_back(
-    context: &JobContext,
-    request: UndeletingRequest,
-    position: &str,
-) -> Outcome<Undeleted> {
+async fn bring_back(context: &JobContext, request: UndeletingRequest, position: &str) -> Outcome<Undeleted> {
     let mut so_far: Undeleted = serde_json::from_str(position).unwrap_or_default();
     let mailbox = MailboxId(request.mailbox);
     let into = request.into.as_deref().map(|text| folder_name("into", text)).transpose()?;
@@ -300,10 +297,7 @@ async fn bring_back(
         uids: request.uids,
     };
     let database = &context.inner.database;
-    while database
-        .write(Priority::Bulk, move |conn| Box::pin(undelete::settle_slice(conn, mailbox)))
-        .await?
-    {
+    while database.write(Priority::Bulk, move |conn| Box::pin(undelete::settle_slice(conn, mailbox))).await? {
         context.go_on()?;
     }
     let folder = request.folder.map(FolderId);
@@ -335,21 +329,14 @@ async fn bring_back(
 }
 
 /// A slice, and with it the position behind it.
-async fn slice(
-    context: &JobContext,
-    back: &Back,
-    wanted: &Wanted,
-    so_far: Undeleted,
-) -> Result<CameBack> {
+async fn slice(context: &JobContext, back: &Back, wanted: &Wanted, so_far: Undeleted) -> Result<CameBack> {
     let (own, back, wanted) = (context.clone(), back.clone(), wanted.clone());
     let write = context.inner.database.write(Priority::Bulk, move |conn| {
         let (own, back, wanted) = (own.clone(), back.clone(), wanted.clone());
         Box::pin(async move {
             let came = undelete::slice(conn, &back, &wanted).await?;
-            let behind = Undeleted {
-                messages: so_far.messages + came.messages,
-                octets: so_far.octets + came.octets,
-            };
+            let behind =
+                Undeleted { messages: so_far.messages + came.messages, octets: so_far.octets + came.octets };
             let position = serde_json::to_string(&behind).unwrap_or_default();
             own.save_position_in(conn, &position).await?;
             Ok(came)

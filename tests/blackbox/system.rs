@@ -404,7 +404,7 @@ async fn deleted_objects_are_purged_after_their_time_with_charge_and_bodies(worl
 }
 
 async fn expunged_messages_hold_their_packs_until_their_time_is_over(world: World) {
-    for number in 0..3 {
+    for number in 1..4 {
         world.deliver(1, &original(number)).await;
     }
     let packer = Packer::new(world.bodies.clone(), PackerSettings::default());
@@ -440,7 +440,8 @@ async fn expunged_messages_hold_their_packs_until_their_time_is_over(world: Worl
     view.flags_store(&uids, FlagMode::Add, &deleted, None, true).await.unwrap();
     view.expunge(None).await.unwrap();
     assert_eq!(housekeeping.pass(now.plus(DAY * 31)).await.unwrap().tombstones, 3);
-    for table in ["SELECT count(*) FROM body", "SELECT count(*) FROM summary", "SELECT count(*) FROM message_prefix"]
+    for table in
+        ["SELECT count(*) FROM body", "SELECT count(*) FROM summary", "SELECT count(*) FROM message_prefix"]
     {
         assert_eq!(world.number(table).await, 0, "{table}");
     }

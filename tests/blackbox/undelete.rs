@@ -44,14 +44,18 @@ fn expunged_message_and_deleted_folder_come_back_with_the_command_line() {
 
         let dry = ["mailbox", "undelete-messages", USER, "--dry-run"];
         daemon.posthouse(&dry).ok();
-        let report = daemon.json(&["mailbox", "undelete-messages", USER, "--folder", "INBOX", "--since", "1h"]);
+        let report =
+            daemon.json(&["mailbox", "undelete-messages", USER, "--folder", "INBOX", "--since", "1h"]);
         assert_eq!((&report[0]["messages"], &report[0]["octets"]), (&2.into(), &90_400.into()));
         // The open session is told.
         let told = session.command("NOOP").unwrap().ok();
         assert_eq!(told.exists(), Some(2), "{told:?}");
         let flags = session.command("UID FETCH 3:4 (FLAGS)").unwrap().ok();
         let flags: Vec<Vec<String>> = flags.all("FETCH").map(|line| line.flags().unwrap()).collect();
-        assert!(flags[0].contains(&"\\Flagged".to_owned()) && flags[0].contains(&"$Work".to_owned()), "{flags:?}");
+        assert!(
+            flags[0].contains(&"\\Flagged".to_owned()) && flags[0].contains(&"$Work".to_owned()),
+            "{flags:?}"
+        );
         assert!(flags.iter().flatten().all(|flag| flag != "\\Deleted"), "{flags:?}");
         assert_eq!(bodies(&mut session), [one, two.clone()]);
 

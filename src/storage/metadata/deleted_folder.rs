@@ -42,7 +42,8 @@ fn deleted_folder(row: &Row) -> Result<DeletedFolder> {
 /// # Errors
 /// What the database says.
 pub async fn keep(conn: &mut Conn, mailbox: MailboxId, folder: &FolderRow, at: Timestamp) -> Result<()> {
-    let text = "INSERT INTO deleted_folder (folder_id, mailbox_id, name, special_use, uid_validity, deleted_at)
+    let text =
+        "INSERT INTO deleted_folder (folder_id, mailbox_id, name, special_use, uid_validity, deleted_at)
                 VALUES ($1, $2, $3, $4, $5, $6)";
     let (name, special_use) = (folder.name.as_str(), folder.special_use.as_deref());
     conn.execute(text, params![folder.id, mailbox, name, special_use, folder.uid_validity, at]).await?;
@@ -115,7 +116,8 @@ pub async fn find(conn: &mut Conn, mailbox: MailboxId, name: &str) -> Result<Opt
 /// # Errors
 /// What the database says.
 pub async fn by_id(conn: &mut Conn, mailbox: MailboxId, id: FolderId) -> Result<Option<DeletedFolder>> {
-    let text = "SELECT folder_id, name, special_use FROM deleted_folder WHERE mailbox_id = $1 AND folder_id = $2";
+    let text =
+        "SELECT folder_id, name, special_use FROM deleted_folder WHERE mailbox_id = $1 AND folder_id = $2";
     conn.row(text, params![mailbox, id]).await?.as_ref().map(deleted_folder).transpose()
 }
 

@@ -70,13 +70,7 @@ pub async fn due(conn: &mut Conn, kind: Kind, before: Timestamp) -> Result<Vec<i
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
-pub async fn slice(
-    conn: &mut Conn,
-    kind: Kind,
-    key: i64,
-    before: Timestamp,
-    now: Timestamp,
-) -> Result<bool> {
+pub async fn slice(conn: &mut Conn, kind: Kind, key: i64, before: Timestamp, now: Timestamp) -> Result<bool> {
     match kind {
         Kind::Mailbox => mailbox_slice(conn, MailboxId(key), before, now).await,
         Kind::Domain => domain_slice(conn, key, before).await,
@@ -231,12 +225,7 @@ async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -
 }
 
 /// Removes a deleted customer that has nothing below it any more, with its administrators and what was granted there.
-async fn customer(
-    conn: &mut Conn,
-    customer: CustomerId,
-    before: Timestamp,
-    now: Timestamp,
-) -> Result<()> {
+async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now: Timestamp) -> Result<()> {
     let text = "UPDATE customer SET deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
     if conn.execute(text, params![customer, before, MARK]).await? == 0 {
         return Ok(());

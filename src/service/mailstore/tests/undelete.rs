@@ -39,11 +39,8 @@ async fn undelete_some(
     wanted: &Wanted,
 ) -> std::result::Result<CameBack, ServiceError> {
     let (back, mailbox) = (back(house, into), house.owner.mailbox);
-    let settle = || {
-        house
-            .database
-            .write(Priority::Bulk, move |conn| Box::pin(undelete::settle_slice(conn, mailbox)))
-    };
+    let settle =
+        || house.database.write(Priority::Bulk, move |conn| Box::pin(undelete::settle_slice(conn, mailbox)));
     while settle().await? {}
     let mut sum = CameBack::default();
     loop {

@@ -89,13 +89,20 @@ impl Scene {
         self.expected.folder(a)?;
         let view = self.house.select(if a { "A" } else { "INBOX" }).await;
         let all = view.uids().to_vec();
-        let uids: Vec<Uid> = all.iter().enumerate().filter(|(at, _)| mask >> (at % 8) & 1 == 1).map(|(_, uid)| *uid).collect();
+        let uids: Vec<Uid> =
+            all.iter().enumerate().filter(|(at, _)| mask >> (at % 8) & 1 == 1).map(|(_, uid)| *uid).collect();
         if uids.is_empty() {
             return None;
         }
         let mut texts = Vec::new();
         for chunk in uids.chunks(64) {
-            texts.extend(view.messages(chunk).await.unwrap().into_iter().map(|(_, message)| text_of(&message.unwrap())));
+            texts.extend(
+                view.messages(chunk)
+                    .await
+                    .unwrap()
+                    .into_iter()
+                    .map(|(_, message)| text_of(&message.unwrap())),
+            );
         }
         if take {
             let folder = self.expected.folder(a)?;
@@ -174,12 +181,20 @@ impl Scene {
     }
 
     async fn compare(&self) {
-        for (folder, wanted) in [("INBOX", Some(&self.expected.inbox)), ("A", self.expected.a.as_ref().map(|a| &a.1))] {
+        for (folder, wanted) in
+            [("INBOX", Some(&self.expected.inbox)), ("A", self.expected.a.as_ref().map(|a| &a.1))]
+        {
             let Some(wanted) = wanted else { continue };
             let view = self.house.select(folder).await;
             let mut found = Vec::new();
             for uids in view.uids().chunks(64) {
-                found.extend(view.messages(uids).await.unwrap().into_iter().map(|(_, message)| text_of(&message.unwrap())));
+                found.extend(
+                    view.messages(uids)
+                        .await
+                        .unwrap()
+                        .into_iter()
+                        .map(|(_, message)| text_of(&message.unwrap())),
+                );
             }
             let mut wanted = wanted.clone();
             wanted.sort_unstable();
