@@ -100,10 +100,10 @@ pub(super) fn in_days(days: u64) -> Timestamp {
 }
 
 async fn expunged_messages_come_back_as_they_were_under_new_uids(house: House) {
-    let date = Some(Timestamp::from_secs(77));
+    let date = Timestamp::from_secs(77);
     let flags = FlagSet { system: FlagBits::FLAGGED, keywords: vec!["$Work".to_owned()] };
     let mut message = new_message("one", flags);
-    message.internal_date = date;
+    message.internal_date = Some(date);
     house.store.append(&house.owner, &name("INBOX"), vec![message]).await.unwrap();
     house.deliver("two").await;
     house.append("INBOX", &["three"]).await;
@@ -132,7 +132,7 @@ async fn expunged_messages_come_back_as_they_were_under_new_uids(house: House) {
     let states = other.states(other.uids());
     let bits = FlagBits(FlagBits::FLAGGED.0 | FlagBits::keyword(0).0);
     assert_eq!((states[0].flags, states[1].flags), (bits, FlagBits::default()));
-    assert_eq!(other.summaries(&[Uid(4)]).await.unwrap()[0].internal_date, date.unwrap());
+    assert_eq!(other.summaries(&[Uid(4)]).await.unwrap()[0].internal_date, date);
     // Nothing comes back twice.
     assert_eq!(undelete_all(&house).await, CameBack::default());
     // Only what is asked for, and elsewhere.
