@@ -61,6 +61,8 @@ mod round_trip;
 mod samples;
 #[path = "blackbox/system.rs"]
 mod system;
+#[path = "blackbox/timeouts.rs"]
+mod timeouts;
 #[path = "blackbox/transfer.rs"]
 mod transfer;
 #[path = "blackbox/undelete.rs"]

@@ -2,6 +2,7 @@
 //! nothing here tells of customers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
@@ -22,22 +23,25 @@ pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<StorageLevels, String
 pub struct Health {
     metrics: Metrics,
     probe: Probe,
+    head_timeout: Duration,
 }
 
 impl Health {
-    /// Shows `metrics`, and asks `probe` whether the daemon is ready.
-    pub fn new(metrics: Metrics, probe: Probe) -> Self {
-        Self { metrics, probe }
+    /// Shows `metrics`, and asks `probe` whether the daemon is ready; a client that sends no request for
+    /// `head_timeout` is sent away.
+    pub fn new(metrics: Metrics, probe: Probe, head_timeout: Duration) -> Self {
+        Self { metrics, probe, head_timeout }
     }
 
     /// Serves one connection.
     pub async fn session(self, connection: Connection, shutdown: Shutdown) {
         let draining = shutdown.clone();
+        let head_timeout = self.head_timeout;
         let respond = move |request: Request| {
             let (health, draining) = (self.clone(), draining.clone());
             async move { health.respond(&draining, request).await }
         };
-        session::serve(connection, shutdown, respond).await;
+        session::serve(connection, head_timeout, shutdown, respond).await;
     }
 
     async fn respond(&self, shutdown: &Shutdown, request: Request) -> Response {

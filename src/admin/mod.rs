@@ -54,6 +54,7 @@ pub struct Api {
 struct Inner {
     management: Management,
     router: Router,
+    head_timeout: Duration,
 }
 
 /// What every handler gets.
@@ -64,15 +65,16 @@ struct Services {
 }
 
 impl Api {
-    /// The API over `management`.
-    pub fn new(management: Management, metrics: Metrics) -> Self {
+    /// The API over `management`; a client that sends no request for `head_timeout` is sent away.
+    pub fn new(management: Management, metrics: Metrics, head_timeout: Duration) -> Self {
         let services = Services { management: management.clone(), metrics };
-        Self { inner: Arc::new(Inner { management, router: router(services) }) }
+        Self { inner: Arc::new(Inner { management, router: router(services), head_timeout }) }
     }
 
     /// Serves one connection until its end, or until its present request is answered after `shutdown`.
     pub async fn session(self, connection: Connection, shutdown: Shutdown) {
         let peer = authenticate::Peer { uid: connection.peer_uid(), source: connection.source() };
+        let head_timeout = self.inner.head_timeout;
         let ending = shutdown.clone();
         let respond = move |mut request: Request| {
             let api = self.clone();
@@ -80,7 +82,7 @@ impl Api {
             request.extensions_mut().insert(ending.clone());
             async move { api.respond(peer, request).await }
         };
-        session::serve(connection, shutdown, respond).await;
+        session::serve(connection, head_timeout, shutdown, respond).await;
     }
 }
 

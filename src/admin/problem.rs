@@ -132,6 +132,10 @@ impl From<ServiceError> for Problem {
                 problem
             }
             ServiceError::Conflict { .. } => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            // RFC 9110 section 13.1.1: the condition of If-Match is not met.
+            ServiceError::Changed { .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
+            }
             ServiceError::Invalid { field, message } => Self::invalid(field, message),
             ServiceError::OverQuota { resource, .. } => {
                 // RFC 4331 section 6 answers an exceeded quota with 507.

@@ -19,9 +19,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest head, in octets.
 const HEAD_OCTETS_MAX: usize = 64 * 1024;
 
-/// Answers the requests of a connection one after the other.
-pub(super) async fn serve<F, A>(connection: Connection, shutdown: Shutdown, respond: F)
-where
+/// Answers the requests of a connection one after the other; each head must come within `head_timeout`.
+pub(super) async fn serve<F, A>(
+    connection: Connection,
+    head_timeout: Duration,
+    shutdown: Shutdown,
+    respond: F,
+) where
     F: Fn(Request) -> A + Clone,
     A: Future<Output = Response>,
 {
@@ -31,7 +35,7 @@ where
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head_timeout.min(HEAD_TIMEOUT))
         .max_buf_size(HEAD_OCTETS_MAX)
         .serve_connection(TokioIo::new(connection), service);
     let mut conversation = std::pin::pin!(conversation);

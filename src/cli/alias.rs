@@ -21,15 +21,18 @@ pub(super) enum Command {
         /// Where its mail goes
         #[arg(required = true, value_name = "TARGET")]
         targets: Vec<String>,
+        /// The domain's customer, when several have one of this name
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
         #[command(flatten)]
         change: Change,
     },
     /// List aliases
     List {
         /// Of this domain
-        #[arg(long, conflicts_with = "customer")]
+        #[arg(long)]
         domain: Option<String>,
-        /// Of this customer and those below
+        /// Of this customer and those below; with --domain, whose domain
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
     },
@@ -45,9 +48,10 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn plan(self) -> Plan {
         match self {
-            Self::Create { address, targets, change } => {
+            Self::Create { address, targets, customer, change } => {
                 let done = format!("mail for {address} goes to {}", targets.join(", "));
                 let call = Call::new("alias.create").with("address", address).with("targets", targets);
+                let call = call.maybe("customer", customer);
                 Plan::Change { call, change, done, columns: &[] }
             }
             Self::List { domain, customer } => {

@@ -35,7 +35,7 @@ const MOVED: &[Column] = columns![
 ];
 const DELETED: &[Column] = columns![
     "Customer" "customer.path" Text, "Customers" "customers" Count, "Domains" "domains" Count,
-    "Mailboxes" "mailboxes" Count, "Administrators" "administrators" Count
+    "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Administrators" "administrators" Count
 ];
 
 /// Customers: the nodes of the hierarchy

@@ -1,6 +1,6 @@
 //! `posthouse domain …`
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::Call;
@@ -20,7 +20,28 @@ const SHEET: &[Column] = columns![
     "Limit on mail" "bytes_max" Size, "Limit on messages" "messages_max" Count,
     "Limit of new mailboxes" "mailbox_bytes_max_default" Size, "Id" "id" Text, "Created" "created_at" Time
 ];
-const BRIEF: &[Column] = columns!["Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text];
+const BRIEF: &[Column] = columns![
+    "Domain" "name" Text, "Customer" "customer" Text, "Alias of" "alias_of" Text, "State" "state" Text
+];
+const DELETED: &[Column] = columns![
+    "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Mailboxes" "mailboxes" Count,
+    "Mail" "bytes_used" Size, "Aliases" "aliases" Count, "Aliases elsewhere that lead here" "aliases_here" Count,
+    "Catch-alls elsewhere that lead here" "catch_alls_here" Count
+];
+
+/// Which of several domains of one name.
+#[derive(Args, Debug)]
+pub(super) struct Whose {
+    /// Whose, when several customers have a domain of this name
+    #[arg(long, value_name = "PATH")]
+    customer: Option<String>,
+}
+
+impl Whose {
+    fn of(self, call: Call) -> Call {
+        call.maybe("customer", self.customer)
+    }
+}
 
 /// Domains and alias domains
 #[derive(Subcommand, Debug)]
@@ -45,14 +66,15 @@ pub(super) enum Command {
     Show {
         /// The domain
         domain: String,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Confirm that a pending domain is its customer's
     Confirm {
         /// The domain
         domain: String,
-        /// Whose, when several customers have claimed it
-        #[arg(long, value_name = "PATH")]
-        customer: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
         #[command(flatten)]
         change: Change,
     },
@@ -64,6 +86,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "DOMAIN")]
         of: String,
         #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
         change: Change,
     },
     /// Say where mail for unknown addresses goes
@@ -72,6 +96,8 @@ pub(super) enum Command {
         domain: String,
         /// The address, or `none` to refuse it
         address: String,
+        #[command(flatten)]
+        whose: Whose,
         #[command(flatten)]
         change: Change,
     },
@@ -89,6 +115,8 @@ pub(super) enum Command {
         #[arg(long, value_parser = size_limit, value_name = "SIZE")]
         mailbox_default: Option<Limit>,
         #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
         change: Change,
     },
     /// Delete a domain with its mailboxes; it can be undeleted for a while
@@ -96,12 +124,16 @@ pub(super) enum Command {
         /// The domain
         domain: String,
         #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
         destruction: Destruction,
     },
     /// Bring a deleted domain back
     Undelete {
         /// The domain
         domain: String,
+        #[command(flatten)]
+        whose: Whose,
         #[command(flatten)]
         change: Change,
     },
@@ -123,20 +155,21 @@ impl Command {
                 let nothing = "no domains; create one with posthouse domain create DOMAIN --customer PATH";
                 Plan::List { call, columns: LIST, nothing }
             }
-            Self::Show { domain } => {
-                Plan::Show { call: Call::new("domain.show").with("domain", domain), columns: SHEET }
+            Self::Show { domain, whose } => {
+                let call = whose.of(Call::new("domain.show").with("domain", domain));
+                Plan::Show { call, columns: SHEET }
             }
-            Self::Confirm { domain, customer, change } => {
-                let call =
-                    Call::new("domain.confirm").with("domain", domain.clone()).maybe("customer", customer);
-                Plan::Change { call, change, done: format!("domain {domain} confirmed"), columns: &[] }
+            Self::Confirm { domain, whose, change } => {
+                let call = whose.of(Call::new("domain.confirm").with("domain", domain.clone()));
+                Plan::Change { call, change, done: format!("domain {domain} confirmed"), columns: BRIEF }
             }
-            Self::Alias { domain, of, change } => {
+            Self::Alias { domain, of, whose, change } => {
                 let call =
                     Call::new("domain.alias").with("domain", domain.clone()).with("alias_of", of.clone());
-                Plan::Change { call, change, done: format!("{domain} stands for {of}"), columns: &[] }
+                let done = format!("alias domain {domain} of {of} created");
+                Plan::Change { call: whose.of(call), change, done, columns: BRIEF }
             }
-            Self::CatchAll { domain, address, change } => {
+            Self::CatchAll { domain, address, whose, change } => {
                 let is_none = address.eq_ignore_ascii_case("none");
                 let value = if is_none { Value::Null } else { address.clone().into() };
                 let call =
@@ -146,24 +179,24 @@ impl Command {
                 } else {
                     format!("mail for unknown addresses of {domain} goes to {address}")
                 };
-                Plan::Change { call, change, done, columns: &[] }
+                Plan::Change { call: whose.of(call), change, done, columns: &[] }
             }
-            Self::Limit { domain, bytes, messages, mailbox_default, change } => {
+            Self::Limit { domain, bytes, messages, mailbox_default, whose, change } => {
                 let call = Call::new("domain.limit").with("domain", domain.clone());
                 let call = call.maybe("bytes", bytes).maybe("messages", messages);
-                let call = call.maybe("mailbox_default", mailbox_default);
+                let call = whose.of(call.maybe("mailbox_default", mailbox_default));
                 Plan::Change { call, change, done: format!("limits of {domain} set"), columns: &[] }
             }
-            Self::Delete { domain, destruction } => {
-                let call = Call::new("domain.delete").with("domain", domain.clone());
+            Self::Delete { domain, whose, destruction } => {
+                let call = whose.of(Call::new("domain.delete").with("domain", domain.clone()));
                 let question = format!("Delete {domain} with all its mailboxes?");
                 let done =
                     format!("domain {domain} deleted; posthouse domain undelete {domain} brings it back");
-                Plan::Destroy { call, destruction, effects: BRIEF, question, done }
+                Plan::Destroy { call, destruction, effects: DELETED, question, done }
             }
             Self::Hold(hold) => hold.plan(hold::Kind::Domain),
-            Self::Undelete { domain, change } => {
-                let call = Call::new("domain.undelete").with("domain", domain.clone());
+            Self::Undelete { domain, whose, change } => {
+                let call = whose.of(Call::new("domain.undelete").with("domain", domain.clone()));
                 Plan::Change { call, change, done: format!("domain {domain} is back"), columns: &[] }
             }
         }

@@ -77,7 +77,7 @@ impl Failure {
             "invalid" | "malformed" | "media_type" | "body_too_large" => Exit::Usage,
             "not_found" | "no_such_path" | "no_such_method" => Exit::NotFound,
             "forbidden" | "suspended" | "unauthenticated" => Exit::Forbidden,
-            "conflict" => Exit::Conflict,
+            "conflict" | "precondition_failed" => Exit::Conflict,
             "over_quota" | "limit" => Exit::Limit,
             "unavailable" | "timeout" => Exit::Unavailable,
             _ => Exit::Other,

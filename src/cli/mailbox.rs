@@ -26,7 +26,8 @@ const SHEET: &[Column] = columns![
     "Id" "id" Text, "Created" "created_at" Time
 ];
 const DELETED: &[Column] = columns![
-    "Mailbox" "address" Text, "Messages" "messages_used" Count, "Mail" "bytes_used" Size
+    "Mailbox" "address" Text, "Messages" "messages_used" Count, "Mail" "bytes_used" Size,
+    "Aliases that lead here" "aliases" List, "Catch-all of" "catch_alls" List
 ];
 const DELETED_MESSAGES: &[Column] = columns![
     "FOLDER" "folder" Text, "DELETED" "folder_deleted" Truth, "UID" "uid" Text, "SIZE" "size" Size,
@@ -53,6 +54,9 @@ pub(super) enum Command {
         /// The mail store that holds it
         #[arg(long)]
         store: Option<String>,
+        /// The domain's customer, when several have one of this name
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
         #[command(flatten)]
         secret: SecretSource,
         #[command(flatten)]
@@ -61,9 +65,9 @@ pub(super) enum Command {
     /// List mailboxes
     List {
         /// Of this domain
-        #[arg(long, conflicts_with = "customer")]
+        #[arg(long)]
         domain: Option<String>,
-        /// Of this customer and those below
+        /// Of this customer and those below; with --domain, whose domain
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
     },
@@ -187,9 +191,10 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { address, quota, messages, name, store, secret, change } => {
+            Self::Create { address, quota, messages, name, store, customer, secret, change } => {
                 let call = Call::new("mailbox.create").with("address", address.clone()).maybe("name", name);
                 let call = call.maybe("quota", quota).maybe("messages", messages).maybe("store", store);
+                let call = call.maybe("customer", customer);
                 let call = with_password(call, &secret.read(&address)?);
                 Plan::Change { call, change, done: format!("mailbox {address} created"), columns: &[] }
             }

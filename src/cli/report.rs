@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::Failure;
-use super::output::{Column, Kind, Output, columns, csv_field, member, show};
+use super::output::{Column, Kind, Output, columns, csv_field, member, note, show};
 use super::plan::Plan;
 
 /// Quota of mailboxes, and the totals of domains.
@@ -17,6 +17,10 @@ const QUOTA: &[Column] = columns![
 ];
 const QUOTA_DOMAINS: &[Column] = columns![
     "DOMAIN" "domain" Text, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "LIMIT" "limit" Size,
+    "%" "percent" Percent, "MESSAGES" "messages" Count
+];
+const QUOTA_CUSTOMERS: &[Column] = columns![
+    "CUSTOMER" "customer" Text, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "LIMIT" "limit" Size,
     "%" "percent" Percent, "MESSAGES" "messages" Count
 ];
 const QUOTA_TOTAL: &[Column] = columns![
@@ -55,12 +59,12 @@ pub(super) enum Command {
     /// Use and limits of mailboxes, with totals of domains and customers
     Quota {
         /// Of this domain
-        #[arg(long, conflicts_with = "customer")]
+        #[arg(long)]
         domain: Option<String>,
-        /// Of this customer and those below
+        /// Of this customer and those below; with --domain, whose domain
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
-        /// Only mailboxes that use at least this part of their limit
+        /// Only mailboxes, domains and customers that use at least this part of their limit
         #[arg(long, value_name = "PERCENT")]
         over: Option<u32>,
         /// The report's form
@@ -201,6 +205,7 @@ fn table(output: &Output, report: &Value) -> Result<(), Failure> {
     let parts = [
         (QUOTA, lines(report, "mailboxes")),
         (QUOTA_DOMAINS, lines(report, "domains")),
+        (QUOTA_CUSTOMERS, lines(report, "customers")),
         (QUOTA_TOTAL, total),
     ];
     let mut is_first = true;
@@ -214,16 +219,20 @@ fn table(output: &Output, report: &Value) -> Result<(), Failure> {
         is_first = false;
         output.table(columns, lines)?;
     }
+    if is_first {
+        note("nothing to report");
+    }
     Ok(())
 }
 
-/// One line for each mailbox and domain, and one for the total; the first column tells which it is.
+/// One line for each mailbox, domain and customer, and one for the total; the first column tells which it is.
 fn csv(output: &Output, report: &Value) -> Result<(), Failure> {
     output.line(&format!("kind,name,{}", QUOTA_CSV.join(",")))?;
     let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
     let parts = [
         ("mailbox", "address", lines(report, "mailboxes")),
         ("domain", "domain", lines(report, "domains")),
+        ("customer", "customer", lines(report, "customers")),
         ("total", "", total),
     ];
     for (kind, name, lines) in parts {

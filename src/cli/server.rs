@@ -35,7 +35,8 @@ const STORE: &[Column] = columns![
 const SERVER: &[Column] = columns![
     "Version" "version" Text, "Node" "node" Text, "Starts" "epoch" Count, "Started" "started_at" Time,
     "Database" "database" Text, "Size of database" "database_octets" Size, "IMAP sessions" "sessions.imap" Count,
-    "POP3 sessions" "sessions.pop3" Count, "Memory" "resident_octets" Size, "Processor seconds" "cpu_secs" Count
+    "POP3 sessions" "sessions.pop3" Count, "Memory" "resident_octets" Size, "Processor seconds" "cpu_secs" Count,
+    "To see to" "warnings" List
 ];
 const DRIFTS: &[Column] = columns![
     "KIND" "kind" Text, "NAME" "name" Text, "RESOURCE" "resource" Text, "RECORDED" "recorded" Count,

@@ -208,6 +208,7 @@ struct Servers {
     pop3: Arc<pop3::Server<pop3::Mailboxes>>,
     delivery: Arc<Delivery>,
     login: Arc<Login>,
+    login_timeout: Duration,
     tls: Tls,
     api: Api,
     health: Health,
@@ -215,9 +216,11 @@ struct Servers {
 
 impl Servers {
     fn new(config: &Config, rooms: &Rooms) -> Self {
+        let login_timeout = Duration::from_secs(u64::from(config.limits.login_timeout_secs));
         let limits = smtp::Limits {
             recipients_max: config.limits.recipients_max as usize,
             message_octets_max: config.limits.message_octets_max,
+            greeting_timeout: login_timeout,
             command_timeout: Duration::from_secs(u64::from(config.limits.smtp_timeout_secs)),
             ..smtp::Limits::default()
         };
@@ -226,7 +229,7 @@ impl Servers {
         let (delivery, login) = (Arc::new(rooms.delivery.clone()), Arc::new(rooms.login.clone()));
         let limits = ImapLimits {
             message_octets_max: config.limits.message_octets_max,
-            login_timeout: Duration::from_secs(u64::from(config.limits.login_timeout_secs)),
+            login_timeout,
             inactivity_timeout: Duration::from_secs(u64::from(config.limits.imap_timeout_secs)),
             ..ImapLimits::default()
         };
@@ -234,13 +237,14 @@ impl Servers {
         let imap = ImapServices::new(rooms.login.clone(), mail, Some(rooms.tls.clone()), limits);
         let mailboxes = pop3::Mailboxes::new(rooms.login.clone(), rooms.mail_store.clone());
         let limits = pop3::Limits {
+            login_timeout,
             idle_timeout: Duration::from_secs(u64::from(config.limits.pop3_timeout_secs)),
             ..pop3::Limits::default()
         };
         let pop3 = pop3::Server::new(mailboxes, Some(rooms.tls.clone()), limits);
-        let api = Api::new(rooms.management.clone(), rooms.metrics.clone());
-        let health = Health::new(rooms.metrics.clone(), probe(rooms.database.clone()));
-        Self { smtp, imap, pop3, delivery, login, tls: rooms.tls.clone(), api, health }
+        let api = Api::new(rooms.management.clone(), rooms.metrics.clone(), login_timeout);
+        let health = Health::new(rooms.metrics.clone(), probe(rooms.database.clone()), login_timeout);
+        Self { smtp, imap, pop3, delivery, login, login_timeout, tls: rooms.tls.clone(), api, health }
     }
 
     fn open(&self, protocol: Protocol, door: Door, tasks: &mut JoinSet<()>) {
@@ -268,15 +272,15 @@ impl Servers {
                 }));
             }
             Protocol::Socketmap => {
-                let directory = Arc::clone(&self.delivery);
+                let (directory, first) = (Arc::clone(&self.delivery), self.login_timeout);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
-                    mta::socketmap::session(Arc::clone(&directory), connection, shutdown)
+                    mta::socketmap::session(Arc::clone(&directory), first, connection, shutdown)
                 }));
             }
             Protocol::Sasl => {
-                let login = Arc::clone(&self.login);
+                let (login, first) = (Arc::clone(&self.login), self.login_timeout);
                 tasks.spawn(door.serve(None, move |connection, shutdown| {
-                    mta::sasl::session(Arc::clone(&login), connection, shutdown)
+                    mta::sasl::session(Arc::clone(&login), first, connection, shutdown)
                 }));
             }
             Protocol::Http => {

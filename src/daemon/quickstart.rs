@@ -119,8 +119,12 @@ impl Instance {
                 operator.deliver_samples(address).await?;
             }
         }
-        let contact = MAILBOXES.first().map(|(address, ..)| *address);
-        operator.run("customer.rename", json!({ "path": "/", "contact": contact })).await?;
+        // Somebody reads the postmaster's mail; whoever was chosen since then stays.
+        let root = operator.run("customer.show", json!({ "path": "/" })).await?;
+        if root.get("contact").is_none_or(Value::is_null) {
+            let contact = MAILBOXES.first().map(|(address, ..)| *address);
+            operator.run("customer.rename", json!({ "path": "/", "contact": contact })).await?;
+        }
         let message = self.dir.join("hello.eml");
         if !message.exists() {
             write_private(&message, HELLO)?;
@@ -164,6 +168,8 @@ impl Instance {
                 println!("\nBring a customer aboard:");
                 println!("  {posthouse} customer create acme --domain acme.example --admin carla");
                 println!("  {posthouse} mailbox create wile@acme.example --quota 2GiB");
+                println!("\nSay who reads the postmaster's mail, once there is a mailbox for it:");
+                println!("  {posthouse} customer rename / --contact wile@acme.example");
             }
         }
         println!("\nThe administrator's token is in {dir}/admin.token. Stop with Ctrl-C.");

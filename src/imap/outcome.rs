@@ -136,6 +136,7 @@ fn code_of(error: &ServiceError) -> Option<&'static str> {
         ServiceError::NotFound { .. } => "NONEXISTENT",
         ServiceError::Forbidden { .. } => "NOPERM",
         ServiceError::Conflict { .. } => "ALREADYEXISTS",
+        ServiceError::Changed { .. } => "CANNOT",
         ServiceError::Invalid { .. } => "CANNOT",
         ServiceError::OverQuota { .. } => "OVERQUOTA",
         ServiceError::Suspended => "CONTACTADMIN",

@@ -49,8 +49,14 @@ impl Verify for Login {
     }
 }
 
-/// Serves one connection to its end.
-pub async fn session<V: Verify>(verify: Arc<V>, mut connection: Connection, shutdown: Shutdown) {
+/// Serves one connection to its end. A client that says nothing for `first_timeout` after it came is sent away.
+pub async fn session<V: Verify>(
+    verify: Arc<V>,
+    first_timeout: Duration,
+    mut connection: Connection,
+    shutdown: Shutdown,
+) {
+    let mut idle_timeout = first_timeout.min(IDLE_TIMEOUT);
     let mut session = Session { verify, exchanges: HashMap::new() };
     let mut reader = Reader::new();
     let mut reply = introduction();
@@ -64,9 +70,10 @@ pub async fn session<V: Verify>(verify: Arc<V>, mut connection: Connection, shut
         }
         let line = tokio::select! {
             biased;
-            line = timeout(IDLE_TIMEOUT, reader.line(&mut connection, LINE_OCTETS_MAX)) => line,
+            line = timeout(idle_timeout, reader.line(&mut connection, LINE_OCTETS_MAX)) => line,
             () = shutdown.requested() => return,
         };
+        idle_timeout = IDLE_TIMEOUT;
         reply = match line {
             Ok(Ok(line)) => match session.obey(line.text).await {
                 Some(reply) => reply,
@@ -217,7 +224,8 @@ mod tests {
     async fn talk(input: String) -> Vec<String> {
         let (mut client, server) = tokio::io::duplex(1 << 16);
         let (_stop, shutdown) = Shutdown::new();
-        let served = tokio::spawn(session(Arc::new(Fake), Connection::memory(server, None), shutdown));
+        let served =
+            tokio::spawn(session(Arc::new(Fake), IDLE_TIMEOUT, Connection::memory(server, None), shutdown));
         client.write_all(input.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
         let mut output = String::new();

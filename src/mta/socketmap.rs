@@ -58,16 +58,23 @@ impl Directory for Delivery {
 /// Why a session stops: the client closed, broke the protocol, or was silent.
 struct Stop;
 
-/// Serves one connection to its end.
-pub async fn session<D: Directory>(directory: Arc<D>, mut connection: Connection, shutdown: Shutdown) {
+/// Serves one connection to its end. A client that says nothing for `first_timeout` after it came is sent away.
+pub async fn session<D: Directory>(
+    directory: Arc<D>,
+    first_timeout: Duration,
+    mut connection: Connection,
+    shutdown: Shutdown,
+) {
+    let mut idle_timeout = first_timeout.min(IDLE_TIMEOUT);
     let mut reader = Reader::new();
     loop {
         let request = tokio::select! {
             biased;
-            request = timeout(IDLE_TIMEOUT, netstring(&mut reader, &mut connection)) => request,
+            request = timeout(idle_timeout, netstring(&mut reader, &mut connection)) => request,
             () = shutdown.requested() => return,
         };
         let Ok(Ok(request)) = request else { return };
+        idle_timeout = IDLE_TIMEOUT;
         let answer = answer(&*directory, &request).await;
         let reply = format!("{}:{answer},", answer.len());
         let written = timeout(IDLE_TIMEOUT, async {
@@ -197,7 +204,8 @@ mod tests {
     async fn talk(input: &str) -> String {
         let (mut client, server) = tokio::io::duplex(1 << 16);
         let (_stop, shutdown) = Shutdown::new();
-        let served = tokio::spawn(session(Arc::new(Fake), Connection::memory(server, None), shutdown));
+        let served =
+            tokio::spawn(session(Arc::new(Fake), IDLE_TIMEOUT, Connection::memory(server, None), shutdown));
         client.write_all(input.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
         let mut output = String::new();

@@ -1,6 +1,9 @@
 //! The AUTHORIZATION state (RFC 1939 section 4): before login.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use super::Server;
 use super::command::{self, Command};
@@ -16,11 +19,12 @@ pub(super) struct Authorization<'a, M> {
     server: &'a Server<M>,
     user: Option<String>,
     failures: u32,
+    opened: Instant,
 }
 
 impl<'a, M: Maildrops> Authorization<'a, M> {
     pub(super) fn new(server: &'a Server<M>) -> Self {
-        Self { server, user: None, failures: 0 }
+        Self { server, user: None, failures: 0, opened: Instant::now() }
     }
 
     pub(super) async fn run(mut self, wire: &mut Wire) -> Outcome<M::Maildrop> {
@@ -30,7 +34,7 @@ impl<'a, M: Maildrops> Authorization<'a, M> {
             if wire.errors > limits.errors_max || self.failures >= limits.login_failures_max {
                 return Err(Stop::Say("-ERR Too many errors, closing connection"));
             }
-            let Some(line) = wire.line(limits.idle_timeout).await? else { continue };
+            let Some(line) = wire.line(self.patience()).await? else { continue };
             match command::parse(&line) {
                 Err(error) => wire.wrong(error),
                 Ok(command) => {
@@ -40,6 +44,11 @@ impl<'a, M: Maildrops> Authorization<'a, M> {
                 }
             }
         }
+    }
+
+    /// What is left of the time to log in.
+    fn patience(&self) -> Duration {
+        self.server.limits.login_timeout.saturating_sub(self.opened.elapsed())
     }
 
     /// Does one command; the maildrop once it is open.
@@ -118,7 +127,7 @@ impl<'a, M: Maildrops> Authorization<'a, M> {
                 Step::Done(credentials) => return Ok(Ok(credentials)),
                 Step::Challenge(challenge) => wire.say(&format!("+ {challenge}")),
             }
-            let Some(line) = wire.line(self.server.limits.idle_timeout).await? else {
+            let Some(line) = wire.line(self.patience()).await? else {
                 return Ok(Err(SaslError::Malformed));
             };
             step = match exchange.respond(&line) {

@@ -34,6 +34,8 @@ pub const BUSY_REPLY: &[u8] = b"-ERR [SYS/TEMP] Too many connections, try again 
 /// Bounds of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
+    /// How long a client may take until it is logged in.
+    pub login_timeout: Duration,
     /// How long a client may be silent (RFC 1939 section 3 asks for 10 minutes at least).
     pub idle_timeout: Duration,
     /// Failed logins after which the session ends.
@@ -44,7 +46,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(10 * 60), login_failures_max: 3, errors_max: 20 }
+        Self {
+            login_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(10 * 60),
+            login_failures_max: 3,
+            errors_max: 20,
+        }
     }
 }
 

@@ -43,6 +43,12 @@ pub enum ServiceError {
         /// What is in the way and what to do about it.
         message: String,
     },
+    /// It is not as the caller has last seen it (RFC 9110 section 13.1.1).
+    #[error("{what} was changed; read it again")]
+    Changed {
+        /// What was asked to be unchanged.
+        what: String,
+    },
     /// A value is wrong.
     #[error("{field}: {message}")]
     Invalid {
@@ -80,6 +86,7 @@ impl ServiceError {
             Self::NotFound { .. } => Some("not-found"),
             Self::Forbidden { .. } => Some("forbidden"),
             Self::Conflict { .. } => Some("conflict"),
+            Self::Changed { .. } => Some("changed"),
             Self::Invalid { .. } => Some("invalid"),
             Self::OverQuota { .. } => Some("over-quota"),
             Self::Suspended => Some("suspended"),
@@ -96,6 +103,7 @@ impl ServiceError {
             Self::NotFound { .. } => "not_found",
             Self::Forbidden { .. } => "forbidden",
             Self::Conflict { .. } => "conflict",
+            Self::Changed { .. } => "precondition_failed",
             Self::Invalid { .. } => "invalid",
             Self::OverQuota { .. } => "over_quota",
             Self::Suspended => "suspended",

@@ -1,5 +1,7 @@
 //! Reports: who uses how much of what.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -7,10 +9,10 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId};
 use crate::service::authority::{Permission, Tree};
 use crate::service::directory::page::{Cursors, limit};
-use crate::service::directory::scope::{Place, domain_name};
+use crate::service::directory::scope::Place;
+use crate::service::directory::targets::OneDomain;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Method, Operate, Targeted, Tx};
-use crate::storage::metadata::domain;
 use crate::storage::metadata::report::{self, Coverage, DomainUse, MailboxUse};
 
 /// Domains whose totals stand in one report.
@@ -22,9 +24,9 @@ const DOMAINS_MAX: i64 = 10_000;
 pub(in crate::service) struct QuotaReportRequest {
     /// Report on this domain.
     domain: Option<String>,
-    /// Report on this customer and all below it.
+    /// Report on this customer and all below it; with a domain: whose domain, where several have one of this name.
     customer: Option<String>,
-    /// Only mailboxes that use at least so many percent of a limit of their own.
+    /// Only mailboxes, domains and customers that use at least so many percent of a limit of their own; no totals then.
     over: Option<i64>,
     /// Most mailboxes, at most 1,000; default 100.
     limit: Option<i64>,
@@ -63,6 +65,19 @@ pub(in crate::service) struct DomainLine {
     messages_limit: Option<i64>,
 }
 
+/// A customer's totals, with everything below it.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct CustomerLine {
+    customer: String,
+    mailboxes: i64,
+    /// Octets; with a limit what is counted against it, deleted mailboxes that can be brought back included.
+    used: i64,
+    limit: Option<i64>,
+    percent: Option<i64>,
+    messages: i64,
+    messages_limit: Option<i64>,
+}
+
 /// Sums over everything the report covers.
 #[derive(Default, Serialize, ToSchema)]
 pub(in crate::service) struct TotalLine {
@@ -73,12 +88,16 @@ pub(in crate::service) struct TotalLine {
     messages: i64,
 }
 
-/// The report. Totals stand on the first page only, and count all mailboxes whatever `over` leaves out.
+/// The report. Domains, customers and the total stand on the first page only; with `over` there is no total, since it
+/// would be of what is not listed.
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct QuotaReport {
     items: Vec<MailboxLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     domains: Option<Vec<DomainLine>>,
+    /// Customers that have a domain or a limit; none in the report of a domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customers: Option<Vec<CustomerLine>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<TotalLine>,
     /// Cursor of the next page; absent on the last.
@@ -132,18 +151,11 @@ impl Operate for QuotaReportRun {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a QuotaReportRequest) -> Result<Subject> {
         match (&request.domain, &request.customer) {
-            (Some(_), Some(_)) => Err(ServiceError::Invalid {
-                field: "domain",
-                message: "give a domain or a customer, not both".to_owned(),
-            }),
             (None, customer) => {
                 Ok(Subject::Place(Place::find(tx, customer.as_deref(), Permission::ReportRead)?))
             }
-            (Some(text), None) => {
-                let name = domain_name("domain", text)?;
-                let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
-                let visible = rows.into_iter().find(|row| tx.caller.sees(row.customer));
-                let row = visible.ok_or_else(|| ServiceError::NotFound { what: format!("domain {text}") })?;
+            (Some(name), customer) => {
+                let OneDomain(row) = OneDomain::find(tx, name, customer.as_deref()).await?;
                 Ok(Subject::Domain { id: row.id, customer: row.customer, name: row.name })
             }
         }
@@ -160,12 +172,21 @@ impl Operate for QuotaReportRun {
                 Coverage { customers: vec![customer.0], domain: Some(*id) }
             }
         };
-        let (domains, total) = match after {
-            Some(_) => (None, None),
+        let (domains, customers, total) = match after {
+            Some(_) => (None, None, None),
             None => {
-                let lines = report::domains(tx.conn, &coverage, DOMAINS_MAX).await?;
-                let total = total(&lines)?;
-                (Some(lines.into_iter().map(|line| domain_line(tx, line)).collect()), Some(total))
+                let mut lines = report::domains(tx.conn, &coverage, DOMAINS_MAX).await?;
+                let total = if request.over.is_none() { Some(total(&lines)?) } else { None };
+                let mut customers = Vec::new();
+                if coverage.domain.is_none() {
+                    customers = customer_lines(tx, &coverage.customers, &lines, request.over).await?;
+                }
+                lines.retain(|line| {
+                    let octets = (line.bytes_used, line.bytes_max);
+                    is_over(request.over, octets, (line.messages_used, line.messages_max))
+                });
+                let domains = lines.into_iter().map(|line| domain_line(tx, line)).collect();
+                (Some(domains), Some(customers), total)
             }
         };
         let mut rows = report::mailboxes(tx.conn, &coverage, request.over, after, limit + 1).await?;
@@ -176,6 +197,7 @@ impl Operate for QuotaReportRun {
         Ok(QuotaReport {
             items: rows.into_iter().map(|row| mailbox_line(tx, row)).collect(),
             domains,
+            customers,
             total,
             cursor,
         })
@@ -185,6 +207,52 @@ impl Operate for QuotaReportRun {
 fn percent(used: i64, limit: Option<i64>) -> Option<i64> {
     let limit = limit.filter(|limit| *limit > 0)?;
     i64::try_from(i128::from(used) * 100 / i128::from(limit)).ok()
+}
+
+/// Whether so much of one of the limits is used; without a number of percent everything counts.
+fn is_over(percent: Option<i64>, octets: (i64, Option<i64>), messages: (i64, Option<i64>)) -> bool {
+    let Some(percent) = percent else { return true };
+    [octets, messages].into_iter().any(|(used, limit)| {
+        limit.is_some_and(|limit| i128::from(used) * 100 >= i128::from(limit) * i128::from(percent))
+    })
+}
+
+/// The covered customers that have a domain at or below them, or a limit, in the order of the tree.
+async fn customer_lines(
+    tx: &mut Tx<'_>,
+    covered: &[i64],
+    domains: &[DomainUse],
+    over: Option<i64>,
+) -> Result<Vec<CustomerLine>> {
+    let limited = report::limited_customers(tx.conn, covered).await?;
+    let mut sums: HashMap<CustomerId, [i64; 3]> = HashMap::new();
+    for line in domains {
+        for node in tx.caller.tree.path(line.customer) {
+            let [mailboxes, bytes, messages] = sums.entry(node.id).or_default();
+            *mailboxes = mailboxes.saturating_add(line.mailboxes);
+            *bytes = bytes.saturating_add(line.bytes_used);
+            *messages = messages.saturating_add(line.messages_used);
+        }
+    }
+    let mut lines = Vec::new();
+    for id in covered.iter().copied().map(CustomerId) {
+        let limits = limited.get(&id);
+        let (Some(sums), limits) = (sums.get(&id).copied().or(limits.map(|_| [0; 3])), limits) else {
+            continue;
+        };
+        let [mailboxes, bytes, messages] = sums;
+        // Where there is a limit, what is counted against it decides.
+        let used = limits.map_or(bytes, |use_| use_.bytes_used);
+        let messages = limits.map_or(messages, |use_| use_.messages_used);
+        let limit = limits.and_then(|use_| use_.bytes_max);
+        let messages_limit = limits.and_then(|use_| use_.messages_max);
+        if is_over(over, (used, limit), (messages, messages_limit)) {
+            let customer = tx.caller.path_of(id).unwrap_or_default();
+            let percent = percent(used, limit);
+            lines.push(CustomerLine { customer, mailboxes, used, limit, percent, messages, messages_limit });
+        }
+    }
+    Ok(lines)
 }
 
 fn mailbox_line(tx: &Tx<'_>, row: MailboxUse) -> MailboxLine {

@@ -9,9 +9,14 @@ use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::base::telemetry::process::process_use;
 use crate::service::authority::Permission;
+use crate::service::delivery::routes::takes_postmaster;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Method, Operate, Targeted, Tx};
 use crate::storage::metadata::instance;
+
+/// RFC 5321 section 4.5.1 wants a postmaster without a domain on every host that takes mail.
+const NO_POSTMASTER: &str = "mail to postmaster without a domain is deferred (451), since nobody reads it: \
+                             posthouse customer rename / --contact ADDRESS, a mailbox here";
 
 /// The whole installation: it belongs to the root.
 pub(in crate::service) struct Installation {
@@ -69,6 +74,8 @@ pub(in crate::service) struct ServerAnswer {
     resident_octets: u64,
     /// Time on processors since the start.
     cpu_secs: f64,
+    /// What an operator should see to.
+    warnings: Vec<&'static str>,
 }
 
 /// `server.show`.
@@ -99,6 +106,10 @@ impl Operate for ServerShow {
             *sessions.entry(session.service.name()).or_insert(0) += 1;
         }
         let used = process_use();
+        let mut warnings = Vec::new();
+        if !takes_postmaster(tx.conn).await? {
+            warnings.push(NO_POSTMASTER);
+        }
         Ok(ServerAnswer {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: node.id.clone(),
@@ -110,6 +121,7 @@ impl Operate for ServerShow {
             sessions,
             resident_octets: used.resident_octets,
             cpu_secs: used.cpu.as_secs_f64(),
+            warnings,
         })
     }
 }

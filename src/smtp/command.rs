@@ -98,11 +98,16 @@ fn greeting(rest: &str) -> Result<&str, Reply> {
 fn mail(rest: &str) -> Result<Command<'_>, Reply> {
     let (path, parameters) = after_keyword(rest, "FROM:").and_then(path).ok_or(Reply::SENDER_SYNTAX)?;
     let mut mail = MailFrom { path, octets: 0, utf8: false };
+    let mut seen: Vec<&str> = Vec::new();
     for parameter in parameters.split(' ').filter(|parameter| !parameter.is_empty()) {
         let (keyword, value) = match parameter.split_once('=') {
             Some((keyword, value)) => (keyword, Some(value)),
             None => (parameter, None),
         };
+        // RFC 5321 section 4.1.1.11 gives each parameter one meaning; twice could only contradict itself.
+        if seen.iter().any(|other| other.eq_ignore_ascii_case(keyword)) {
+            return Err(Reply::PARAMETER_REPEATED);
+        }
         if keyword.eq_ignore_ascii_case("SIZE") {
             mail.octets = value.and_then(number).ok_or(Reply::PARAMETER_VALUE)?;
         } else if keyword.eq_ignore_ascii_case("BODY") {
@@ -114,6 +119,8 @@ fn mail(rest: &str) -> Result<Command<'_>, Reply> {
         } else {
             return Err(Reply::PARAMETER_UNKNOWN);
         }
+        // Only the three that are known come here, so this stays short.
+        seen.push(keyword);
     }
     // RFC 6531 section 3.4: without SMTPUTF8 addresses are ASCII.
     if !mail.utf8 && !path.is_ascii() {
@@ -259,6 +266,14 @@ mod tests {
         assert_eq!(error("MAIL FROM:<a@x> SIZE=-1"), Reply::PARAMETER_VALUE);
         assert_eq!(error("MAIL FROM:<a@x> BODY=BINARYMIME"), Reply::PARAMETER_VALUE);
         assert_eq!(error("MAIL FROM:<a@x> RET=FULL"), Reply::PARAMETER_UNKNOWN);
+        for twice in [
+            "MAIL FROM:<a@x> SIZE=1 SIZE=2",
+            "MAIL FROM:<a@x> SIZE=1 size=1",
+            "MAIL FROM:<a@x> BODY=7BIT SIZE=1 BODY=8BITMIME",
+            "MAIL FROM:<a@x> SMTPUTF8 SMTPUTF8",
+        ] {
+            assert_eq!(error(twice), Reply::PARAMETER_REPEATED, "{twice}");
+        }
         assert_eq!(error("MAIL FROM:<jörg@x.example>"), Reply::ADDRESS_NOT_ASCII);
         assert_eq!(error(&format!("MAIL FROM:<{}@x>", "a".repeat(600))), Reply::SENDER_SYNTAX);
     }

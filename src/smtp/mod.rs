@@ -58,6 +58,8 @@ pub struct Limits {
     pub message_octets_max: u64,
     /// Most octets of messages being received and stored, over all sessions.
     pub in_flight_octets_max: u64,
+    /// How long a client may take until it has introduced itself.
+    pub greeting_timeout: Duration,
     /// How long a client may be silent (RFC 5321 section 4.5.3.2.7).
     pub command_timeout: Duration,
     /// How long a whole message may take to arrive.
@@ -73,6 +75,7 @@ impl Default for Limits {
             recipients_max: 1000,
             message_octets_max: 100 << 20,
             in_flight_octets_max: 512 << 20,
+            greeting_timeout: Duration::from_secs(60),
             command_timeout: Duration::from_secs(5 * 60),
             message_timeout: Duration::from_secs(60 * 60),
             errors_max: 100,

@@ -31,6 +31,7 @@ impl Reply {
     pub const RECIPIENT_SYNTAX: Self = fixed(501, "5.1.3", "Syntax: RCPT TO:<address>");
     pub const BDAT_SYNTAX: Self = fixed(501, "5.5.4", "Syntax: BDAT octets [LAST]");
     pub const PARAMETER_VALUE: Self = fixed(501, "5.5.4", "Parameter value not valid");
+    pub const PARAMETER_REPEATED: Self = fixed(501, "5.5.4", "Parameter given twice");
     pub const PARAMETER_UNKNOWN: Self = fixed(555, "5.5.4", "Parameter not recognised");
     pub const ADDRESS_NOT_ASCII: Self = fixed(553, "5.6.7", "Address needs SMTPUTF8");
     pub const SEQUENCE_GREETING: Self = fixed(503, "5.5.1", "Introduce yourself first");

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::command::{self, Command, MailFrom};
 use super::data::Collector;
@@ -72,6 +72,8 @@ pub(super) struct Session<D> {
     shutdown: Shutdown,
     pub(super) replies: Vec<u8>,
     greeting: Option<Greeting>,
+    /// When the client came, or TLS began: from then on it has its time to introduce itself.
+    opened: Instant,
     pub(super) transaction: Option<Transaction>,
     pub(super) errors: u32,
 }
@@ -91,6 +93,7 @@ pub async fn session<D: Deliver>(
         shutdown,
         replies: Vec::new(),
         greeting: None,
+        opened: Instant::now(),
         transaction: None,
         errors: 0,
     };
@@ -121,10 +124,14 @@ impl<D: Deliver> Session<D> {
     /// Reads one command and does it.
     async fn command(&mut self) -> Outcome<()> {
         let limits = &self.server.limits;
+        let patience = match &self.greeting {
+            Some(_) => limits.command_timeout,
+            None => limits.greeting_timeout.saturating_sub(self.opened.elapsed()).min(limits.command_timeout),
+        };
         let line = tokio::select! {
             biased;
             line = timeout(
-                limits.command_timeout,
+                patience,
                 self.reader.line(&mut self.connection, limits.command_octets_max),
             ) => line,
             // A transaction under way may go on; an idle client is sent away (RFC 5321 section 3.8).
@@ -311,6 +318,7 @@ impl<D: Deliver> Session<D> {
             return Err(Stop::Gone);
         }
         self.greeting = None;
+        self.opened = Instant::now();
         self.transaction = None;
         Ok(())
     }

@@ -139,12 +139,67 @@ fn quota_report_comes_as_table_csv_and_json() {
     assert!(table.starts_with("ADDRESS") && table.contains("100 KiB"), "{table}");
     let csv = posthouse(&daemon, &["report", "quota", "--customer", "acme", "--format", "csv"]).ok().stdout;
     let kinds: Vec<&str> = csv.lines().filter_map(|line| line.split(',').next()).collect();
-    assert_eq!(kinds, ["kind", "mailbox", "mailbox", "domain", "total"]);
+    assert_eq!(kinds, ["kind", "mailbox", "mailbox", "domain", "customer", "total"]);
     let report = daemon.json(&["report", "quota", "--domain", "acme.test", "--over", "50"]);
     let mailboxes = report[0]["mailboxes"].as_array().expect("mailboxes");
     assert_eq!(mailboxes.len(), 1, "{report:?}");
     assert_eq!(mailboxes[0]["address"], "alice@acme.test");
     assert!(mailboxes[0]["used"].as_i64().expect("octets") > 60_000);
+    // What is not over it stands in none of the forms.
+    let over = ["report", "quota", "--customer", "acme", "--over", "50"];
+    let table = posthouse(&daemon, &over).ok().stdout;
+    assert!(table.contains("alice@acme.test") && !table.contains("bob@"), "{table}");
+    assert!(!table.contains("DOMAIN") && !table.contains("MAILBOXES"), "{table}");
+    let csv = posthouse(&daemon, &[&over[..], &["--format", "csv"]].concat()).ok().stdout;
+    let kinds: Vec<&str> = csv.lines().filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(kinds, ["kind", "mailbox"], "{csv}");
+    let json = daemon.json(&over);
+    assert_eq!((&json[0]["domains"], &json[0]["customers"]), (&json!([]), &json!([])));
+}
+
+#[test]
+fn update_of_what_was_changed_meanwhile_is_a_failed_precondition() {
+    let daemon = Daemon::start();
+    daemon.customer("acme", "acme.test");
+    let socket = daemon.admin_socket();
+    let path = "/v1/domains/acme.test/limits";
+    let body = json!({ "bytes": 1000 });
+    let headers = [("if-match", "\"stale\"")];
+    let answer = http::over_socket(&socket, "PATCH", path, &headers, Some(&body)).expect("response");
+    assert_eq!((answer.status, &answer.json()["code"]), (412, &json!("precondition_failed")));
+    let shown = http::over_socket(&socket, "GET", "/v1/domains/acme.test", &[], None).expect("response");
+    let etag = shown.header("etag").expect("an entity tag").to_owned();
+    let headers = [("if-match", etag.as_str())];
+    let answer = http::over_socket(&socket, "PATCH", path, &headers, Some(&body)).expect("response");
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn alias_domain_shows_its_state_when_it_is_made() {
+    let daemon = Daemon::start();
+    daemon.customer("acme", "acme.test");
+    let token = daemon.json(&["admin", "create", "carla", "--customer", "acme", "--role", "admin"]);
+    let file = daemon.dir().join("carla.token");
+    std::fs::write(&file, token[0]["token"].as_str().expect("a token")).expect("token file");
+    let carla = ["--token-file", file.to_str().expect("a path")];
+    let make = |name, more: &[&str]| {
+        let words = [&carla[..], &["domain", "alias", name, "--of", "acme.test"], more].concat();
+        posthouse(&daemon, &words).ok()
+    };
+    let table = make("one.test", &[]).stdout;
+    assert!(table.contains("pending") && table.contains("acme.test"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&make("two.test", &["--json"]).stdout).expect("JSON");
+    assert_eq!(json["state"], "pending");
+}
+
+#[test]
+fn deleting_a_mailbox_names_what_leads_to_it() {
+    let daemon = Daemon::with_alice(crate::support::daemon::Setup::default());
+    daemon.posthouse(&["alias", "create", "sales@acme.test", "alice@acme.test"]).ok();
+    daemon.posthouse(&["domain", "catch-all", "acme.test", "alice@acme.test"]).ok();
+    let shown = posthouse(&daemon, &["mailbox", "delete", "alice@acme.test", "--dry-run"]).ok();
+    assert!(shown.stderr.contains("sales@acme.test"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("Catch-all of"), "{}", shown.stderr);
 }
 
 #[test]

@@ -79,6 +79,120 @@ fn postmaster_is_always_accepted() {
     }
 }
 
+/// Nobody was asked to be postmaster, and somebody reads it all the same; nobody of another branch.
+#[test]
+fn postmaster_without_a_contact_goes_to_whoever_is_nearest() {
+    let daemon = Daemon::with_alice(Setup::default());
+    daemon.customer("other", "other.test");
+    daemon.posthouse(&["customer", "create", "acme/low", "--domain", "low.test"]).ok();
+    // Only customers have mailboxes: the host's own postmaster is nobody's, and the operator is told.
+    assert_eq!(one(&mut daemon.lmtp(), "postmaster", b"x\r\n"), "451 4.3.0");
+    let warnings = |daemon: &Daemon| daemon.json(&["server", "show"])[0]["warnings"].to_string();
+    assert!(warnings(&daemon).contains("postmaster"), "{}", warnings(&daemon));
+    assert_eq!(one(&mut daemon.lmtp(), "postmaster@other.test", b"x\r\n"), "451 4.3.0");
+    // A domain without mailboxes goes by the nearest customer above that has one.
+    for (number, recipient) in ["postmaster@acme.test", "postmaster@low.test"].into_iter().enumerate() {
+        assert_eq!(one(&mut daemon.lmtp(), recipient, b"x\r\n"), "250 2.0.0", "{recipient}");
+        let exists = daemon.imap("alice@acme.test").select("INBOX").exists();
+        assert_eq!(exists, Some(number as u32 + 1), "{recipient}");
+    }
+    daemon.posthouse(&["domain", "create", "provider.test", "--customer", "/"]).ok();
+    daemon.mailbox("desk@provider.test");
+    for recipient in ["postmaster", "postmaster@other.test"] {
+        assert_eq!(one(&mut daemon.lmtp(), recipient, b"x\r\n"), "250 2.0.0", "{recipient}");
+    }
+    assert_eq!(daemon.imap("desk@provider.test").select("INBOX").exists(), Some(2));
+    assert_eq!(warnings(&daemon), "[]");
+    // A contact elsewhere is never relayed to.
+    daemon.posthouse(&["customer", "rename", "/", "--contact", "boss@elsewhere.test"]).ok();
+    assert_eq!(one(&mut daemon.lmtp(), "postmaster", b"x\r\n"), "250 2.0.0");
+    assert_eq!(daemon.imap("desk@provider.test").select("INBOX").exists(), Some(3));
+}
+
+#[test]
+fn alias_and_catch_all_to_a_deleted_mailbox_defer_mail_until_it_is_back() {
+    let daemon = Daemon::with_alice(Setup::default());
+    daemon.mailbox("bob@acme.test");
+    daemon.posthouse(&["alias", "create", "sales@acme.test", "bob@acme.test"]).ok();
+    daemon.posthouse(&["domain", "catch-all", "acme.test", "bob@acme.test"]).ok();
+    daemon.posthouse(&["mailbox", "delete", "bob@acme.test", "--yes"]).ok();
+    for recipient in ["sales@acme.test", "sales+x@acme.test", "whoever@acme.test"] {
+        assert_eq!(one(&mut daemon.lmtp(), recipient, b"x\r\n"), "451 4.3.0", "{recipient}");
+        assert_eq!(one(&mut daemon.smtp(), recipient, b"x\r\n"), "451 4.3.0", "{recipient}");
+    }
+    daemon.posthouse(&["mailbox", "undelete", "bob@acme.test"]).ok();
+    for recipient in ["sales@acme.test", "whoever@acme.test"] {
+        daemon.deliver(recipient, &message(600, 9));
+    }
+    assert_eq!(daemon.imap("bob@acme.test").select("INBOX").exists(), Some(2));
+}
+
+#[test]
+fn trace_finds_mail_by_mailbox_and_by_message_id() {
+    let daemon = Daemon::with_alice(Setup::default());
+    daemon.posthouse(&["alias", "create", "sales@acme.test", "alice@acme.test"]).ok();
+    let text = b"Message-ID: <wanted@client.test>\r\nSubject: x\r\n\r\nx\r\n";
+    daemon.deliver("sales@acme.test", text);
+    daemon.deliver("alice@acme.test", b"Message-ID: <other@client.test>\r\n\r\ny\r\n");
+    let found = |what: &str| {
+        let mut found: Vec<String> = daemon
+            .json(&["trace", what])
+            .iter()
+            .map(|line| {
+                format!("{} {} {}", line["recipient"], line["message_id"], line["outcome"]).replace('"', "")
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let wanted = "sales@acme.test <wanted@client.test> stored".to_owned();
+    let other = "alice@acme.test <other@client.test> stored".to_owned();
+    // What came by an alias is the mailbox's mail too.
+    assert_eq!(found("alice@acme.test"), [other, wanted.clone()]);
+    assert_eq!(found("sales@acme.test"), [wanted.clone()]);
+    for id in ["<wanted@client.test>", "wanted@client.test"] {
+        assert_eq!(found(id), [wanted.clone()], "{id}");
+    }
+    assert!(found("nobody@acme.test").is_empty());
+}
+
+/// Anybody could claim any address: from a network that is not configured a PROXY header is no command.
+#[test]
+fn proxy_header_from_a_network_that_is_not_configured_is_refused() {
+    let listen = "proxy_networks = [\"192.0.2.0/24\"]\n";
+    for networks in ["", listen] {
+        let daemon = Daemon::with_alice(Setup { listen: networks.to_owned(), ..Setup::default() });
+        let version_1 = b"PROXY TCP4 198.51.100.7 192.0.2.1 1000 25\r\n".to_vec();
+        let mut version_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+        version_2.extend([198, 51, 100, 7, 192, 0, 2, 1, 3, 232, 0, 25]);
+        for header in [version_1, version_2] {
+            let mut session = Smtp::greet(daemon.address("smtp"), Dialect::Smtp).expect("greeting");
+            session.connection.send(&header).expect("send");
+            assert_eq!(session.reply().expect("an answer").code, 500);
+            let mut imap = crate::support::imap::Imap::open(daemon.address("imap")).expect("IMAP");
+            imap.connection.send(&header).expect("send");
+            let answer = imap.read_line().expect("an answer").text;
+            assert!(answer.contains("BAD") || answer.contains("BYE"), "{answer}");
+        }
+        let mut session = Smtp::greet(daemon.address("smtp"), Dialect::Smtp).expect("greeting");
+        session.connection.send("PROXY TCP4 198.51.100.7 192.0.2.1 1000 25\r\n").expect("send");
+        session.reply().expect("an answer");
+        session.hello().expect("EHLO");
+        assert_eq!(one(&mut session, "alice@acme.test", &message(600, 10)), "250 2.0.0");
+        let lines = daemon.json(&["trace", "alice@acme.test"]);
+        assert_eq!(lines[0]["source"], "127.0.0.1");
+    }
+}
+
+#[test]
+fn repeated_parameters_are_refused() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let mut session = daemon.smtp();
+    let reply = session.command("MAIL FROM:<> SIZE=1 SIZE=2").expect("a reply");
+    assert_eq!(reply.codes(), "501 5.5.4");
+    assert_eq!(session.command("MAIL FROM:<> SIZE=1 BODY=8BITMIME").expect("a reply").code, 250);
+}
+
 #[test]
 fn suspended_mailbox_defers_mail_and_takes_it_again() {
     let daemon = Daemon::with_alice(Setup::default());

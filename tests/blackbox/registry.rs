@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 mod audit;
 #[path = "registry/directory.rs"]
 mod directory;
+#[path = "registry/domains.rs"]
+mod domains;
 #[path = "registry/holds.rs"]
 mod holds;
 #[path = "registry/isolation.rs"]
@@ -120,6 +122,36 @@ impl World {
             Box::pin(async move { conn.execute(text, params![]).await })
         });
         write.await.map_err(|error: StorageError| error).unwrap();
+    }
+
+    /// Makes a mailbox and everything with a counter above it use so many octets more.
+    pub async fn use_octets(&self, address: &str, octets: i64) {
+        let address = address.to_owned();
+        let done: Result<(), StorageError> = self
+            .database
+            .write(Priority::Interactive, move |conn| {
+                let address = address.clone();
+                Box::pin(async move {
+                    let (local, domain) = address.split_once('@').expect("an address");
+                    let text = "UPDATE mailbox SET bytes_used = bytes_used + $3 WHERE local_part = $1
+                                AND domain_id = (SELECT id FROM domain WHERE name = $2)";
+                    conn.execute(text, params![local, domain, octets]).await?;
+                    let text = "UPDATE domain_usage SET bytes_used = bytes_used + $2
+                                WHERE domain_id = (SELECT id FROM domain WHERE name = $1)";
+                    conn.execute(text, params![domain, octets]).await?;
+                    let text = "WITH RECURSIVE up (id, parent_id) AS (
+                                    SELECT c.id, c.parent_id FROM customer c JOIN domain d ON d.customer_id = c.id
+                                    WHERE d.name = $1
+                                    UNION ALL
+                                    SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
+                                UPDATE customer_usage SET bytes_used = bytes_used + $2
+                                WHERE customer_id IN (SELECT id FROM up)";
+                    conn.execute(text, params![domain, octets]).await?;
+                    Ok(())
+                })
+            })
+            .await;
+        done.unwrap();
     }
 
     /// One integer from the database.

@@ -58,6 +58,8 @@ pub struct Setup {
     pub database: Database,
     /// Lines put at the end of the configuration file.
     pub configuration: String,
+    /// Lines put into its section `[listen]`.
+    pub listen: String,
     /// Where the data directory is made; nothing for the system's temporary directory.
     pub parent: Option<PathBuf>,
     /// What happens before the first start, with the data directory and the database's URL.
@@ -66,7 +68,13 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { database: Database::Sqlite, configuration: String::new(), parent: None, prepare: None }
+        Self {
+            database: Database::Sqlite,
+            configuration: String::new(),
+            listen: String::new(),
+            parent: None,
+            prepare: None,
+        }
     }
 }
 
@@ -104,10 +112,11 @@ impl Daemon {
         write(&dir.path().join("certificate.pem"), &certificate_pem);
         write(&dir.path().join("key.pem"), certified.signing_key.serialize_pem());
         let url = setup.database.url(dir.path());
+        let file = configuration(dir.path(), &url, &setup);
         if let Some(prepare) = setup.prepare {
             prepare(&dir.path().join("data"), &url);
         }
-        write(&dir.path().join("posthouse.toml"), configuration(dir.path(), &url, &setup.configuration));
+        write(&dir.path().join("posthouse.toml"), file);
         let mut daemon = Self {
             dir,
             child: None,
@@ -367,8 +376,9 @@ impl Drop for Daemon {
     }
 }
 
-fn configuration(dir: &Path, database_url: &str, more: &str) -> String {
+fn configuration(dir: &Path, database_url: &str, setup: &Setup) -> String {
     let dir = dir.display();
+    let (listen, more) = (&setup.listen, &setup.configuration);
     format!(
         "[data]\ndir = \"{dir}/data\"\n\n\
          [database]\nurl = \"{database_url}\"\n\n\
@@ -376,7 +386,7 @@ fn configuration(dir: &Path, database_url: &str, more: &str) -> String {
          lmtp = [\"127.0.0.1:0\", \"unix:{dir}/lmtp.sock,mode=666\"]\n\
          smtp = [\"127.0.0.1:0\"]\nimap = [\"127.0.0.1:0\"]\nimaps = [\"127.0.0.1:0\"]\n\
          pop3 = [\"127.0.0.1:0\"]\npop3s = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
-         socketmap = [\"127.0.0.1:0\"]\nsasl = [\"127.0.0.1:0\"]\n\n\
+         socketmap = [\"127.0.0.1:0\"]\nsasl = [\"127.0.0.1:0\"]\n{listen}\n\
          [tls]\ncertificate = \"{dir}/certificate.pem\"\nkey = \"{dir}/key.pem\"\n\n\
          [admin]\nsocket = \"{dir}/admin.sock\"\n\n{more}\n"
     )

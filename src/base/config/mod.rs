@@ -121,7 +121,7 @@ pub struct Limits {
     pub connections_max: u32,
     /// Most connections at a time from one IPv4 address or IPv6 /64, for each protocol.
     pub connections_per_address_max: u32,
-    /// How long a client may take until it is logged in.
+    /// How long a client may take until it is logged in; without a login, until its first request or greeting.
     pub login_timeout_secs: u32,
     /// How long an SMTP or LMTP client may be silent (RFC 5321 section 4.5.3.2.7: at least 5 minutes).
     pub smtp_timeout_secs: u32,

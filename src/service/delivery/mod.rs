@@ -6,7 +6,7 @@
 //! - What is refused is refused towards the sender now; nothing is accepted to be bounced later.
 
 mod refusals;
-mod routes;
+pub(in crate::service) mod routes;
 mod trace_lines;
 
 use std::collections::HashMap;

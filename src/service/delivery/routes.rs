@@ -211,18 +211,10 @@ async fn expand(conn: &mut Conn, address: &Address) -> Result<Vec<Target>, Stora
     }
 }
 
-/// The contact of the customer, or of the nearest above that has one; else the domain's catch-all; else its oldest
-/// mailbox: somebody reads it. Deferred only where nobody at all can.
+/// Who reads what is sent to postmaster: the first of [`candidates`] that is a mailbox here. Deferred only where there
+/// is none at all.
 async fn postmaster(conn: &mut Conn, asked: Option<(Address, DomainRoute)>) -> Result<Route, RouteError> {
-    let customer = asked.as_ref().map(|(_, domain)| domain.customer);
-    let mut candidates = recipient::contacts(conn, customer).await?;
-    candidates.extend(asked.as_ref().and_then(|(_, domain)| domain.catch_all.clone()));
-    if let Some((_, domain)) = &asked
-        && let Some((_, local)) = recipient::oldest_mailbox(conn, domain.id).await?
-    {
-        candidates.push(format!("{local}@{}", domain.name));
-    }
-    for candidate in candidates {
+    for candidate in candidates(conn, asked.as_ref().map(|(_, domain)| domain)).await? {
         let Ok(contact) = candidate.parse::<Address>() else { continue };
         let targets = expand(conn, &contact).await?;
         if !targets.is_empty() {
@@ -234,6 +226,35 @@ async fn postmaster(conn: &mut Conn, asked: Option<(Address, DomainRoute)>) -> R
     }
     tracing::warn!("mail to postmaster is deferred: give the root customer a contact that is a mailbox here");
     Err(RouteError::Refused(asked.map(|(_, domain)| domain.id), DeliveryRefusal::Unavailable))
+}
+
+/// Whose mailbox takes mail to postmaster, the best first: the contact of the domain's customer or of the nearest
+/// above; the domain's catch-all; its oldest mailbox; the contacts of the customer's administrators or of those
+/// above; the oldest mailbox of the customer's other domains, or of the nearest above. Without a domain the root's in
+/// that order. Never anything of another branch or below: that would tell one customer of another's mail.
+async fn candidates(conn: &mut Conn, domain: Option<&DomainRoute>) -> Result<Vec<String>, StorageError> {
+    let customer = domain.map(|domain| domain.customer);
+    let mut candidates = recipient::contacts(conn, customer).await?;
+    if let Some(domain) = domain {
+        candidates.extend(domain.catch_all.clone());
+        let oldest = recipient::oldest_mailbox(conn, domain.id).await?;
+        candidates.extend(oldest.map(|local| format!("{local}@{}", domain.name)));
+    }
+    candidates.extend(recipient::administrator_contacts(conn, customer).await?);
+    candidates.extend(recipient::oldest_mailbox_upwards(conn, customer).await?);
+    Ok(candidates)
+}
+
+/// Whether somebody takes mail to postmaster without a domain.
+pub(in crate::service) async fn takes_postmaster(conn: &mut Conn) -> Result<bool, StorageError> {
+    for candidate in candidates(conn, None).await? {
+        if let Ok(contact) = candidate.parse::<Address>()
+            && !expand(conn, &contact).await?.is_empty()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn target(domain: &DomainRoute, mailbox: MailboxId, local: &str, detail: Option<&str>) -> Option<Target> {

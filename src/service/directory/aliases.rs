@@ -48,6 +48,8 @@ pub(in crate::service) struct AliasCreateRequest {
     address: String,
     /// Mailboxes or aliases of the same customer.
     targets: Vec<String>,
+    /// The domain's customer, where several have one of this name; default: the verified one, or the only one.
+    customer: Option<String>,
 }
 
 /// `alias.create`; acts on the domain.
@@ -62,7 +64,7 @@ impl Operate for AliasCreate {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a AliasCreateRequest) -> Result<OneDomain> {
         let wanted = address("address", &request.address)?;
-        OneDomain::find(tx, wanted.domain().as_str()).await
+        OneDomain::find(tx, wanted.domain().as_str(), request.customer.as_deref()).await
     }
 
     async fn run(tx: &mut Tx<'_>, OneDomain(home): OneDomain, request: AliasCreateRequest) -> Result<Alias> {
@@ -101,8 +103,10 @@ impl Operate for AliasCreate {
         if !alias::insert(tx.conn, home.id, wanted.local(), &targets, tx.now).await? {
             return Err(taken());
         }
-        let made = OneAlias::find(tx, &wanted.to_string()).await?;
-        let made = show(tx, made.0);
+        let rows = alias::all_by_address(tx.conn, wanted.local(), &home.name).await?;
+        let gone = || ServiceError::Internal("an alias vanished inside a transaction".to_owned());
+        let made = rows.into_iter().find(|row| row.domain == home.id).ok_or_else(gone)?;
+        let made = show(tx, made);
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
     }

@@ -232,6 +232,7 @@ impl Operate for CustomerDelete {
             customers: live.len(),
             domains: counts.domains,
             mailboxes: counts.mailboxes,
+            aliases: counts.aliases,
             administrators: counts.administrators,
         };
         tx.before = serde_json::to_value(&deleted).ok();
@@ -247,6 +248,8 @@ pub(in crate::service) struct Deleted {
     customers: usize,
     domains: i64,
     mailboxes: i64,
+    /// They lead within their customer only.
+    aliases: i64,
     administrators: i64,
 }
 

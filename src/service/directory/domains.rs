@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::customers::{given, set_limit};
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, address, domain_name};
-use super::targets::{OneCustomer, OneDomain, absent};
+use super::targets::{OneCustomer, OneDomain};
 use crate::base::address::Address;
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId};
@@ -91,7 +91,7 @@ async fn row(tx: &mut Tx<'_>, id: DomainId) -> Result<DomainRow> {
     domain::by_id(tx.conn, id).await?.ok_or_else(gone)
 }
 
-/// Makes a domain; a system administrator's counts as verified at once.
+/// Makes a domain; a system administrator's counts as verified at once, unless it stands for a pending one.
 ///
 /// # Errors
 /// When the customer has it already, when another has it verified and the caller is a system administrator, or when
@@ -100,11 +100,13 @@ pub(super) async fn create(
     tx: &mut Tx<'_>,
     customer: CustomerId,
     name: &str,
-    alias_of: Option<DomainId>,
+    alias_of: Option<&DomainRow>,
 ) -> Result<Domain> {
     let name = domain_name("domain", name)?;
     let root = tx.caller.tree.root().map(|root| root.id);
-    let verified = tx.caller.may(root, Permission::SystemDomainConfirm);
+    let may_confirm = tx.caller.may(root, Permission::SystemDomainConfirm);
+    let verified = may_confirm && alias_of.is_none_or(|meant| !meant.pending);
+    let alias_of = alias_of.map(|meant| meant.id);
     quota::admit(tx, customer, Resource::Domains, 1).await?;
     let new = NewDomain { customer, name: name.as_str().to_owned(), verified, alias_of };
     let taken = || ServiceError::Conflict { message: format!("domain {name} exists already") };
@@ -153,6 +155,8 @@ pub(in crate::service) struct DomainAliasRequest {
     domain: String,
     /// The domain that it stands for; the alias belongs to the same customer.
     alias_of: String,
+    /// The customer of that domain, where several have one of this name.
+    customer: Option<String>,
 }
 
 /// `domain.alias`; acts on the domain that is meant.
@@ -167,7 +171,7 @@ impl Operate for DomainAlias {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainAliasRequest) -> Result<OneDomain> {
         domain_name("domain", &request.domain)?;
-        OneDomain::find(tx, &request.alias_of).await
+        OneDomain::find(tx, &request.alias_of, request.customer.as_deref()).await
     }
 
     async fn run(
@@ -178,7 +182,7 @@ impl Operate for DomainAlias {
         if meant.alias_of.is_some() {
             return Err(ServiceError::Conflict { message: format!("{} is itself an alias", meant.name) });
         }
-        let made = create(tx, meant.customer, &request.domain, Some(meant.id)).await?;
+        let made = create(tx, meant.customer, &request.domain, Some(&meant)).await?;
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
     }
@@ -231,6 +235,8 @@ impl Operate for DomainList {
 pub(in crate::service) struct DomainRequest {
     /// Its name.
     domain: String,
+    /// Its customer, where several have a domain of this name; default: the verified one, or the only one.
+    customer: Option<String>,
 }
 
 /// A domain with what is known of it.
@@ -255,7 +261,7 @@ impl Operate for DomainShow {
     type Target = OneDomain;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainRequest) -> Result<OneDomain> {
-        OneDomain::find(tx, &request.domain).await
+        OneDomain::find(tx, &request.domain, request.customer.as_deref()).await
     }
 
     async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<DomainDetail> {
@@ -274,6 +280,8 @@ impl Operate for DomainShow {
 pub(in crate::service) struct CatchAllRequest {
     /// Its name.
     domain: String,
+    /// Its customer, where several have a domain of this name; default: the verified one, or the only one.
+    customer: Option<String>,
     /// Address, of the same customer, that takes what nobody else takes; null for none.
     address: Option<String>,
 }
@@ -289,7 +297,7 @@ impl Operate for DomainCatchAll {
     type Target = OneDomain;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CatchAllRequest) -> Result<OneDomain> {
-        OneDomain::find(tx, &request.domain).await
+        OneDomain::find(tx, &request.domain, request.customer.as_deref()).await
     }
 
     async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneDomain) -> Result<Option<String>> {
@@ -344,6 +352,8 @@ pub(super) async fn local_target(
 pub(in crate::service) struct DomainLimitRequest {
     /// Its name.
     domain: String,
+    /// Its customer, where several have a domain of this name; default: the verified one, or the only one.
+    customer: Option<String>,
     /// Octets of all its mailboxes.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i64>)]
@@ -368,7 +378,7 @@ impl Operate for DomainLimit {
     type Target = OneDomain;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainLimitRequest) -> Result<OneDomain> {
-        OneDomain::find(tx, &request.domain).await
+        OneDomain::find(tx, &request.domain, request.customer.as_deref()).await
     }
 
     async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneDomain) -> Result<Option<String>> {
@@ -416,24 +426,7 @@ impl Operate for DomainConfirm {
     type Target = OneDomain;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainConfirmRequest) -> Result<OneDomain> {
-        let customer = match &request.customer {
-            Some(path) => Some(OneCustomer::find(tx, path)?.id),
-            None => None,
-        };
-        let name = domain_name("domain", &request.domain)?;
-        let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
-        let mut visible: Vec<DomainRow> = rows
-            .into_iter()
-            .filter(|row| tx.caller.sees(row.customer) && customer.is_none_or(|id| id == row.customer))
-            .collect();
-        if visible.iter().any(|row| row.pending) {
-            visible.retain(|row| row.pending);
-        }
-        if visible.len() > 1 {
-            let message = format!("several customers have a pending domain {name}; say which");
-            return Err(ServiceError::Conflict { message });
-        }
-        visible.pop().map(OneDomain).ok_or_else(|| absent("domain", name.as_str()))
+        OneDomain::find_claimed(tx, &request.domain, request.customer.as_deref()).await
     }
 
     async fn needs<'a>(
@@ -446,6 +439,14 @@ impl Operate for DomainConfirm {
     }
 
     async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainConfirmRequest) -> Result<Domain> {
+        if row.pending
+            && let Some(meant) = row.alias_of
+            && let meant = self::row(tx, meant).await?
+            && meant.pending
+        {
+            let message = format!("{}, which it stands for, is pending; confirm that one first", meant.name);
+            return Err(ServiceError::Conflict { message });
+        }
         if row.pending && !domain::confirm(tx.conn, &row).await? {
             let message = format!("another customer has {} verified; delete it there first", row.name);
             return Err(ServiceError::Conflict { message });
@@ -464,24 +465,39 @@ impl Operate for DomainDelete {
     declare! { "domain.delete", Delete, "/v1/domains/{domain}", DomainDelete, changes,
     "Delete a domain and its mailboxes; domain undelete brings them back" }
     type Request = DomainRequest;
-    type Response = Domain;
+    type Response = DomainDeleted;
     type Target = OneDomain;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainRequest) -> Result<OneDomain> {
-        OneDomain::find(tx, &request.domain).await
+        OneDomain::find(tx, &request.domain, request.customer.as_deref()).await
     }
 
-    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<Domain> {
+    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<DomainDeleted> {
         let aliases = domain::aliases_of(tx.conn, row.id).await?;
         if !aliases.is_empty() {
             let message = format!("alias domains lead here; delete them first: {}", aliases.join(", "));
             return Err(ServiceError::Conflict { message });
         }
+        let sums = domain::sums(tx.conn, &[row.id.0]).await?;
+        let leads = alias::leading_into(tx.conn, &row).await?;
         domain::delete(tx.conn, row.id, tx.now, &tx.operation_id).await?;
-        let before = show(tx, row);
-        tx.before = serde_json::to_value(&before).ok();
-        Ok(before)
+        let domain = show(tx, row).with(sums.first().map(|(_, sums)| sums));
+        let deleted =
+            DomainDeleted { domain, aliases_here: leads.aliases, catch_alls_here: leads.catch_alls };
+        tx.before = serde_json::to_value(&deleted).ok();
+        Ok(deleted)
     }
+}
+
+/// What was deleted, or would be.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct DomainDeleted {
+    #[serde(flatten)]
+    domain: Domain,
+    /// Aliases of the customer's other domains that lead into this one: their mail is deferred.
+    aliases_here: i64,
+    /// Catch-alls of the customer's other domains that lead into this one.
+    catch_alls_here: i64,
 }
 
 /// `domain.undelete`.
@@ -495,7 +511,7 @@ impl Operate for DomainUndelete {
     type Target = OneDomain;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a DomainRequest) -> Result<OneDomain> {
-        OneDomain::find_deleted(tx, &request.domain).await
+        OneDomain::find_deleted(tx, &request.domain, request.customer.as_deref()).await
     }
 
     async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<Domain> {

@@ -68,7 +68,7 @@ impl Holdable {
     ) -> Result<Self> {
         match (customer, domain, mailbox) {
             (Some(path), None, None) => Ok(Self::Customer(OneCustomer::find(tx, path)?)),
-            (None, Some(name), None) => Ok(Self::Domain(OneDomain::find(tx, name).await?)),
+            (None, Some(name), None) => Ok(Self::Domain(OneDomain::find(tx, name, None).await?)),
             (None, None, Some(address)) => Ok(Self::Mailbox(OneMailbox::find(tx, address).await?)),
             _ => Err(ServiceError::Invalid {
                 field: "path",

@@ -119,6 +119,8 @@ pub(in crate::service) struct MailboxCreateRequest {
     messages: Option<i64>,
     /// Mail store; default: the first one that is online.
     store: Option<String>,
+    /// The domain's customer, where several have one of this name; default: the verified one, or the only one.
+    customer: Option<String>,
 }
 
 /// `mailbox.create`; acts on the domain.
@@ -138,7 +140,7 @@ impl Operate for MailboxCreate {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxCreateRequest) -> Result<OneDomain> {
         let wanted = address("address", &request.address)?;
-        OneDomain::find(tx, wanted.domain().as_str()).await
+        OneDomain::find(tx, wanted.domain().as_str(), request.customer.as_deref()).await
     }
 
     async fn run(
@@ -234,7 +236,7 @@ impl Listed {
         permission: crate::service::authority::Permission,
     ) -> Result<Self> {
         let domain = match domain {
-            Some(name) => Some(OneDomain::find(tx, name).await?),
+            Some(name) => Some(OneDomain::find(tx, name, customer).await?),
             None => None,
         };
         Ok(Self { place: Place::find(tx, customer, permission)?, domain })
@@ -481,19 +483,42 @@ impl Operate for MailboxDelete {
     declare! { "mailbox.delete", Delete, "/v1/mailboxes/{address}", MailboxDelete, changes,
     "Delete a mailbox; mailbox undelete brings it back" }
     type Request = MailboxRequest;
-    type Response = Mailbox;
+    type Response = MailboxDeleted;
     type Target = OneMailbox;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxRequest) -> Result<OneMailbox> {
         OneMailbox::find(tx, &request.address).await
     }
 
-    async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<Mailbox> {
+    async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<MailboxDeleted> {
+        let mut names = domain::aliases_of(tx.conn, row.domain).await?;
+        names.push(row.domain_name.clone());
+        let (mut aliases, mut catch_alls) = (Vec::new(), Vec::new());
+        for name in names {
+            let leads = alias::leading_to(tx.conn, row.customer, &row.local_part, &name).await?;
+            aliases.extend(leads.aliases);
+            catch_alls.extend(leads.catch_alls);
+        }
+        for list in [&mut aliases, &mut catch_alls] {
+            list.sort_unstable();
+            list.dedup();
+        }
         mailbox::delete(tx.conn, row.id, tx.now, &tx.operation_id).await?;
-        let before = show(tx, row);
-        tx.before = serde_json::to_value(&before).ok();
-        Ok(before)
+        let deleted = MailboxDeleted { mailbox: show(tx, row), aliases, catch_alls };
+        tx.before = serde_json::to_value(&deleted).ok();
+        Ok(deleted)
     }
+}
+
+/// What was deleted, or would be.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct MailboxDeleted {
+    #[serde(flatten)]
+    mailbox: Mailbox,
+    /// Aliases that lead here; where they lead to nothing else, their mail is deferred.
+    aliases: Vec<String>,
+    /// Domains whose catch-all leads here.
+    catch_alls: Vec<String>,
 }
 
 /// Which mailbox, and where it goes.

@@ -94,7 +94,9 @@ impl Operate for SessionList {
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a SessionListRequest) -> Result<Whose> {
         match (&request.address, &request.domain) {
             (Some(address), _) => OneMailbox::find(tx, address).await.map(Whose::Mailbox),
-            (None, Some(domain)) => OneDomain::find(tx, domain).await.map(Whose::Domain),
+            (None, Some(domain)) => {
+                OneDomain::find(tx, domain, request.customer.as_deref()).await.map(Whose::Domain)
+            }
             (None, None) => Place::find(tx, request.customer.as_deref(), Self::PERMISSION).map(Whose::Place),
         }
     }

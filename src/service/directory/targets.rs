@@ -82,18 +82,62 @@ impl Targeted for OneCustomer {
 pub(in crate::service) struct OneDomain(pub DomainRow);
 
 impl OneDomain {
-    /// The visible domain of this name that is not deleted.
-    pub async fn find(tx: &mut Tx<'_>, name: &str) -> Result<Self> {
-        let name = domain_name("domain", name)?;
-        let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
-        first_visible(tx, rows, |row| row.customer, absent("domain", name.as_str())).map(Self)
+    /// The visible domain of this name that is not deleted: that of `customer` if one is given, else the verified one,
+    /// else the only one.
+    pub async fn find(tx: &mut Tx<'_>, name: &str, customer: Option<&str>) -> Result<Self> {
+        let mut visible = Self::visible(tx, name, customer).await?;
+        if let Some(verified) = visible.iter().position(|row| !row.pending) {
+            return Ok(Self(visible.swap_remove(verified)));
+        }
+        Self::only(visible, name)
     }
 
-    /// The visible domain of this name that was deleted last.
-    pub async fn find_deleted(tx: &mut Tx<'_>, name: &str) -> Result<Self> {
+    /// As [`Self::find`], but pending ones come first: confirming is about them.
+    pub async fn find_claimed(tx: &mut Tx<'_>, name: &str, customer: Option<&str>) -> Result<Self> {
+        let mut visible = Self::visible(tx, name, customer).await?;
+        if visible.iter().any(|row| row.pending) {
+            visible.retain(|row| row.pending);
+        }
+        Self::only(visible, name)
+    }
+
+    /// The visible domain of this name that was deleted last: by `customer` if one is given; else only one customer
+    /// may have had it.
+    pub async fn find_deleted(tx: &mut Tx<'_>, name: &str, customer: Option<&str>) -> Result<Self> {
+        let at = customer.map(|path| OneCustomer::find(tx, path)).transpose()?.map(|one| one.id);
+        let wanted = domain_name("domain", name)?;
+        let rows = domain::deleted_by_name(tx.conn, wanted.as_str()).await?;
+        let mut visible: Vec<DomainRow> = Self::seen(tx, rows, at);
+        let mut customers = Vec::new();
+        // One customer may have deleted it several times; the last time counts.
+        visible.retain(|row| {
+            let is_first = !customers.contains(&row.customer);
+            customers.push(row.customer);
+            is_first
+        });
+        Self::only(visible, name)
+    }
+
+    async fn visible(tx: &mut Tx<'_>, name: &str, customer: Option<&str>) -> Result<Vec<DomainRow>> {
+        let at = customer.map(|path| OneCustomer::find(tx, path)).transpose()?.map(|one| one.id);
         let name = domain_name("domain", name)?;
-        let rows = domain::deleted_by_name(tx.conn, name.as_str()).await?;
-        first_visible(tx, rows, |row| row.customer, absent("domain", name.as_str())).map(Self)
+        let rows = domain::all_by_name(tx.conn, name.as_str()).await?;
+        Ok(Self::seen(tx, rows, at))
+    }
+
+    fn seen(tx: &Tx<'_>, rows: Vec<DomainRow>, at: Option<CustomerId>) -> Vec<DomainRow> {
+        let seen = |row: &DomainRow| tx.caller.sees(row.customer) && at.is_none_or(|at| at == row.customer);
+        rows.into_iter().filter(seen).collect()
+    }
+
+    /// The one that is left; of several, the caller must say whose.
+    fn only(mut visible: Vec<DomainRow>, name: &str) -> Result<Self> {
+        if visible.len() > 1 {
+            let message =
+                format!("several customers have a domain {name}; say whose: customer, or --customer PATH");
+            return Err(ServiceError::Conflict { message });
+        }
+        visible.pop().map(Self).ok_or_else(|| absent("domain", name))
     }
 }
 

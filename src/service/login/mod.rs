@@ -2,6 +2,7 @@
 //!
 //! Promises
 //! - A failed login costs the same hashing work whether the mailbox exists or not, and has one answer.
+//! - A hash that was imported is replaced by one of ours at the first login; sessions stay.
 //! - A session ends at once when an administrator closes it, or when its mailbox is held, deleted, or gets another
 //!   password, whichever node did that.
 //! - Successful logins are counted in memory and written in batches: a login costs no transaction.
@@ -12,7 +13,7 @@ mod session;
 mod throttle;
 mod verifier;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -23,8 +24,10 @@ use crate::base::clock::Clock;
 use crate::base::id::MailboxId;
 use crate::service::context::{Owner, Service, Source};
 use crate::service::error::Result;
+use crate::storage::StorageError;
 use crate::storage::metadata::changes::Touched;
 use crate::storage::metadata::database::Database;
+use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::mailbox::{self, MailboxRow};
 use crate::storage::metadata::sql::Conn;
 use crate::storage::metadata::{hold, recipient};
@@ -121,12 +124,13 @@ impl Login {
             return Err(LoginError::TooMany);
         }
         let verified = self.verify(&name, password).await?;
-        let Some(row) = verified else {
+        let Some(mut row) = verified else {
             inner.throttle.failed(source, &name);
             tracing::info!(service = service.name(), ?source, "login failed");
             return Err(LoginError::Failed);
         };
         inner.throttle.succeeded(source, &name);
+        self.renew(&mut row, password).await;
         self.admit(service, &row, source).await
     }
 
@@ -152,6 +156,43 @@ impl Login {
         Ok(row.filter(|_| verified))
     }
 
+    /// Replaces a hash that was brought along from elsewhere by one of our own, now that the password is known. What
+    /// fails is tried again at the next login.
+    async fn renew(&self, row: &mut MailboxRow, password: &SecretString) {
+        let inner = &self.inner;
+        let Some(hash) = inner.verifier.renewed(row.id, &row.password_hash, password).await else { return };
+        let (id, from, to) = (row.id, row.password_hash.clone(), hash.as_str().to_owned());
+        let written: std::result::Result<bool, StorageError> = inner
+            .database
+            .write(Priority::Interactive, move |conn| {
+                let (from, to) = (from.clone(), to.clone());
+                Box::pin(async move { mailbox::renew_hash(conn, id, &from, &to).await })
+            })
+            .await;
+        match written {
+            Ok(true) => {
+                inner.registry.password_rehashed(row.id, &row.password_hash, hash.as_str());
+                row.password_hash = hash.as_str().to_owned();
+                tracing::info!(mailbox = %row.id, "an imported password hash was replaced by argon2id");
+            }
+            // Another login was first; this one's session is checked against what stands there now.
+            Ok(false) => {
+                let found = inner.database.read(|conn| Box::pin(mailbox::by_id(conn, id)));
+                if let Ok(Some(now)) = found.await.map_err(|error: StorageError| error)
+                    && self.matches(&now, password).await
+                {
+                    inner.registry.password_rehashed(row.id, &row.password_hash, &now.password_hash);
+                    row.password_hash = now.password_hash;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "an imported password hash stays for now"),
+        }
+    }
+
+    async fn matches(&self, row: &MailboxRow, password: &SecretString) -> bool {
+        self.inner.verifier.verify(Some((row.id, row.password_hash.as_str())), password).await == Ok(true)
+    }
+
     /// Registers a session for a mailbox whose password was right.
     async fn admit(
         &self,
@@ -169,7 +210,7 @@ impl Login {
             }),
             database: inner.database.clone(),
             checking: Arc::clone(&inner.checking),
-            password_hash: row.password_hash.clone().into_boxed_str(),
+            password_hash: Arc::new(Mutex::new(row.password_hash.as_str().into())),
         };
         match standing(&inner.database, row.id, &row.password_hash, service).await.map_err(unavailable)? {
             Standing::Good => {}

@@ -144,6 +144,16 @@ impl PasswordHash {
         &self.text
     }
 
+    /// Whether it is what [`Self::new`] would make, or costs at least as much to guess.
+    pub fn is_current(&self) -> bool {
+        match &self.scheme {
+            Scheme::Argon2id { params: [memory, passes, _], .. } => {
+                *memory >= ARGON2_MEMORY_KIB && *passes >= ARGON2_PASSES
+            }
+            Scheme::Bcrypt | Scheme::ShaCrypt | Scheme::Salted { .. } => false,
+        }
+    }
+
     /// Whether `password` is the one. Takes as long as the scheme wants.
     pub fn verify(&self, password: &SecretString) -> bool {
         let password = password.expose_secret().as_bytes();

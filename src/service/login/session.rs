@@ -39,6 +39,7 @@ struct Entry {
     source: Source,
     since: Timestamp,
     close: watch::Sender<bool>,
+    password_hash: Arc<Mutex<Arc<str>>>,
 }
 
 /// The sessions of this node by id.
@@ -72,6 +73,18 @@ impl Registry {
         self.with(|entries| entries.get(id).map(|entry| entry.close.send_replace(true)).is_some())
     }
 
+    /// Sessions that began under `from` go on under `to`, another hash of the same password.
+    pub(super) fn password_rehashed(&self, mailbox: MailboxId, from: &str, to: &str) {
+        self.with(|entries| {
+            for entry in entries.values().filter(|entry| entry.owner.mailbox == mailbox) {
+                let mut hash = entry.password_hash.lock().unwrap_or_else(PoisonError::into_inner);
+                if **hash == *from {
+                    *hash = to.into();
+                }
+            }
+        });
+    }
+
     pub(super) fn close_mailbox(&self, mailbox: MailboxId) -> usize {
         self.with(|entries| {
             let mut closed = 0;
@@ -90,7 +103,7 @@ pub(super) struct Watch {
     pub(super) database: Database,
     pub(super) checking: Arc<Semaphore>,
     /// The hash that the password was verified with: another one is another password.
-    pub(super) password_hash: Box<str>,
+    pub(super) password_hash: Arc<Mutex<Arc<str>>>,
 }
 
 /// Changes of the mailbox and of the hierarchy above it.
@@ -122,7 +135,14 @@ impl MailSession {
     ) -> Self {
         let id = public_id();
         let (close, closed) = watch::channel(false);
-        let entry = Entry { owner: owner.clone(), service, source, since, close };
+        let entry = Entry {
+            owner: owner.clone(),
+            service,
+            source,
+            since,
+            close,
+            password_hash: Arc::clone(&watch.password_hash),
+        };
         registry.with(|entries| entries.insert(id.clone(), entry));
         Self {
             id,
@@ -173,8 +193,8 @@ impl MailSession {
     /// Looks at the database again. While it cannot be asked the session goes on, as everything else does.
     pub(super) async fn may_go_on(&self) -> bool {
         let Ok(_turn) = self.watch.checking.acquire().await else { return true };
-        let look =
-            standing(&self.watch.database, self.owner.mailbox, &self.watch.password_hash, self.service);
+        let hash = Arc::clone(&self.watch.password_hash.lock().unwrap_or_else(PoisonError::into_inner));
+        let look = standing(&self.watch.database, self.owner.mailbox, &hash, self.service);
         match look.await {
             Ok(standing) => standing == Standing::Good,
             Err(error) => {

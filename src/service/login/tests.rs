@@ -223,3 +223,44 @@ async fn guessing_is_refused_after_a_while() {
     fixture.clock.advance(Duration::from_secs(5 * 60));
     assert_eq!(fixture.error(Service::Imap, "a@x.example", "correct horse").await, None);
 }
+
+#[tokio::test]
+async fn imported_hashes_become_argon2id_at_the_next_login_and_sessions_go_on() {
+    /// `correct horse`, in SHA-512-crypt, bcrypt and SSHA.
+    const IMPORTED: [&str; 3] = [
+        "$6$saltstring$.r0X7ub5wGR2v4Xz7svCIozfnlorFh19V89t8KC9Umd81uGhFgsyTRNyzQDXDIm17fFcR9z3z7oBNdsyYBbtm/",
+        "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e",
+        SSHA,
+    ];
+    for imported in IMPORTED {
+        let fixture = Fixture::new().await;
+        fixture
+            .execute(format!("UPDATE mailbox SET password_hash = '{imported}' WHERE id = 101"), None)
+            .await;
+        let stored = async || {
+            let read =
+                fixture.database.read(|conn| Box::pin(async { mailbox::by_id(conn, MailboxId(101)).await }));
+            let row: std::result::Result<_, StorageError> = read.await;
+            row.unwrap().unwrap().password_hash
+        };
+        // A wrong password changes nothing.
+        assert_eq!(fixture.error(Service::Imap, "a@x.example", "wrong").await, Some(LoginError::Failed));
+        assert_eq!(stored().await, imported);
+        let (first, second) = tokio::join!(fixture.session(), fixture.session());
+        let renewed = stored().await;
+        assert!(renewed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{renewed}");
+        // The same password goes on, and the hash is not made anew each time.
+        assert!(first.may_go_on().await && second.may_go_on().await);
+        let third = fixture.session().await;
+        assert_eq!(stored().await, renewed);
+        assert_eq!(fixture.error(Service::Imap, "a@x.example", "wrong").await, Some(LoginError::Failed));
+        // Another password ends them all, as ever.
+        fixture
+            .execute(
+                format!("UPDATE mailbox SET password_hash = '{SSHA}x' WHERE id = 101"),
+                Some(Touched::Mailbox(MailboxId(101))),
+            )
+            .await;
+        assert!(ends(&first).await && ends(&second).await && ends(&third).await);
+    }
+}

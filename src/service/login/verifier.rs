@@ -50,7 +50,7 @@ impl Verifier {
     }
 
     /// Whether `password` is the one that `stored` is the hash of. Without a mailbox it does the same work and
-    /// answers no.
+    /// answers no. A wrong password for a hash of another kind costs that work on top of the hash's own.
     pub(super) async fn verify(
         &self,
         mailbox: Option<(MailboxId, &str)>,
@@ -74,19 +74,36 @@ impl Verifier {
         let password = password.clone();
         let verification = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            match hash {
-                Some(hash) => hash.verify(&password),
-                None => {
-                    password::verify_nothing(&password);
-                    false
-                }
-            }
+            matches(hash.as_ref(), &password, password::verify_nothing)
         });
         let verified = verification.await.unwrap_or(false);
         if let (true, Some(cache_key)) = (verified, cache_key) {
             self.verified.insert(cache_key, self.clock.now());
         }
         Ok(verified)
+    }
+
+    /// A hash for `password` of the kind that new ones have, when `stored` is of another kind; it is remembered as
+    /// verified. Nothing when it is good as it is, or cannot be made now: the next login will do.
+    pub(super) async fn renewed(
+        &self,
+        mailbox: MailboxId,
+        stored: &str,
+        password: &SecretString,
+    ) -> Option<PasswordHash> {
+        if PasswordHash::parse(stored).ok()?.is_current() {
+            return None;
+        }
+        let _waiting = self.waiting.try_acquire().ok()?;
+        let permit = Arc::clone(&self.running).acquire_owned().await.ok()?;
+        let hidden = password.clone();
+        let hashing = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            PasswordHash::new(&hidden)
+        });
+        let hash = hashing.await.ok()?.ok()?;
+        self.verified.insert(self.cache_key(mailbox, hash.as_str(), password), self.clock.now());
+        Some(hash)
     }
 
     fn is_remembered(&self, cache_key: Option<&[u8; blake3::OUT_LEN]>) -> bool {
@@ -105,9 +122,44 @@ impl Verifier {
     }
 }
 
+/// Whether the password is that of the hash. What fails has cost one argon2id at least, by the hash itself or by
+/// `nothing`: time must not tell whether there is a mailbox, or where its hash came from.
+fn matches(
+    hash: Option<&PasswordHash>,
+    password: &SecretString,
+    nothing: impl FnOnce(&SecretString),
+) -> bool {
+    let verified = hash.is_some_and(|hash| hash.verify(password));
+    if !verified && !hash.is_some_and(PasswordHash::is_current) {
+        nothing(password);
+    }
+    verified
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_fails_has_cost_one_argon2id_whatever_is_stored() {
+        let (right, wrong) = (SecretString::from("correct horse"), SecretString::from("wrong"));
+        let own = PasswordHash::new(&right).unwrap();
+        let imported = PasswordHash::parse(SSHA).unwrap();
+        let cheap = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA";
+        let cheap = PasswordHash::parse(cheap).unwrap();
+        let dummies = |hash: Option<&PasswordHash>, password, verified| {
+            let mut count = 0;
+            assert_eq!(matches(hash, password, |_| count += 1), verified);
+            count
+        };
+        assert_eq!(dummies(None, &wrong, false), 1);
+        assert_eq!(dummies(Some(&imported), &wrong, false), 1);
+        assert_eq!(dummies(Some(&cheap), &wrong, false), 1);
+        // Its own work is the work.
+        assert_eq!(dummies(Some(&own), &wrong, false), 0);
+        assert_eq!(dummies(Some(&own), &right, true), 0);
+        assert_eq!(dummies(Some(&imported), &right, true), 0);
+    }
 
     const SSHA: &str = "{SSHA}LhKrkM9Fy+zlstjdD7Kv2s6QvhBzYWx0";
 

@@ -213,8 +213,7 @@ async fn perform<O: Operate>(
     if let Some(wanted) = &asked.options.if_match {
         let current = O::etag(&mut tx, &target).await?;
         if current.as_ref() != Some(wanted) {
-            let message = format!("{} was changed; read it again", target.label());
-            return Err(ServiceError::Conflict { message });
+            return Err(ServiceError::Changed { what: target.label() });
         }
     }
     let response = O::run(&mut tx, target, asked.request.clone()).await?;

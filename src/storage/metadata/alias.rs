@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::changes::Touched;
+use super::domain::DomainRow;
 use super::sql::{Conn, Row, ids};
+use crate::base::address::DETAIL_SEPARATOR;
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, public_id};
 use crate::params;
@@ -156,4 +158,78 @@ pub async fn delete(conn: &mut Conn, id: i64) -> Result<()> {
     conn.execute("DELETE FROM alias_target WHERE alias_id = $1", params![id]).await?;
     let changed = conn.execute("DELETE FROM alias WHERE id = $1", params![id]).await?;
     if changed == 0 { Err(StorageError::Gone("alias")) } else { Ok(()) }
+}
+
+/// What leads to a mailbox.
+#[derive(Clone, Default, Debug)]
+pub struct LeadingTo {
+    /// Addresses of aliases.
+    pub aliases: Vec<String>,
+    /// Names of domains whose catch-all it is.
+    pub catch_alls: Vec<String>,
+}
+
+/// The aliases and catch-alls of a customer that lead to `local@domain`, with or without a detail; at most 1,000 of
+/// each. Targets are of the same customer, so nothing else can.
+///
+/// # Errors
+/// When the database fails.
+pub async fn leading_to(
+    conn: &mut Conn,
+    customer: CustomerId,
+    local: &str,
+    domain: &str,
+) -> Result<LeadingTo> {
+    let texts = [
+        "SELECT DISTINCT a.local_part || '@' || d.name AS place FROM domain d JOIN alias a ON a.domain_id = d.id
+         JOIN alias_target t ON t.alias_id = a.id
+         WHERE d.customer_id = $1 AND d.deleted_at IS NULL
+           AND (t.address = $2 OR (substr(t.address, 1, length($3)) = $3
+                AND substr(t.address, length(t.address) - length($4) + 1) = $4))
+         ORDER BY place LIMIT 1000",
+        "SELECT d.name FROM domain d
+         WHERE d.customer_id = $1 AND d.deleted_at IS NULL
+           AND (d.catch_all = $2 OR (substr(d.catch_all, 1, length($3)) = $3
+                AND substr(d.catch_all, length(d.catch_all) - length($4) + 1) = $4))
+         ORDER BY d.name LIMIT 1000",
+    ];
+    let mut found = LeadingTo::default();
+    for (text, list) in texts.into_iter().zip([&mut found.aliases, &mut found.catch_alls]) {
+        let params = params![
+            customer,
+            format!("{local}@{domain}"),
+            format!("{local}{DETAIL_SEPARATOR}"),
+            format!("@{domain}")
+        ];
+        for row in conn.rows(text, params).await? {
+            list.push(row.text(0)?);
+        }
+    }
+    Ok(found)
+}
+
+/// How much leads into a domain.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct LeadingInto {
+    /// Aliases of other domains.
+    pub aliases: i64,
+    /// Other domains whose catch-all stands there.
+    pub catch_alls: i64,
+}
+
+/// How many aliases and catch-alls of the same customer's other domains lead into a domain.
+///
+/// # Errors
+/// When the database fails.
+pub async fn leading_into(conn: &mut Conn, home: &DomainRow) -> Result<LeadingInto> {
+    let text = "SELECT
+            (SELECT count(DISTINCT a.id) FROM domain d JOIN alias a ON a.domain_id = d.id
+             JOIN alias_target t ON t.alias_id = a.id
+             WHERE d.customer_id = $1 AND d.id <> $2 AND d.deleted_at IS NULL
+               AND substr(t.address, length(t.address) - length($3) + 1) = $3),
+            (SELECT count(*) FROM domain d WHERE d.customer_id = $1 AND d.id <> $2 AND d.deleted_at IS NULL
+               AND substr(d.catch_all, length(d.catch_all) - length($3) + 1) = $3)";
+    let row = conn.row(text, params![home.customer, home.id, format!("@{}", home.name)]).await?;
+    let row = row.ok_or(StorageError::Gone("counts"))?;
+    Ok(LeadingInto { aliases: row.int(0)?, catch_alls: row.int(1)? })
 }

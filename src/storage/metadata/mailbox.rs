@@ -241,6 +241,16 @@ pub async fn set_password(conn: &mut Conn, id: MailboxId, hash: &str) -> Result<
     one(conn.execute("UPDATE mailbox SET password_hash = $2 WHERE id = $1", params![id, hash]).await?)
 }
 
+/// Replaces a password's hash by another hash of the same password, unless it was changed meanwhile; false then. No
+/// session is told: the password is the same.
+///
+/// # Errors
+/// When the database fails.
+pub async fn renew_hash(conn: &mut Conn, id: MailboxId, from: &str, to: &str) -> Result<bool> {
+    let text = "UPDATE mailbox SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+    Ok(conn.execute(text, params![id, from, to]).await? > 0)
+}
+
 /// Gives a mailbox another local part in its domain. The caller has made sure that it is free.
 ///
 /// # Errors

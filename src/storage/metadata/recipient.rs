@@ -39,22 +39,51 @@ pub async fn mailbox(conn: &mut Conn, domain: DomainId, local: &str) -> Result<O
 }
 
 /// The mailbox of a domain that was created first.
-pub async fn oldest_mailbox(conn: &mut Conn, domain: DomainId) -> Result<Option<(MailboxId, String)>> {
+pub async fn oldest_mailbox(conn: &mut Conn, domain: DomainId) -> Result<Option<String>> {
     let text =
-        "SELECT id, local_part FROM mailbox WHERE domain_id = $1 AND deleted_at IS NULL ORDER BY id LIMIT 1";
-    let Some(row) = conn.row(text, params![domain]).await? else { return Ok(None) };
-    Ok(Some((MailboxId(row.int(0)?), row.text(1)?)))
+        "SELECT local_part FROM mailbox WHERE domain_id = $1 AND deleted_at IS NULL ORDER BY id LIMIT 1";
+    conn.row(text, params![domain]).await?.map(|row| row.text(0)).transpose()
+}
+
+/// A customer and those above it; with no customer, the root alone.
+macro_rules! upwards {
+    () => {
+        "WITH RECURSIVE up (id, parent_id, contact, height) AS (
+             SELECT id, parent_id, contact, 0 FROM customer
+             WHERE id = coalesce($1, (SELECT min(id) FROM customer WHERE parent_id IS NULL))
+             UNION ALL
+             SELECT c.id, c.parent_id, c.contact, up.height + 1 FROM up JOIN customer c ON c.id = up.parent_id) "
+    };
 }
 
 /// The contacts of a customer and of those above it, nearest first; with no customer, the root's.
 pub async fn contacts(conn: &mut Conn, customer: Option<CustomerId>) -> Result<Vec<String>> {
-    let text = "WITH RECURSIVE up (id, parent_id, contact, height) AS (
-                    SELECT id, parent_id, contact, 0 FROM customer
-                    WHERE id = coalesce($1, (SELECT min(id) FROM customer WHERE parent_id IS NULL))
-                    UNION ALL
-                    SELECT c.id, c.parent_id, c.contact, up.height + 1 FROM up JOIN customer c ON c.id = up.parent_id)
-                SELECT contact FROM up WHERE contact IS NOT NULL ORDER BY height";
+    let text = concat!(upwards!(), "SELECT contact FROM up WHERE contact IS NOT NULL ORDER BY height");
     conn.rows(text, params![customer]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// Contacts of the administrators at home at a customer or above it, nearest first, then by age; at most 100.
+pub async fn administrator_contacts(conn: &mut Conn, customer: Option<CustomerId>) -> Result<Vec<String>> {
+    let text = concat!(
+        upwards!(),
+        "SELECT a.contact FROM up JOIN administrator a ON a.customer_id = up.id
+         WHERE a.contact IS NOT NULL AND a.enabled = 1 AND a.deleted_at IS NULL
+         ORDER BY up.height, a.id LIMIT 100"
+    );
+    conn.rows(text, params![customer]).await?.iter().map(|row| row.text(0)).collect()
+}
+
+/// The mailbox that was created first in the verified domains of a customer, else in those of the nearest above that
+/// has any.
+pub async fn oldest_mailbox_upwards(conn: &mut Conn, customer: Option<CustomerId>) -> Result<Option<String>> {
+    let text = concat!(
+        upwards!(),
+        "SELECT m.local_part || '@' || d.name
+         FROM up JOIN domain d ON d.customer_id = up.id JOIN mailbox m ON m.domain_id = d.id
+         WHERE d.state = 'verified' AND d.deleted_at IS NULL AND m.deleted_at IS NULL
+         ORDER BY up.height, m.id LIMIT 1"
+    );
+    conn.row(text, params![customer]).await?.map(|row| row.text(0)).transpose()
 }
 
 /// A delivery that was refused, for the delivery trace.

@@ -1,5 +1,7 @@
 //! What mailboxes and domains use, for reports.
 
+use std::collections::HashMap;
+
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId};
@@ -121,4 +123,36 @@ pub async fn domains(conn: &mut Conn, coverage: &Coverage, limit: i64) -> Result
         })
     };
     conn.rows(text, values).await?.iter().map(domain_use).collect()
+}
+
+/// What a customer with a limit on octets or messages uses, everything below it included.
+#[derive(Clone, Copy, Debug)]
+pub struct CustomerUse {
+    /// Octets used.
+    pub bytes_used: i64,
+    /// Own limit on octets.
+    pub bytes_max: Option<i64>,
+    /// Messages.
+    pub messages_used: i64,
+    /// Own limit on messages.
+    pub messages_max: Option<i64>,
+}
+
+/// Use and limits of those of these customers that have a limit on octets or messages.
+///
+/// # Errors
+/// When the database fails.
+pub async fn limited_customers(
+    conn: &mut Conn,
+    customers: &[i64],
+) -> Result<HashMap<CustomerId, CustomerUse>> {
+    let text = "SELECT c.id, u.bytes_used, c.bytes_max, u.messages_used, c.messages_max
+                FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN IDS($1)";
+    let rows = conn.rows(text, vec![ids(customers.iter().copied())]).await?;
+    let customer_use = |row: &Row| {
+        let (bytes_used, bytes_max) = (row.int(1)?, row.int_opt(2)?);
+        let (messages_used, messages_max) = (row.int(3)?, row.int_opt(4)?);
+        Ok((CustomerId(row.int(0)?), CustomerUse { bytes_used, bytes_max, messages_used, messages_max }))
+    };
+    rows.iter().map(customer_use).collect()
 }
