@@ -39,9 +39,10 @@ mod metadata;
 mod modes;
 #[path = "blackbox/nodes.rs"]
 mod nodes;
+#[path = "blackbox/packs.rs"]
+mod offload;
 #[path = "blackbox/operation.rs"]
 mod operation;
-#[path = "blackbox/packs.rs"]
 mod packs;
 #[path = "blackbox/parts.rs"]
 mod parts;

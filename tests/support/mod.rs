@@ -9,9 +9,11 @@ pub mod corpus;
 pub mod daemon;
 pub mod http;
 pub mod imap;
+pub mod moto;
 pub mod pop3;
 pub mod postgres;
 pub mod programs;
+pub mod s3;
 pub mod smtp;
 pub mod stream;
 

@@ -31,6 +31,8 @@ mod outgoing;
 mod s3;
 mod settings;
 mod store;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod transfer;
 mod upload;
