@@ -39,10 +39,11 @@ mod metadata;
 mod modes;
 #[path = "blackbox/nodes.rs"]
 mod nodes;
-#[path = "blackbox/packs.rs"]
+#[path = "blackbox/offload.rs"]
 mod offload;
 #[path = "blackbox/operation.rs"]
 mod operation;
+#[path = "blackbox/packs.rs"]
 mod packs;
 #[path = "blackbox/parts.rs"]
 mod parts;

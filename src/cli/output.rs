@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Row, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets,
+};
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
@@ -111,6 +113,10 @@ impl Output {
 
     /// A table of objects; columns that no object fills are left out.
     pub(super) fn table(&self, columns: &[Column], objects: &[Value]) -> Result<(), Failure> {
+        self.line(&self.table_text(columns, objects))
+    }
+
+    fn table_text(&self, columns: &[Column], objects: &[Value]) -> String {
         let filled: Vec<&Column> = columns
             .iter()
             .filter(|column| objects.iter().any(|object| member(object, column.member).is_some()))
@@ -131,7 +137,25 @@ impl Output {
             row.max_height(1);
             table.add_row(row);
         }
-        self.line(&trimmed(table))
+        for (index, column) in filled.iter().enumerate() {
+            if self.is_whole(column, index == 0, objects)
+                && let Some(shown) = table.column_mut(index)
+            {
+                shown.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+        trimmed(table)
+    }
+
+    /// Whether a column is never cut off: numbers and times, which a part of would be another one, and the first
+    /// column, which names the object in other commands, unless it takes more than two thirds of the line.
+    fn is_whole(&self, column: &Column, is_first: bool, objects: &[Value]) -> bool {
+        let is_value = matches!(column.kind, Kind::Size | Kind::Count | Kind::Percent | Kind::Time);
+        let widest = || {
+            let texts = objects.iter().map(|object| show(column.kind, member(object, column.member)));
+            texts.map(|text| text.chars().count()).max().unwrap_or_default()
+        };
+        is_value || is_first && self.width.is_none_or(|width| widest() * 3 <= usize::from(width) * 2)
     }
 
     /// The members of one object, a line each.
@@ -274,6 +298,27 @@ mod tests {
         let shown = trimmed(table);
         assert_eq!(shown.lines().count(), 1, "{shown}");
         assert!(shown.chars().count() <= 40 && shown.contains('…'), "{shown}");
+    }
+
+    #[test]
+    fn what_names_an_object_its_numbers_and_times_are_not_cut_off() {
+        let columns =
+            columns!["ADDRESS" "address" Text, "NAME" "name" Text, "USED" "used" Size, "LOGIN" "at" Time];
+        let object = json!({
+            "address": "records@health.example",
+            "name": "Office of Records and Archives",
+            "used": 1_073_741_824,
+            "at": "2026-11-22T10:00:59Z",
+        });
+        let shown = plain(Some(64)).table_text(columns, &[object]);
+        let row = shown.lines().nth(1).unwrap();
+        assert!(shown.lines().all(|line| line.chars().count() <= 64), "{shown}");
+        assert!(row.starts_with("records@health.example  Of") && row.contains('…'), "{shown}");
+        assert!(row.ends_with("  1 GiB  2026-11-22 10:00"), "{shown}");
+        // One that leaves no room for the rest is cut off all the same.
+        let long = json!({ "address": "a".repeat(60), "name": "Anna", "used": 1, "at": Value::Null });
+        let shown = plain(Some(64)).table_text(columns, &[long]);
+        assert!(shown.lines().all(|line| line.chars().count() <= 64), "{shown}");
     }
 
     #[test]

@@ -47,7 +47,13 @@ fn pack(daemon_socket: &std::path::Path, begun: &AtomicU64) {
         begun.fetch_add(1, Ordering::Relaxed);
         let answer = http::over_socket(daemon_socket, "POST", "/v1/packing", &[], Some(&nothing));
         let Ok(answer) = answer else { return };
-        assert_eq!(answer.status, 200, "{}", answer.json());
+        let job = answer.json();
+        assert_eq!(answer.status, 202, "{job}");
+        let path = format!("/v1/jobs/{}", job["id"].as_str().expect("the job's id"));
+        let watch = [("Accept", "application/x-ndjson")];
+        if http::over_socket(daemon_socket, "GET", &path, &watch, None).is_err() {
+            return;
+        }
     }
 }
 

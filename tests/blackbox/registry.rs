@@ -4,10 +4,12 @@ use posthouse::base::clock::{Clock, Timestamp};
 use posthouse::params;
 use posthouse::service::context::Authentication;
 use posthouse::service::error::ServiceError;
+use posthouse::service::jobs::Runner;
 use posthouse::service::registry::{Management, ManagementOptions, RunOptions, operation};
 use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::lane::Priority;
+use posthouse::storage::metadata::pack::Node;
 use serde_json::{Value, json};
 
 #[path = "registry/audit.rs"]
@@ -93,6 +95,16 @@ impl World {
             let outcome = self.run(&self.system, name, request).await;
             outcome.unwrap_or_else(|error| panic!("{place}: {name} {shown}: {error:?}"))
         }
+    }
+
+    /// Runs an operation that starts a job as the system, and the job, which must succeed; answers its report.
+    pub async fn job(&self, name: &'static str, request: Value) -> Value {
+        let job = self.must(name, request).await;
+        let node = Node { id: "node".to_owned(), epoch: 1 };
+        Runner::new(&self.management, node).run_all().await.unwrap();
+        let ended = self.must("job.show", json!({ "id": job["id"] })).await;
+        assert_eq!(ended["state"], "done", "{ended}");
+        ended["report"].clone()
     }
 
     /// Whose token it is.

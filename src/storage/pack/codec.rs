@@ -175,7 +175,7 @@ impl Codec {
     pub fn compress_with(&self, bytes: &[u8], dictionary_id: u32) -> Compressed {
         let prepared = self.prepare(bytes.len(), dictionary_id);
         let dictionary_id = prepared.id();
-        match self.try_compress(bytes, &prepared) {
+        match self.try_compress(bytes, &prepared).filter(|data| data.len() < bytes.len()) {
             Some(data) => Compressed { codec: CodecKind::Zstd, dictionary_id, data },
             None => {
                 Compressed { codec: CodecKind::Raw, dictionary_id: DICTIONARY_NONE, data: bytes.to_vec() }
@@ -183,16 +183,14 @@ impl Codec {
         }
     }
 
-    /// Compresses a recipe as [`Self::compress_with`]; nothing if it doesn't get smaller.
+    /// Compresses a recipe as [`Self::compress_with`], even if it doesn't get smaller: what it stands for may be
+    /// in parts. Nothing if there is no memory.
     pub fn compress_recipe(&self, recipe: &[u8], dictionary_id: u32) -> Option<Compressed> {
         let length = u32::try_from(recipe.len()).ok()?.to_le_bytes();
-        let compressed = self.compress_with(recipe, dictionary_id);
-        let data = [&length[..], &compressed.data].concat();
-        (compressed.codec == CodecKind::Zstd).then_some(Compressed {
-            codec: CodecKind::Recipe,
-            data,
-            ..compressed
-        })
+        let prepared = self.prepare(recipe.len(), dictionary_id);
+        let frame = self.try_compress(recipe, &prepared)?;
+        let data = [&length[..], &frame].concat();
+        Some(Compressed { codec: CodecKind::Recipe, dictionary_id: prepared.id(), data })
     }
 
     fn prepare(&self, octets: usize, dictionary_id: u32) -> Prepared {
@@ -225,13 +223,13 @@ impl Codec {
             Some(with) => encoder.context.compress_using_cdict(&mut encoder.scratch, bytes, with),
         };
         // A context that failed is not used again.
-        let smaller = length.ok()? < bytes.len();
-        let data = smaller.then(|| encoder.scratch.clone());
+        length.ok()?;
+        let data = encoder.scratch.clone();
         if encoder.scratch.capacity() > SCRATCH_OCTETS_MAX {
             encoder.scratch = Vec::new();
         }
         keep(&self.pool.encoders, encoder);
-        data
+        Some(data)
     }
 
     /// Gives back the recipe that [`Self::compress_recipe`] took, of a body of `original_len` bytes.

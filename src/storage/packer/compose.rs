@@ -15,6 +15,9 @@ use crate::storage::pack::{
 };
 use crate::storage::{Result, StorageError};
 
+/// A body may grow by one in so many octets when attachments become parts.
+const PART_LOSS_ONE_IN: usize = 50;
+
 /// How a store wants its packs.
 #[derive(Clone)]
 pub(super) struct Composer {
@@ -211,7 +214,10 @@ impl Composer {
                 new.push((part, *hash, run.decoded.len(), stored));
             }
         }
-        (octets < draft.packed.data.len()).then_some(Composed { compressed, parts: used, new })
+        // What is shared later pays for a little more now: base64 of what can't be compressed is as small.
+        let fresh = draft.packed.data.len();
+        let octets_max = if used.is_empty() { fresh } else { fresh + fresh / PART_LOSS_ONE_IN };
+        (octets < octets_max).then_some(Composed { compressed, parts: used, new })
     }
 }
 

@@ -36,7 +36,9 @@ impl Remote {
             return Err(RemoteError::Invalid(format!("{length} octets are too many for one read of {key}")));
         }
         if offset.checked_add(length).is_none() {
-            return Err(RemoteError::Corrupt(format!("no object is as long as {length} octets from {offset} on")));
+            return Err(RemoteError::Corrupt(format!(
+                "no object is as long as {length} octets from {offset} on"
+            )));
         }
         let range = Range { offset, length };
         let inner = &self.inner;
