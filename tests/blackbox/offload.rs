@@ -110,6 +110,7 @@ impl World {
     async fn offload(&self) -> Result<Offloaded> {
         let done = self.offloader.offload_now(STORE, NOW, &Progress::default()).await?;
         // Superseded packs go when nobody can be reading them any more.
+        self.packer.remove_dead(NOW).await?;
         self.packer.remove_dead(NOW.plus(Duration::from_secs(3_600))).await?;
         Ok(done)
     }
@@ -249,8 +250,11 @@ async fn server_that_does_wrong_loses_nothing() {
         let (body, original) = world.expected.last_key_value().unwrap();
         if fault != Fault::NotStored {
             let read = world.bodies.read(*body).await;
-            assert!(matches!(&read, Ok(read) if read == original) || matches!(fault, Fault::Reset | Fault::Truncated
-                | Fault::Flipped | Fault::WholeObject), "{fault:?}: what was local stays readable");
+            assert!(
+                matches!(&read, Ok(read) if read == original)
+                    || matches!(fault, Fault::Reset | Fault::Truncated | Fault::Flipped | Fault::WholeObject),
+                "{fault:?}: what was local stays readable"
+            );
         }
         server.heal();
         world.offload_patiently().await;
