@@ -25,7 +25,9 @@ impl Moto {
     pub fn start() -> Option<Self> {
         let told = std::env::var_os("POSTHOUSE_TEST_MOTO").map(PathBuf::from);
         if told.as_ref().is_some_and(|told| told == Path::new("none")) {
-            eprintln!("skipped: the index of Python packages could not be reached, so there is no moto_server");
+            eprintln!(
+                "skipped: the index of Python packages could not be reached, so there is no moto_server"
+            );
             return None;
         }
         let Some(program) = told.or_else(|| find("moto_server")) else {
