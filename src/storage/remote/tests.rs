@@ -15,7 +15,7 @@ use crate::base::secret::Secret;
 
 #[path = "../../../tests/support/moto.rs"]
 mod moto;
-#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "the black-box tests and other rooms use it too")]
 #[path = "../../../tests/support/programs.rs"]
 mod programs;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
