@@ -295,7 +295,7 @@ impl Operate for MailboxList {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct MailboxRequest {
     /// Its address.
-    address: String,
+    pub(super) address: String,
 }
 
 /// A mailbox with what is known of it.
@@ -474,51 +474,6 @@ impl Operate for MailboxQuota {
         tx.after = serde_json::to_value((row.bytes_max, row.messages_max)).ok();
         Ok(show(tx, row))
     }
-}
-
-/// `mailbox.delete`: soft.
-pub(in crate::service) struct MailboxDelete;
-
-impl Operate for MailboxDelete {
-    declare! { "mailbox.delete", Delete, "/v1/mailboxes/{address}", MailboxDelete, changes,
-    "Delete a mailbox; mailbox undelete brings it back" }
-    type Request = MailboxRequest;
-    type Response = MailboxDeleted;
-    type Target = OneMailbox;
-
-    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a MailboxRequest) -> Result<OneMailbox> {
-        OneMailbox::find(tx, &request.address).await
-    }
-
-    async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<MailboxDeleted> {
-        let mut names = domain::aliases_of(tx.conn, row.domain).await?;
-        names.push(row.domain_name.clone());
-        let (mut aliases, mut catch_alls) = (Vec::new(), Vec::new());
-        for name in names {
-            let leads = alias::leading_to(tx.conn, row.customer, &row.local_part, &name).await?;
-            aliases.extend(leads.aliases);
-            catch_alls.extend(leads.catch_alls);
-        }
-        for list in [&mut aliases, &mut catch_alls] {
-            list.sort_unstable();
-            list.dedup();
-        }
-        mailbox::delete(tx.conn, row.id, tx.now, &tx.operation_id).await?;
-        let deleted = MailboxDeleted { mailbox: show(tx, row), aliases, catch_alls };
-        tx.before = serde_json::to_value(&deleted).ok();
-        Ok(deleted)
-    }
-}
-
-/// What was deleted, or would be.
-#[derive(Serialize, ToSchema)]
-pub(in crate::service) struct MailboxDeleted {
-    #[serde(flatten)]
-    mailbox: Mailbox,
-    /// Aliases that lead here; where they lead to nothing else, their mail is deferred.
-    aliases: Vec<String>,
-    /// Domains whose catch-all leads here.
-    catch_alls: Vec<String>,
 }
 
 /// Which mailbox, and where it goes.

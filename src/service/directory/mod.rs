@@ -9,6 +9,7 @@ pub(in crate::service) mod customers;
 pub(in crate::service) mod domains;
 pub(in crate::service) mod holds;
 pub(in crate::service) mod identity;
+pub(in crate::service) mod mailbox_deletion;
 pub(in crate::service) mod mailboxes;
 pub(in crate::service) mod page;
 pub(in crate::service) mod scope;

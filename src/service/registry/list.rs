@@ -6,7 +6,7 @@ use super::{Operation, run};
 use crate::service::audit::AuditSearch;
 use crate::service::directory::{
     administrator_state, administrators, aliases, customer_life, customers, domains, holds, identity,
-    mailboxes, sessions, tokens,
+    mailbox_deletion, mailboxes, sessions, tokens,
 };
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
@@ -66,7 +66,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<mailboxes::MailboxQuota>(),
     declare::<holds::MailboxSuspend>(),
     declare::<holds::MailboxResume>(),
-    declare::<mailboxes::MailboxDelete>(),
+    declare::<mailbox_deletion::MailboxDelete>(),
     declare::<mailboxes::MailboxUndelete>(),
     declare::<undelete::MessageDeleted>(),
     declare::<undelete::MessageUndelete>(),
