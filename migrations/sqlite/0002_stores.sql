@@ -1,4 +1,4 @@
--- Mail stores as volumes: offload, parts shared between bodies, undelete, jobs, catalogs, backups, the nodes' history.
+-- Mail stores: settings, offload, parts shared between bodies, dictionaries, undelete; jobs.
 -- The folder migrations/postgres holds the same tables under the same number and name.
 
 -- How a store keeps mail, as JSON of names and values (base/store_settings.rs): what differs from the defaults. `fixed` lists
@@ -9,9 +9,6 @@ ALTER TABLE store DROP COLUMN compression_level;
 ALTER TABLE store DROP COLUMN compression_dictionary;
 -- Grows when compression settings change: packs of lower generations are compressed anew in the background.
 ALTER TABLE store ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
-
--- Where new mailboxes of this customer, and of those below without an own choice, are placed.
-ALTER TABLE customer ADD COLUMN store_id BIGINT REFERENCES store (id);
 
 -- A pack's copies. Before a local file is removed it is `removing`, before an object is written `uploading`: after a
 -- crash these rows, never a listing, say what may lie about.
@@ -131,63 +128,10 @@ CREATE INDEX job_open ON job (state, id) WHERE state IN ('waiting', 'running');
 CREATE INDEX job_customer ON job (customer_id, id);
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 
--- Who does what only one may do at a time. A transaction that relies on it checks node and epoch.
-CREATE TABLE lease (
-    name       TEXT   PRIMARY KEY,
-    node_id    TEXT   NOT NULL,
-    epoch      BIGINT NOT NULL,
-    expires_at BIGINT NOT NULL
-) WITHOUT ROWID;
-
--- Files beside the packs that tell, for mailboxes, which bodies are which messages: from them a lost database is rebuilt.
-CREATE TABLE catalog (
-    id           INTEGER PRIMARY KEY AUTOINCREMENT,
-    public_id    TEXT   NOT NULL UNIQUE,
-    store_id     BIGINT NOT NULL REFERENCES store (id),
-    octets       BIGINT NOT NULL DEFAULT 0,
-    state        TEXT   NOT NULL CHECK (state IN ('writing', 'present', 'removing')),
-    remote_state TEXT   NOT NULL DEFAULT 'absent' CHECK (remote_state IN ('absent', 'uploading', 'present')),
-    node_id      TEXT   NOT NULL,
-    epoch        BIGINT NOT NULL,
-    created_at   BIGINT NOT NULL
-);
-
--- The newest catalog of each mailbox, and what the mailbox looked like then.
-CREATE TABLE catalog_entry (
-    mailbox_id  INTEGER PRIMARY KEY,
-    catalog_id  BIGINT NOT NULL REFERENCES catalog (id),
-    fingerprint TEXT   NOT NULL
-);
-CREATE INDEX catalog_entry_catalog ON catalog_entry (catalog_id);
-
--- Backups that were taken and are kept.
-CREATE TABLE backup (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    public_id   TEXT   NOT NULL UNIQUE,
-    target      TEXT   NOT NULL,
-    at          BIGINT NOT NULL,
-    packs       BIGINT NOT NULL,
-    octets      BIGINT NOT NULL,
-    new_octets  BIGINT NOT NULL,
-    tested_at   BIGINT,
-    test_report TEXT,
-    dropped_at  BIGINT
-);
-CREATE INDEX backup_target ON backup (target, at);
-
 -- What was purged for good: a restore applies it again, so that no backup brings it back.
 CREATE TABLE erasure (
     kind      TEXT   NOT NULL,
     public_id TEXT   NOT NULL,
     at        BIGINT NOT NULL,
     PRIMARY KEY (kind, public_id)
-) WITHOUT ROWID;
-
--- A day of each node's figures at a minute's grain, as JSON (service/servers).
-ALTER TABLE node ADD COLUMN version TEXT NOT NULL DEFAULT '';
-CREATE TABLE node_sample (
-    node_id TEXT   NOT NULL,
-    at      BIGINT NOT NULL,
-    sample  TEXT   NOT NULL,
-    PRIMARY KEY (node_id, at)
 ) WITHOUT ROWID;

@@ -112,19 +112,6 @@ pub struct OffloadSettings {
     pub connections_max: u32,
 }
 
-/// Copies to another place, by themselves.
-#[derive(Clone, PartialEq, Debug)]
-pub struct BackupSettings {
-    /// An absolute directory, or `s3://BUCKET/PREFIX` with the keys and the endpoint of `offload`; empty: none.
-    pub target: String,
-    /// How often.
-    pub every_hours: u32,
-    /// How many are kept.
-    pub keep: u32,
-    /// How often one is restored to see whether that works; 0: never.
-    pub test_every_days: u32,
-}
-
 /// Everything that can be set for a mail store.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StoreSettings {
@@ -138,10 +125,6 @@ pub struct StoreSettings {
     pub offload: OffloadSettings,
     /// Bound of the cache for packs in object storage, in octets.
     pub cache_octets_max: u64,
-    /// How often changed mailboxes are written to catalogs; 0: never.
-    pub catalog_minutes: u32,
-    /// Backups.
-    pub backup: BackupSettings,
 }
 
 impl Default for StoreSettings {
@@ -186,8 +169,6 @@ impl Default for StoreSettings {
                 connections_max: 16,
             },
             cache_octets_max: 10 << 30,
-            catalog_minutes: 60,
-            backup: BackupSettings { target: String::new(), every_hours: 24, keep: 7, test_every_days: 30 },
         }
     }
 }
@@ -315,12 +296,6 @@ static PLAIN: &[Setting] = settings! {
     "offload.upload_octets_per_sec", "limit of uploads; none: no limit": offload.upload_octets_per_sec = size(0);
     "offload.connections_max", "most requests at a time": offload.connections_max = integer(1, 1_024);
     "cache.octets_max", "bound of the cache for packs in object storage": cache_octets_max = size(64 << 20);
-    "catalog.every_minutes", "how often catalogs are written; 0: never": catalog_minutes = integer(0, 10_080);
-    "backup.target", "absolute directory or s3://BUCKET/PREFIX; empty: no backups": backup.target = plain();
-    "backup.every_hours", "how often": backup.every_hours = integer(1, 8_784);
-    "backup.keep", "how many are kept": backup.keep = integer(1, 10_000);
-    "backup.test_every_days", "how often one is restored to see whether that works; 0: never":
-        backup.test_every_days = integer(0, DAYS_MAX);
 };
 
 /// The others.
@@ -406,10 +381,6 @@ impl StoreSettings {
         }
         if self.offload.access_key.is_some() != self.offload.secret_key.is_some() {
             return Err(("offload.secret_key", "belongs together with offload.access_key".to_owned()));
-        }
-        let target = &self.backup.target;
-        if !target.is_empty() && !target.starts_with('/') && !target.starts_with("s3://") {
-            return Err(("backup.target", "expected an absolute directory or s3://BUCKET/PREFIX".to_owned()));
         }
         Ok(())
     }
@@ -511,7 +482,7 @@ mod tests {
     #[test]
     fn contradictions_are_found() {
         changed().check().unwrap();
-        for (name, text) in [("offload.bucket", ""), ("offload.secret_key", ""), ("backup.target", "here")] {
+        for (name, text) in [("offload.bucket", ""), ("offload.secret_key", "")] {
             let mut settings = changed();
             settings.set(name, text).unwrap();
             assert!(settings.check().is_err(), "{name}");

@@ -274,8 +274,7 @@ fn read_stores(root: &mut Section<'_>, data: &Path) -> Vec<Store> {
 }
 
 /// Tables of a store; their keys are in `store_settings`.
-const SETTING_TABLES: [&str; 7] =
-    ["compression", "packing", "compaction", "offload", "cache", "catalog", "backup"];
+const SETTING_TABLES: [&str; 5] = ["compression", "packing", "compaction", "offload", "cache"];
 
 fn read_settings(
     table: &str,
