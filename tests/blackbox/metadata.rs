@@ -5,15 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use posthouse::base::clock::Timestamp;
 use posthouse::base::id::MailboxId;
+use posthouse::base::store_settings::StoreSettings;
 use posthouse::params;
-use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::{
     BodyPlace, Deliver, DeliverTarget, Packed, Refused, TargetOutcome, TraceOrigin,
 };
+use posthouse::storage::metadata::instance::{StoreSetup, ensure_stores};
 use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::quota::{OverLimit, QuotaOwner};
 use posthouse::storage::metadata::sql::Conn;
+use posthouse::storage::metadata::store::{self, StoreRow};
+use posthouse::storage::StorageError;
 use tokio::sync::Semaphore;
 
 /// Runs one contract test on each database that is there.
@@ -54,6 +57,7 @@ on_both!(
     failed_operation_is_undone_and_leaves_its_neighbours_alone,
     committed_changes_are_told,
     operations_whose_callers_went_away_are_committed_or_undone_and_block_nobody,
+    settings_of_a_store_are_those_of_the_file,
 );
 
 /// A provider with one customer, one domain and `mailboxes` mailboxes with an INBOX each.
@@ -309,4 +313,27 @@ async fn committed_changes_are_told(database: Database) {
     watch.mark_unchanged();
     database.deliver(message(10, &mailboxes, false)).await.unwrap();
     tokio::time::timeout(std::time::Duration::from_secs(10), watch.changed()).await.unwrap().unwrap();
+}
+
+/// What the file says counts; what has left it is at its default again.
+async fn settings_of_a_store_are_those_of_the_file(database: Database) {
+    let mut settings = StoreSettings::default();
+    settings.set("compression.level", "12").unwrap();
+    for (settings, fixed, level, generation) in [
+        (settings.clone(), vec!["compression.level"], 12, 0),
+        (settings, vec!["compression.level"], 12, 0),
+        (StoreSettings::default(), Vec::new(), StoreSettings::default().compression.level, 1),
+    ] {
+        let setup = StoreSetup { name: "main".to_owned(), path: "main".to_owned(), settings, fixed };
+        let write = database.write(Priority::Interactive, move |conn| {
+            let setup = setup.clone();
+            Box::pin(async move {
+                ensure_stores(conn, &[setup], Timestamp(0)).await?;
+                store::list(conn).await
+            })
+        });
+        let stores: Result<Vec<StoreRow>, StorageError> = write.await;
+        let [store] = &stores.unwrap()[..] else { panic!("one store") };
+        assert_eq!((store.settings.compression.level, store.generation), (level, generation));
+    }
 }

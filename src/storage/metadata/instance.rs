@@ -31,6 +31,11 @@ pub struct StoreSetup {
 pub async fn ensure_stores(conn: &mut Conn, stores: &[StoreSetup], now: Timestamp) -> Result<Vec<StoreId>> {
     let mut ids = Vec::with_capacity(stores.len());
     for setup in stores {
+        let row = conn.row("SELECT fixed FROM store WHERE name = $1", params![&setup.name]).await?;
+        let was_fixed: Vec<String> = match row {
+            Some(row) => serde_json::from_str(&row.text(0)?).unwrap_or_default(),
+            None => Vec::new(),
+        };
         let fixed = serde_json::Value::from(setup.fixed.clone()).to_string();
         let text = "INSERT INTO store (name, path, settings, fixed, created_at) VALUES ($1, $2, $3, $4, $5)
                     ON CONFLICT (name) DO UPDATE SET path = excluded.path, fixed = excluded.fixed
@@ -40,7 +45,8 @@ pub async fn ensure_stores(conn: &mut Conn, stores: &[StoreSetup], now: Timestam
         let store = StoreId(row.int(0)?);
         let before = store::settings(&row.text(1)?)?;
         let mut settings = before.clone();
-        for name in &setup.fixed {
+        // What has left the file is as if it had never stood there.
+        for name in was_fixed.iter().map(String::as_str).chain(setup.fixed.iter().copied()) {
             settings.take(name, &setup.settings);
         }
         if settings != before {
