@@ -7,6 +7,7 @@ use posthouse::base::clock::Timestamp;
 use posthouse::base::id::MailboxId;
 use posthouse::base::store_settings::StoreSettings;
 use posthouse::params;
+use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::{
     BodyPlace, Deliver, DeliverTarget, Packed, Refused, TargetOutcome, TraceOrigin,
@@ -16,7 +17,6 @@ use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::quota::{OverLimit, QuotaOwner};
 use posthouse::storage::metadata::sql::Conn;
 use posthouse::storage::metadata::store::{self, StoreRow};
-use posthouse::storage::StorageError;
 use tokio::sync::Semaphore;
 
 /// Runs one contract test on each database that is there.
