@@ -29,7 +29,8 @@ const STORE: &[Column] = columns![
     "Name" "name" Text, "State" "state" Text, "Path" "path" Text,
     "Mailboxes" "mailboxes" Count, "Bodies" "bodies" Count, "Bodies not yet packed" "fresh_bodies" Count,
     "Bodies in packs" "packed_bodies" Count, "Mail" "octets" Size, "Stored as" "stored_octets" Size,
-    "Packs" "packs" Count, "Size of packs" "pack_octets" Size, "Of that dead" "dead_octets" Size,
+    "Saved" "saved_octets" Size, "Packs" "packs" Count, "Size of packs" "pack_octets" Size,
+    "Of that dead" "dead_octets" Size, "On the volume" "local_octets" Size, "In object storage" "remote_octets" Size,
     "Created" "created_at" Time
 ];
 const SERVER: &[Column] = columns![

@@ -46,6 +46,12 @@ pub(in crate::service) struct StoreAnswer {
     pack_octets: i64,
     /// Octets in pack files that belong to nothing any more.
     dead_octets: i64,
+    /// Octets of pack files on the volume, superseded ones that are about to go too.
+    local_octets: i64,
+    /// Octets of packs in object storage, superseded ones that are about to go too.
+    remote_octets: i64,
+    /// Octets by which the bodies are kept smaller than they were received.
+    saved_octets: i64,
 }
 
 fn answer(volume: Volume) -> StoreAnswer {
@@ -65,6 +71,9 @@ fn answer(volume: Volume) -> StoreAnswer {
         packs: volume.packs,
         pack_octets: volume.pack_octets,
         dead_octets: volume.dead_octets,
+        local_octets: volume.local_octets,
+        remote_octets: volume.remote_octets,
+        saved_octets: volume.octets.saturating_sub(volume.stored_octets),
     }
 }
 

@@ -277,6 +277,9 @@ async fn stores_and_server_are_shown_to_the_system_only(world: World) {
         (&json!(1), &json!(3), &json!(1))
     );
     assert_eq!(store["octets"], json!(4 * text.len()));
+    assert_eq!((&store["local_octets"], &store["remote_octets"]), (&store["pack_octets"], &json!(0)));
+    let saved = store["octets"].as_i64().unwrap() - store["stored_octets"].as_i64().unwrap();
+    assert_eq!(store["saved_octets"], json!(saved));
     assert_eq!(world.run(&world.system, "store.show", json!({ "name": "main" })).await.unwrap(), *store);
     assert!(world.run(&world.system, "store.show", json!({ "name": "none" })).await.is_err());
     let fresh = world.number("SELECT count(*) FROM fresh_body").await;

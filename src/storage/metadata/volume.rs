@@ -47,6 +47,10 @@ pub struct Volume {
     pub pack_octets: i64,
     /// Octets in packs that belong to no body.
     pub dead_octets: i64,
+    /// Octets of pack files on the volume.
+    pub local_octets: i64,
+    /// Octets of packs in object storage.
+    pub remote_octets: i64,
 }
 
 /// All mail stores, oldest first. Goes through all bodies, in steps; what changes meanwhile counts or not.
@@ -60,7 +64,11 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<Volume>> {
                        (SELECT CAST(coalesce(sum(p.octets), 0) AS BIGINT) FROM pack p
                         WHERE p.store_id = s.id AND p.dropped_at IS NULL),
                        (SELECT CAST(coalesce(sum(p.dead_octets), 0) AS BIGINT) FROM pack p
-                        WHERE p.store_id = s.id AND p.dropped_at IS NULL), s.fixed
+                        WHERE p.store_id = s.id AND p.dropped_at IS NULL), s.fixed,
+                       (SELECT CAST(coalesce(sum(p.octets), 0) AS BIGINT) FROM pack p
+                        WHERE p.store_id = s.id AND p.local_state <> 'absent'),
+                       (SELECT CAST(coalesce(sum(p.octets), 0) AS BIGINT) FROM pack p
+                        WHERE p.store_id = s.id AND p.remote_state = 'present')
                 FROM store s ORDER BY s.id LIMIT $1";
     let mut volumes = BTreeMap::new();
     for row in conn.rows(text, params![STORES_MAX]).await? {
@@ -76,6 +84,8 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<Volume>> {
             packs: row.int(7)?,
             pack_octets: row.int(8)?,
             dead_octets: row.int(9)?,
+            local_octets: row.int(11)?,
+            remote_octets: row.int(12)?,
             fresh_bodies: 0,
             packed_bodies: 0,
             octets: 0,
