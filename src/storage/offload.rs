@@ -146,7 +146,7 @@ impl Offloader {
         let merges = volume.store.settings.offload.when != OffloadWhen::AtOnce;
         self.release(&volume, Wanted::Unreleased { until: now }, None, merges, now, (&mut done, progress))
             .await?;
-        self.drop_copies(&volume, Wanted::Doubled { uploaded_until: now }, None, &mut done).await?;
+        self.drop_copies(&volume, Wanted::Doubled { uploaded_until: now }, None, now, &mut done).await?;
         Ok(done)
     }
 
@@ -184,7 +184,7 @@ impl Offloader {
             OffloadWhen::AboveWatermark => {
                 let Some(excess) = self.excess(volume).await? else { return Ok(()) };
                 let freed = self
-                    .drop_copies(volume, Wanted::Doubled { uploaded_until: now }, Some(excess), done)
+                    .drop_copies(volume, Wanted::Doubled { uploaded_until: now }, Some(excess), now, done)
                     .await?;
                 let Some(left) = excess.checked_sub(freed).filter(|&left| left > 0) else { return Ok(()) };
                 self.release(
@@ -196,13 +196,16 @@ impl Offloader {
                     (done, &Progress::default()),
                 )
                 .await?;
-                self.drop_copies(volume, Wanted::Doubled { uploaded_until: now }, Some(left), done).await?;
+                self.drop_copies(volume, Wanted::Doubled { uploaded_until: now }, Some(left), now, done)
+                    .await?;
                 return Ok(());
             }
         };
         self.release(volume, Wanted::Unreleased { until }, None, merges, now, (done, &Progress::default()))
             .await?;
-        self.drop_copies(volume, Wanted::Doubled { uploaded_until: kept_until }, None, done).await.map(drop)
+        self.drop_copies(volume, Wanted::Doubled { uploaded_until: kept_until }, None, now, done)
+            .await
+            .map(drop)
     }
 
     /// Octets by which the volume is fuller than its watermark; nothing when it is not.
@@ -235,7 +238,7 @@ impl Offloader {
         let read = self.bodies.database().read(|conn| Box::pin(rewrite::uploading(conn, store)));
         let uploading: Vec<PackRow> = read.await?;
         for pack in uploading.into_iter().filter(|_| volume.has_remote()) {
-            self.upload(volume, &pack, now, done).await?;
+            self.upload_or_tell(volume, &pack, now, done).await?;
         }
         Ok(())
     }
@@ -281,11 +284,28 @@ impl Offloader {
             if progress.is_cancelled() {
                 return Ok(());
             }
-            self.upload(volume, pack, now, done).await?;
+            self.upload_or_tell(volume, pack, now, done).await?;
             sent += pack.octets;
             progress.advance(sent, Some(total), "octets");
         }
         Ok(())
+    }
+
+    /// A pack that cannot be read does not keep the others.
+    async fn upload_or_tell(
+        &self,
+        volume: &Volume,
+        pack: &PackRow,
+        now: Timestamp,
+        done: &mut Offloaded,
+    ) -> Result<()> {
+        match self.upload(volume, pack, now, done).await {
+            Err(error @ (StorageError::Io { .. } | StorageError::Corrupt(_) | StorageError::Gone(_))) => {
+                tracing::error!(store = volume.name, pack = %pack.name, %error, "a pack cannot be uploaded");
+                Ok(())
+            }
+            uploaded => uploaded,
+        }
     }
 
     async fn upload(
@@ -312,8 +332,10 @@ impl Offloader {
             .bodies
             .database()
             .write(Priority::Background, move |conn| Box::pin(rewrite::uploaded(conn, id, now)));
-        let recorded: Result<()> = record.await;
-        recorded?;
+        let recorded: bool = record.await?;
+        if !recorded {
+            return Ok(remote.delete(&ObjectKey::of_pack(pack.name)).await?);
+        }
         done.uploaded += 1;
         done.uploaded_octets += pack.octets;
         Ok(())
@@ -325,6 +347,7 @@ impl Offloader {
         volume: &Volume,
         wanted: Wanted,
         octets: Option<u64>,
+        now: Timestamp,
         done: &mut Offloaded,
     ) -> Result<u64> {
         let mut freed = 0;
@@ -333,7 +356,7 @@ impl Offloader {
             let going = self
                 .bodies
                 .database()
-                .write(Priority::Background, move |conn| Box::pin(rewrite::local_goes(conn, id)));
+                .write(Priority::Background, move |conn| Box::pin(rewrite::local_goes(conn, id, now)));
             let goes: bool = going.await?;
             if goes {
                 self.reach(3).await;
@@ -432,13 +455,18 @@ impl Offloader {
         let fetched = Fetched::new(self.bodies.volumes().folder().join(&volume.store.path).join("fetched"));
         let mut sources = Vec::with_capacity(packs.len());
         for row in packs {
-            let reader = self.open(volume, row, &fetched).await?;
-            sources.push(Source { row: row.clone(), reader });
+            match self.open(volume, row, &fetched).await {
+                Ok(reader) => sources.push(Source { row: row.clone(), reader }),
+                Err(error @ (StorageError::Io { .. } | StorageError::Corrupt(_) | StorageError::Gone(_))) => {
+                    tracing::error!(store = volume.name, pack = %row.name, %error, "a pack cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let mut pace = Pace::new(volume.store.settings.compaction.octets_per_sec_max);
         let how = Rewriting { volume: &volume.store, tier, recodes, pace: &mut pace, now };
         let rewritten = rewrite(&self.bodies, &sources, how).await?;
-        done.rewritten += packs.len() as u64;
+        done.rewritten += sources.len() as u64;
         done.rewritten_octets += rewritten.octets_before;
         done.became_octets += rewritten.octets_after;
         done.damaged += rewritten.damaged.len() as u64;
@@ -455,7 +483,13 @@ impl Offloader {
             volume.remote()?.get_to_file(&ObjectKey::of_pack(row.name), row.octets, &path).await?;
             path
         };
-        blocking(move || PackReader::open(&path).map(Arc::new)).await
+        blocking(move || {
+            let reader = PackReader::open(&path)?;
+            // Without its index nothing of it can be found.
+            reader.index()?;
+            Ok(Arc::new(reader))
+        })
+        .await
     }
 
     /// A point where a crash is tried out.

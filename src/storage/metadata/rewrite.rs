@@ -290,13 +290,14 @@ pub async fn upload_begins(conn: &mut Conn, pack: PackId) -> Result<bool> {
     Ok(conn.execute(text, params![pack]).await? > 0)
 }
 
-/// Says that the object of a pack is there and was compared.
+/// Says that the object of a pack is there and was compared. False when the pack is gone meanwhile: then the object is
+/// to be deleted.
 ///
 /// # Errors
 /// What the database says.
-pub async fn uploaded(conn: &mut Conn, pack: PackId, now: Timestamp) -> Result<()> {
+pub async fn uploaded(conn: &mut Conn, pack: PackId, now: Timestamp) -> Result<bool> {
     let text = "UPDATE pack SET remote_state = 'present', uploaded_at = $2 WHERE id = $1";
-    conn.execute(text, params![pack, now]).await.map(drop)
+    Ok(conn.execute(text, params![pack, now]).await? > 0)
 }
 
 /// Packs whose upload was begun and not recorded, of one store: it is done again.
@@ -316,10 +317,11 @@ pub async fn uploading(conn: &mut Conn, store: StoreId) -> Result<Vec<PackRow>> 
 ///
 /// # Errors
 /// What the database says.
-pub async fn local_goes(conn: &mut Conn, pack: PackId) -> Result<bool> {
+pub async fn local_goes(conn: &mut Conn, pack: PackId, now: Timestamp) -> Result<bool> {
     let text = "UPDATE pack SET local_state = 'removing'
-                WHERE id = $1 AND local_state = 'present' AND remote_state = 'present'";
-    Ok(conn.execute(text, params![pack]).await? > 0)
+                WHERE id = $1 AND local_state = 'present' AND remote_state = 'present'
+                  AND NOT EXISTS (SELECT 1 FROM pin WHERE pin.expires_at > $2)";
+    Ok(conn.execute(text, params![pack, now]).await? > 0)
 }
 
 /// Says that the local file of a pack is gone.

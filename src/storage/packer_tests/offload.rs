@@ -251,3 +251,67 @@ async fn reads_while_packs_move_give_the_original() {
     packer.remove_dead(NOW).await.unwrap();
     provider.read_all(&bodies).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pack_that_cannot_be_read_does_not_keep_the_others() {
+    let mut provider = Provider::new().await;
+    let (bodies, packer) = provider.start().await;
+    provider.offloads(&bodies, &[]).await;
+    let mut before = BTreeSet::new();
+    for _ in 0..3 {
+        provider.fill(&bodies, 20).await;
+        packer.pack_everything(NOW).await.unwrap();
+        let lost = files(provider.folder.path()).difference(&before).next().unwrap().clone();
+        if before.len() == 1 {
+            // The second of three loses its end.
+            let bytes = std::fs::read(&lost).unwrap();
+            std::fs::write(&lost, bytes.split_at(bytes.len() / 2).0).unwrap();
+        }
+        before = files(provider.folder.path());
+    }
+    let (bodies, _) = provider.start().await;
+    let done = offload(&bodies).await;
+    assert_eq!((done.rewritten, done.uploaded), (2, 1), "{done:?}");
+    let readable =
+        provider.number("SELECT count(*) FROM body WHERE pack_id IN (SELECT id FROM pack WHERE tier = 1)");
+    assert_eq!(readable.await, 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_copies_stay_while_a_backup_pins_them() {
+    let mut provider = Provider::new().await;
+    let (bodies, packer) = provider.start().await;
+    provider.offloads(&bodies, &[]).await;
+    provider.fill(&bodies, 20).await;
+    packer.pack_everything(NOW).await.unwrap();
+    let pin =
+        "INSERT INTO pin (id, node_id, created_at, expires_at) VALUES ('p', 'local', 0, 9000000000000000)";
+    provider.execute(pin).await;
+    let done = offload(&bodies).await;
+    assert_eq!((done.uploaded, done.removed), (1, 0), "{done:?}");
+    provider.execute("DELETE FROM pin").await;
+    assert_eq!(offload(&bodies).await.removed, 1);
+    provider.read_all(&bodies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn object_of_a_pack_that_went_while_it_was_sent_is_deleted() {
+    let mut provider = Provider::new().await;
+    let (bodies, packer) = provider.start().await;
+    provider.offloads(&bodies, &[]).await;
+    provider.fill(&bodies, 20).await;
+    packer.pack_everything(NOW).await.unwrap();
+    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut offloader = Offloader::new(bodies.clone());
+    offloader.fault = Some(Fault { point: 2, reached: Arc::clone(&reached), go_on: Arc::clone(&go_on) });
+    let pass = tokio::spawn(async move { offloader.offload_now(STORE, NOW, &Watch::default()).await });
+    reached.notified().await;
+    assert_eq!(provider.objects(), 1);
+    let all: Vec<BodyId> = provider.expected.keys().copied().collect();
+    provider.delete(&all).await;
+    provider.execute("DELETE FROM pack_dictionary").await;
+    provider.execute("DELETE FROM pack").await;
+    go_on.notify_one();
+    pass.await.unwrap().unwrap();
+    assert_eq!(provider.objects(), 0);
+}
