@@ -13,7 +13,8 @@ use super::failure::{Exit, Failure};
 use super::mailbox::show_undeleted;
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
-use super::server::{show_backup, show_checked, show_drift, show_packing};
+use super::server::{show_backup, show_checked, show_drift};
+use super::store::show_packing;
 
 const JOBS: &[Column] = columns![
     "ID" "id" Text, "KIND" "kind" Text, "TARGET" "target" Text, "STATE" "state" Text, "DONE" "done" Count,

@@ -17,6 +17,7 @@ mod plan;
 mod prompt;
 mod report;
 mod server;
+mod store;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -123,7 +124,7 @@ enum Command {
     Session(server::SessionCommand),
     /// Mail stores
     #[command(subcommand)]
-    Store(server::StoreCommand),
+    Store(store::Command),
     /// The daemon
     #[command(subcommand)]
     Server(server::ServerCommand),

@@ -1,4 +1,4 @@
-//! `posthouse whoami`, `session …`, `store …`, `quota …`, `backup …`
+//! `posthouse whoami`, `session …`, `server …`, `quota …`, `backup …`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,18 +21,6 @@ const SESSIONS: &[Column] = columns![
     "SINCE" "started_at" Time
 ];
 const CLOSED: &[Column] = columns!["Sessions" "closed" Count];
-const STORES: &[Column] = columns![
-    "NAME" "name" Text, "STATE" "state" Text, "MAILBOXES" "mailboxes" Count, "BODIES" "bodies" Count,
-    "MAIL" "octets" Size, "STORED" "stored_octets" Size, "PACKS" "packs" Count, "PATH" "path" Text
-];
-const STORE: &[Column] = columns![
-    "Name" "name" Text, "State" "state" Text, "Path" "path" Text,
-    "Mailboxes" "mailboxes" Count, "Bodies" "bodies" Count, "Bodies not yet packed" "fresh_bodies" Count,
-    "Bodies in packs" "packed_bodies" Count, "Mail" "octets" Size, "Stored as" "stored_octets" Size,
-    "Saved" "saved_octets" Size, "Packs" "packs" Count, "Size of packs" "pack_octets" Size,
-    "Of that dead" "dead_octets" Size, "On the volume" "local_octets" Size, "In object storage" "remote_octets" Size,
-    "Created" "created_at" Time
-];
 const SERVER: &[Column] = columns![
     "Version" "version" Text, "Node" "node" Text, "Starts" "epoch" Count, "Started" "started_at" Time,
     "Database" "database" Text, "Size of database" "database_octets" Size, "IMAP sessions" "sessions.imap" Count,
@@ -66,23 +54,6 @@ pub(super) enum SessionCommand {
         what: String,
         #[command(flatten)]
         destruction: Destruction,
-    },
-}
-
-/// Mail stores
-#[derive(Subcommand, Debug)]
-pub(super) enum StoreCommand {
-    /// List mail stores
-    List,
-    /// Move all bodies from the database into packs now, whatever their age
-    Pack {
-        #[command(flatten)]
-        following: Follow,
-    },
-    /// Show one mail store
-    Show {
-        /// Its name
-        name: String,
     },
 }
 
@@ -167,20 +138,6 @@ impl SessionCommand {
     }
 }
 
-impl StoreCommand {
-    pub(super) fn plan(self) -> Plan {
-        match self {
-            Self::List => Plan::List { call: Call::new("store.list"), columns: STORES, nothing: "no stores" },
-            Self::Pack { following } => {
-                Plan::Job { call: Call::new("store.pack"), change: Change { dry_run: false }, following }
-            }
-            Self::Show { name } => {
-                Plan::Show { call: Call::new("store.show").with("name", name), columns: STORE }
-            }
-        }
-    }
-}
-
 impl ServerCommand {
     pub(super) fn plan(self) -> Plan {
         let Self::Show = self;
@@ -226,17 +183,6 @@ impl Backup {
         let call = Call::new("backup.create").with("dir", dir);
         Ok(Plan::Job { call, change: self.change, following: self.following })
     }
-}
-
-pub(super) fn show_packing(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
-    if output.is_json() {
-        output.document(answer)?;
-    } else {
-        let columns: &[Column] =
-            columns!["Packs" "packs" Count, "Bodies" "bodies" Count, "Size" "octets" Size];
-        output.sheet(columns, answer)?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {

@@ -11,7 +11,6 @@ pub mod housekeeping;
 pub mod jobs;
 pub mod login;
 pub mod mailstore;
-mod packing;
 pub mod quota;
 pub mod registry;
 pub mod reports;

@@ -52,14 +52,14 @@ use crate::service::authority::{Caller, Permission};
 use crate::service::context::Context;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Inner;
-use crate::service::{backup, packing, quota, undelete};
+use crate::service::{backup, quota, stores, undelete};
 use crate::storage::StorageError;
 use crate::storage::metadata::job::{self, Hold};
 use crate::storage::metadata::sql::Conn;
 
 /// All kinds of jobs.
 pub(in crate::service) static KINDS: &[Kind] = &[
-    Kind::of::<packing::Packing>(),
+    Kind::of::<stores::pack::Packing>(),
     Kind::of::<backup::Taking>(),
     Kind::of::<backup::Checking>(),
     Kind::of::<quota::verify::Recount>(),

@@ -11,7 +11,7 @@ use crate::service::directory::{
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::trace::TraceFind;
-use crate::service::{backup, jobs, packing, server, stores, undelete};
+use crate::service::{backup, jobs, server, stores, undelete};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -93,9 +93,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<jobs::JobShow>(),
     declare::<jobs::JobCancel>(),
     declare::<QuotaVerify>(),
-    declare::<stores::StoreList>(),
-    declare::<stores::StoreShow>(),
-    declare::<packing::StorePack>(),
+    declare::<stores::show::StoreList>(),
+    declare::<stores::show::StoreShow>(),
+    declare::<stores::pack::StorePack>(),
     declare::<server::ServerShow>(),
     declare::<backup::BackupCreate>(),
     declare::<backup::BackupVerify>(),
