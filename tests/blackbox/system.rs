@@ -335,7 +335,7 @@ async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World
         sender.await.unwrap();
     }
     assert_eq!(world.number("SELECT count(*) FROM message").await, 160);
-    world.execute("UPDATE mailbox SET bytes_used = bytes_used + 7 WHERE id = 1").await;
+    world.execute("UPDATE mailbox SET bytes_used = bytes_used + 7, tombstone_octets = 1 WHERE id = 1").await;
     world.execute("UPDATE folder SET unseen = unseen - 1 WHERE mailbox_id = 1 AND name = 'INBOX'").await;
     world.execute("UPDATE domain_usage SET messages_used = 1 WHERE domain_id = 2").await;
     world
@@ -351,6 +351,7 @@ async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World
         names(&found),
         [
             "mailbox x@a.example bytes",
+            "mailbox x@a.example undeletable_bytes",
             "folder x@a.example INBOX unseen",
             "domain b.example messages",
             "customer a bytes",
@@ -360,7 +361,7 @@ async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World
     assert_eq!(found["repaired"], false);
     // A customer's administrator sees and repairs its own part.
     let own = world.job(&world.a, "quota.verify", json!({ "repair": true })).await.unwrap();
-    assert_eq!((&own["drift"], &own["mailboxes"], &own["repaired"]), (&json!(4), &json!(1), &json!(true)));
+    assert_eq!((&own["drift"], &own["mailboxes"], &own["repaired"]), (&json!(5), &json!(1), &json!(true)));
     assert!(!own.to_string().contains("b.example"));
     let trail = world.run(&world.a, "audit.search", json!({ "operation": "quota.verify" })).await.unwrap();
     assert!(trail["items"].to_string().contains("mailbox x@a.example bytes"), "{trail}");

@@ -78,7 +78,8 @@ pub(in crate::service) struct Drift {
     /// `mailbox`, `folder`, `domain` or `customer`.
     kind: Cow<'static, str>,
     name: String,
-    /// `bytes` or `messages`; of a folder also `unseen`, `recent`, `deleted` or `deleted_bytes`.
+    /// `bytes` or `messages`; of a mailbox also `undeletable_bytes`; of a folder also `unseen`, `recent`, `deleted` or
+    /// `deleted_bytes`.
     resource: Cow<'static, str>,
     /// Absent where a counter is missing.
     recorded: Option<i64>,
@@ -351,22 +352,27 @@ fn owner_drifts(kind: &'static str, name: &str, owner: &CountedOwner) -> Vec<Dri
 /// A resource, and where its sum stands.
 type Countable = (&'static str, fn(Sum) -> i64);
 
+/// What everything counts.
+const SUMS: [Countable; 2] = [("bytes", |sum| sum.octets), ("messages", |sum| sum.messages)];
+
 fn compare(kind: &'static str, name: &str, recorded: Option<Sum>, counted: Option<Sum>) -> Vec<Drift> {
-    let resources: [Countable; 6] = [
-        ("bytes", |sum| sum.octets),
-        ("messages", |sum| sum.messages),
-        // Only folders count the rest.
-        ("unseen", |sum| sum.unseen),
-        ("recent", |sum| sum.recent),
-        ("deleted", |sum| sum.deleted),
-        ("deleted_bytes", |sum| sum.deleted_octets),
-    ];
-    let drift = |(resource, of): Countable| {
+    let resources: &[Countable] = match kind {
+        "mailbox" => &[SUMS[0], SUMS[1], ("undeletable_bytes", |sum| sum.undeletable_octets)],
+        "folder" => &[
+            SUMS[0],
+            SUMS[1],
+            ("unseen", |sum| sum.unseen),
+            ("recent", |sum| sum.recent),
+            ("deleted", |sum| sum.deleted),
+            ("deleted_bytes", |sum| sum.deleted_octets),
+        ],
+        _ => &SUMS,
+    };
+    let drift = |&(resource, of): &Countable| {
         let (recorded, counted) = (recorded.map(of), counted.map(of));
         let differs = recorded != counted;
         let (kind, resource) = (Cow::Borrowed(kind), Cow::Borrowed(resource));
         differs.then(|| Drift { kind, name: name.to_owned(), resource, recorded, counted })
     };
-    let compared = if kind == "folder" { resources.len() } else { 2 };
-    resources.into_iter().take(compared).filter_map(drift).collect()
+    resources.iter().filter_map(drift).collect()
 }

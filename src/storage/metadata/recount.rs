@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::sql::{Conn, Row, ids};
+use super::tombstone::ROW_OCTETS;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::params;
 use crate::storage::Result;
@@ -32,6 +33,8 @@ pub struct Sum {
     pub deleted: i64,
     /// Octets of those.
     pub deleted_octets: i64,
+    /// What expunged messages that can come back count ([`super::tombstone`]); of mailboxes only.
+    pub undeletable_octets: i64,
 }
 
 /// A folder, counted.
@@ -62,15 +65,18 @@ pub struct CountedMailbox {
     pub recorded: Sum,
     /// Its folders. Messages of deleted folders that are still to be purged don't count any more.
     pub folders: Vec<CountedFolder>,
+    /// What its tombstones add up to.
+    pub undeletable_octets: i64,
 }
 
 impl CountedMailbox {
     /// What its messages add up to.
     pub fn counted(&self) -> Sum {
-        self.folders.iter().fold(Sum::default(), |sum, folder| Sum {
+        let none = Sum { undeletable_octets: self.undeletable_octets, ..Sum::default() };
+        self.folders.iter().fold(none, |sum, folder| Sum {
             octets: sum.octets.saturating_add(folder.counted.octets),
             messages: sum.messages.saturating_add(folder.counted.messages),
-            ..Sum::default()
+            ..sum
         })
     }
 }
@@ -134,11 +140,13 @@ pub async fn lock_mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<()> {
 /// When the database fails.
 pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<CountedMailbox>> {
     // Flag bit 0 is \Seen, bit 3 \Deleted. What stands from the next UID on is not there yet (`stage.rs`).
-    let text = "SELECT m.id, m.local_part, d.name, d.id, d.customer_id, m.bytes_used, m.messages_used,
+    let text = format!(
+        "SELECT m.id, m.local_part, d.name, d.id, d.customer_id, m.bytes_used, m.messages_used,
                        f.id, f.name, f.octets, f.messages, f.unseen,
                        coalesce(c.octets, 0), coalesce(c.messages, 0), coalesce(c.unseen, 0),
                        f.recent, f.deleted, f.deleted_octets,
-                       coalesce(c.recent, 0), coalesce(c.deleted, 0), coalesce(c.deleted_octets, 0)
+                       coalesce(c.recent, 0), coalesce(c.deleted, 0), coalesce(c.deleted_octets, 0),
+                       m.tombstone_octets, coalesce(t.octets, 0)
                 FROM mailbox m JOIN domain d ON d.id = m.domain_id
                      LEFT JOIN folder f ON f.mailbox_id = m.id
                      LEFT JOIN (SELECT e.folder_id, CAST(sum(e.octets) AS BIGINT) AS octets, count(*) AS messages,
@@ -152,7 +160,11 @@ pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<Counted
                                 FROM message e JOIN folder g ON g.id = e.folder_id AND e.uid < g.uid_next
                                 WHERE e.mailbox_id IN IDS($1) GROUP BY e.mailbox_id, e.folder_id) c
                           ON c.folder_id = f.id
-                WHERE m.id IN IDS($1) ORDER BY m.id, f.id";
+                     LEFT JOIN (SELECT mailbox_id, CAST(sum(octets + {ROW_OCTETS}) AS BIGINT) AS octets
+                                FROM tombstone WHERE mailbox_id IN IDS($1) GROUP BY mailbox_id) t
+                          ON t.mailbox_id = m.id
+                WHERE m.id IN IDS($1) ORDER BY m.id, f.id"
+    );
     let mut counted: BTreeMap<i64, CountedMailbox> = BTreeMap::new();
     for row in conn.rows(text, vec![ids(mailboxes.iter().copied())]).await? {
         let id = row.int(0)?;
@@ -162,8 +174,14 @@ pub async fn mailboxes(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<Counted
                 address: format!("{}@{}", row.text(1)?, row.text(2)?),
                 domain: DomainId(row.int(3)?),
                 customer: CustomerId(row.int(4)?),
-                recorded: Sum { octets: row.int(5)?, messages: row.int(6)?, ..Sum::default() },
+                recorded: Sum {
+                    octets: row.int(5)?,
+                    messages: row.int(6)?,
+                    undeletable_octets: row.int(21)?,
+                    ..Sum::default()
+                },
                 folders: Vec::new(),
+                undeletable_octets: row.int(22)?,
             });
         }
         if let (Some(folder), Some(mailbox)) = (row.int_opt(7)?, counted.get_mut(&id)) {
@@ -187,6 +205,7 @@ fn folder_sum(row: &Row, first: usize, second: usize) -> Result<Sum> {
         recent: row.int(second)?,
         deleted: row.int(second + 1)?,
         deleted_octets: row.int(second + 2)?,
+        undeletable_octets: 0,
     })
 }
 
@@ -199,13 +218,13 @@ pub async fn mailbox_set(conn: &mut Conn, mailbox: &CountedMailbox) -> Result<()
         let text = "UPDATE folder SET octets = $2, messages = $3, unseen = $4, recent = $5, deleted = $6,
                                       deleted_octets = $7
                     WHERE id = $1";
-        let Sum { octets, messages, unseen, recent, deleted, deleted_octets } = folder.counted;
+        let Sum { octets, messages, unseen, recent, deleted, deleted_octets, .. } = folder.counted;
         let params = params![folder.id, octets, messages, unseen, recent, deleted, deleted_octets];
         conn.execute(text, params).await?;
     }
-    let Sum { octets, messages, .. } = mailbox.counted();
-    let text = "UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1";
-    conn.execute(text, params![mailbox.id, octets, messages]).await.map(drop)
+    let Sum { octets, messages, undeletable_octets, .. } = mailbox.counted();
+    let text = "UPDATE mailbox SET bytes_used = $2, messages_used = $3, tombstone_octets = $4 WHERE id = $1";
+    conn.execute(text, params![mailbox.id, octets, messages, undeletable_octets]).await.map(drop)
 }
 
 /// Domains of these customers that have a counter or need one, behind `after`, with what their mailboxes are recorded

@@ -21,7 +21,7 @@ use crate::params;
 use crate::storage::{Result, StorageError};
 
 /// Octets that each tombstone counts besides those of its message.
-const ROW_OCTETS: i64 = 1_024;
+pub(super) const ROW_OCTETS: i64 = 1_024;
 /// What the tombstones of any mailbox may count.
 const OCTETS_MAX_LEAST: i64 = 1 << 30;
 /// Rows that one slice changes.
