@@ -176,8 +176,8 @@ impl Living {
 /// What the database says.
 pub async fn living(conn: &mut Conn, pack: PackId, bodies: &[BodyId]) -> Result<Vec<Living>> {
     let text =
-        "SELECT b.scope_id, CASE WHEN p.body_id IS NULL THEN 1 ELSE 0 END, b.mailbox_id, b.folder_id, b.id,
-                       b.pack_offset, b.stored_octets, b.octets
+        "SELECT b.scope_id, CAST(CASE WHEN p.body_id IS NULL THEN 1 ELSE 0 END AS BIGINT), b.mailbox_id,
+                       b.folder_id, b.id, b.pack_offset, b.stored_octets, b.octets
                 FROM body b LEFT JOIN part p ON p.body_id = b.id WHERE b.id IN IDS($1) AND b.pack_id = $2";
     let living = |row: &Row| {
         Ok(Living {
