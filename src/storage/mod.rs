@@ -9,6 +9,8 @@ pub mod pack;
 pub mod packer;
 #[cfg(test)]
 mod packer_tests;
+#[cfg(test)]
+pub(crate) use packer_tests::Fault;
 pub mod remote;
 pub mod rewriter;
 pub mod volumes;

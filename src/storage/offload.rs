@@ -12,7 +12,8 @@
 //!    same bytes under the same name;
 //! 2. after the object is there: the same;
 //! 3. after `removing` was noted: readers take the object; the file is removed again;
-//! 4. after the file was removed: the same.
+//! 4. after the file was removed: the same;
+//! 5. to 8. while packs are written anew: what `rewriter.rs` says.
 //!
 //! Objects of packs that are dropped meanwhile are deleted with them, since the row says that there may be one.
 //!
@@ -77,7 +78,7 @@ pub struct Offloader {
     /// Looks take turns, or two would write the same packs anew.
     turn: tokio::sync::Mutex<()>,
     #[cfg(test)]
-    pub(super) fault: Option<super::packer_tests::Fault>,
+    pub(crate) fault: Option<super::packer_tests::Fault>,
 }
 
 impl Offloader {
@@ -464,7 +465,15 @@ impl Offloader {
             }
         }
         let mut pace = Pace::new(volume.store.settings.compaction.octets_per_sec_max);
-        let how = Rewriting { volume: &volume.store, tier, recodes, pace: &mut pace, now };
+        let how = Rewriting {
+            volume: &volume.store,
+            tier,
+            recodes,
+            pace: &mut pace,
+            now,
+            #[cfg(test)]
+            fault: self.fault.as_ref(),
+        };
         let rewritten = rewrite(&self.bodies, &sources, how).await?;
         done.rewritten += sources.len() as u64;
         done.rewritten_octets += rewritten.octets_before;

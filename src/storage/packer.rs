@@ -90,7 +90,7 @@ pub struct Packer {
     /// Whose dictionary is trained next.
     turns: tokio::sync::Mutex<retrain::Turns>,
     #[cfg(test)]
-    pub(super) fault: Option<super::packer_tests::Fault>,
+    pub(crate) fault: Option<super::packer_tests::Fault>,
 }
 
 impl Packer {

@@ -31,14 +31,20 @@ use crate::base::id::{BodyId, MailboxId, StoreId, random_bytes};
 use crate::params;
 
 /// Holds a pass at a point, tells that it is there, and lets it go on when it is told to.
-pub(super) struct Fault {
+pub(crate) struct Fault {
     point: u8,
     reached: Arc<Notify>,
     go_on: Arc<Notify>,
 }
 
 impl Fault {
-    pub(super) async fn reach(&self, point: u8) {
+    /// Holds for good; the other is told when the point is reached.
+    pub(crate) fn at(point: u8) -> (Self, Arc<Notify>) {
+        let reached = Arc::new(Notify::new());
+        (Self { point, reached: Arc::clone(&reached), go_on: Arc::default() }, reached)
+    }
+
+    pub(crate) async fn reach(&self, point: u8) {
         if point == self.point {
             self.reached.notify_one();
             self.go_on.notified().await;

@@ -7,9 +7,10 @@
 //!
 //! # Crash Consistency
 //! The points where a crash can happen, and what the next start finds:
-//! 1. after the intent, 2. while frames are written, 3. after the file has its name: the file is removed by the intent,
-//!    as with the packer's;
-//! 4. after some bodies were re-pointed: the others are where they were, and their frames in the new pack are dead.
+//!
+//! - after the intent (5), while frames are written (6), after the file has its name (7): the file is removed by the
+//!   intent, as with the packer's;
+//! - after some bodies were re-pointed (8): the others are where they were, and their frames in the new pack are dead.
 //!
 //! # Cancellation
 //! As a crash, but for the temporary file, which goes at once.
@@ -99,6 +100,23 @@ pub struct Rewriting<'a> {
     pub pace: &'a mut Pace,
     /// Now.
     pub now: Timestamp,
+    /// Where a crash is tried out.
+    #[cfg(test)]
+    pub(super) fault: Option<&'a super::packer_tests::Fault>,
+}
+
+impl Rewriting<'_> {
+    /// A point where a crash is tried out; the numbers go on behind those of `offload.rs`.
+    #[cfg(test)]
+    async fn reach(&self, point: u8) {
+        if let Some(fault) = self.fault {
+            fault.reach(point).await;
+        }
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unused_async, reason = "only tests crash here")]
+    async fn reach(&self, _point: u8) {}
 }
 
 /// Writes what lives in `sources` into new packs on the volume; the sources are dead afterwards, but for damaged
@@ -229,6 +247,7 @@ async fn write(
         Box::pin(async move { pack::intend(conn, &node, now, &[(name, store)]).await })
     });
     intend.await?;
+    how.reach(5).await;
     let outcome = match fill(bodies, from, name, living, how, done).await {
         Ok(Some((summary, moved))) => {
             let heritage = Heritage {
@@ -280,11 +299,13 @@ async fn fill(
         moved.extend(copied);
         done.damaged.extend(damaged);
         how.pace.step(octets).await;
+        how.reach(6).await;
     }
     if moved.is_empty() {
         return Ok(None);
     }
     let summary = blocking(move || writer.finish()).await?;
+    how.reach(7).await;
     Ok(Some((summary, moved)))
 }
 
@@ -352,6 +373,7 @@ async fn publish(
         })
     });
     let pack = write.await?;
+    how.reach(8).await;
     for slice in rest.chunks(SLICE_ROWS_MAX) {
         let slice = slice.to_vec();
         let write = bodies.database().write(Priority::Background, move |conn| {

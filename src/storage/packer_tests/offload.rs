@@ -106,23 +106,25 @@ async fn policy_says_when_packs_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn crash_of_the_offloader_loses_and_leaks_nothing() {
-    for point in 1..=4 {
+    for point in 1..=8 {
         let mut provider = Provider::new().await;
         let (bodies, packer) = provider.start().await;
         provider.offloads(&bodies, &[]).await;
         for _ in 0..2 {
-            provider.fill(&bodies, 40).await;
+            // More than one slice is re-pointed.
+            provider.fill(&bodies, if point == 8 { 160 } else { 40 }).await;
             packer.pack_everything(NOW).await.unwrap();
         }
-        let reached = Arc::new(Notify::new());
         let mut offloader = Offloader::new(bodies.clone());
-        offloader.fault = Some(Fault { point, reached: Arc::clone(&reached), go_on: Arc::default() });
+        let (fault, reached) = Fault::at(point);
+        offloader.fault = Some(fault);
         let pass = tokio::spawn(async move { offloader.offload_now(STORE, NOW, &Watch::default()).await });
         reached.notified().await;
         pass.abort();
         assert!(pass.await.unwrap_err().is_cancelled());
         provider.read_all(&bodies).await;
         let (bodies, packer) = provider.start().await;
+        packer.clean_up(NOW).await.unwrap();
         provider.read_all(&bodies).await;
         offload(&bodies).await;
         packer.remove_dead(NOW).await.unwrap();
