@@ -5,6 +5,7 @@ mod contention;
 mod crowd;
 mod large;
 mod model;
+mod place_model;
 mod undelete;
 mod undelete_model;
 

@@ -1,0 +1,521 @@
+//! Mail comes, goes and comes back while its bodies are packed, sent to a bucket, written anew, cut off by crashes and
+//! read, at random; after each step everything is compared with a simple model: messages octet for octet, UIDs, the
+//! number of bodies and tombstones, and that files and objects are those that the database names. In the end everything
+//! is deleted, and nothing may be left anywhere.
+
+#[allow(dead_code, reason = "the black-box tests use more of it")]
+#[path = "../../../../tests/support/s3.rs"]
+mod s3;
+
+mod checks;
+mod expected;
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+use self::checks::{files, names};
+use self::expected::{Expected, Letter, read_all};
+use self::s3::{Fault as Wrong, S3Server};
+use super::undelete::{housekeeping, in_days, undelete_all};
+use super::*;
+use crate::base::id::{StoreId, random_bytes};
+use crate::base::progress::Progress;
+use crate::base::store_settings::{PackingSettings, StoreSettings};
+use crate::storage::Fault;
+use crate::storage::metadata::delivery::{Deliver, DeliverTarget, TraceOrigin};
+use crate::storage::metadata::store;
+use crate::storage::offload::Offloader;
+use crate::storage::packer::{Packer, PackerSettings};
+
+const STORE: StoreId = StoreId(1);
+/// Customer and domain of each mailbox: two share their bodies, the third may not.
+const HOMES: [(i64, i64); 3] = [(3, 3), (3, 3), (4, 4)];
+/// Attachments that messages have in common.
+const ATTACHMENTS: usize = 2;
+/// More than the database takes.
+const LARGE_OCTETS: usize = 1_100_000;
+/// Points at which a pass can be cut off: those of `packer.rs`, and those of `offload.rs` and `rewriter.rs`.
+const PACKER_POINTS: u8 = 5;
+const OFFLOADER_POINTS: u8 = 8;
+
+/// What object storage does meanwhile, to so many requests.
+type Trouble = Option<(Wrong, u64)>;
+
+/// Mailboxes are given by their place, messages picked by a mask of theirs.
+#[derive(Clone, Debug)]
+enum Step {
+    /// To the mailboxes of the mask.
+    Deliver {
+        to: u8,
+        attachment: Option<usize>,
+        octets: usize,
+    },
+    Append {
+        mailbox: usize,
+    },
+    Copy {
+        mailbox: usize,
+        mask: u8,
+    },
+    Expunge {
+        mailbox: usize,
+        mask: u8,
+    },
+    Undelete {
+        mailbox: usize,
+    },
+    /// What was expunged cannot come back any more.
+    Expire,
+    /// A mailbox is deleted for good, and a new one takes its place.
+    Purge {
+        mailbox: usize,
+    },
+    Pack,
+    Offload(Trouble),
+    Compact(Trouble),
+    /// Cold, as after a start with an empty cache.
+    Read(Trouble),
+    /// Files and objects of superseded packs go.
+    CleanUp,
+    /// A large message is on disk, and the daemon ends before the database knows it.
+    CrashDelivering,
+    CrashPacking(u8),
+    CrashOffloading(u8),
+    CrashCompacting(u8),
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    let wrong = prop_oneof![
+        Just(Wrong::Outage),
+        Just(Wrong::Status(500)),
+        Just(Wrong::Status(503)),
+        Just(Wrong::Status(403)),
+        Just(Wrong::Slow(Duration::from_millis(10))),
+        Just(Wrong::Reset),
+        Just(Wrong::Truncated),
+        Just(Wrong::Flipped),
+        Just(Wrong::WholeObject),
+        Just(Wrong::NotStored),
+    ];
+    prop::option::of((wrong, 1..4_u64))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let mailbox = || 0..HOMES.len();
+    let octets = prop_oneof![8 => 0..2_000_usize, 2 => 20_000..90_000_usize, 1 => Just(LARGE_OCTETS)];
+    prop_oneof![
+        10 => (1..8_u8, prop::option::of(0..ATTACHMENTS), octets)
+            .prop_map(|(to, attachment, octets)| Step::Deliver { to, attachment, octets }),
+        2 => mailbox().prop_map(|mailbox| Step::Append { mailbox }),
+        2 => (mailbox(), any::<u8>()).prop_map(|(mailbox, mask)| Step::Copy { mailbox, mask }),
+        6 => (mailbox(), any::<u8>()).prop_map(|(mailbox, mask)| Step::Expunge { mailbox, mask }),
+        3 => mailbox().prop_map(|mailbox| Step::Undelete { mailbox }),
+        2 => Just(Step::Expire),
+        1 => mailbox().prop_map(|mailbox| Step::Purge { mailbox }),
+        6 => Just(Step::Pack),
+        4 => trouble().prop_map(Step::Offload),
+        3 => trouble().prop_map(Step::Compact),
+        2 => trouble().prop_map(Step::Read),
+        3 => Just(Step::CleanUp),
+        1 => Just(Step::CrashDelivering),
+        2 => (1..=PACKER_POINTS).prop_map(Step::CrashPacking),
+        3 => (1..=OFFLOADER_POINTS).prop_map(Step::CrashOffloading),
+        2 => (1..=OFFLOADER_POINTS).prop_map(Step::CrashCompacting),
+    ]
+}
+
+struct Scene {
+    house: House,
+    server: Arc<S3Server>,
+    packer: Packer,
+    offloader: Offloader,
+    mailboxes: Vec<Expected>,
+    attachments: Vec<Vec<u8>>,
+    number: u32,
+}
+
+/// Adds the customers, once for each database, and gives the store a bucket.
+async fn prepare(house: &House, server: &S3Server) {
+    for text in [
+        "INSERT INTO customer (id, public_id, parent_id, slug, name, code, created_at)
+         VALUES (3, 'c3', 1, 'b', 'B', 'CUSTB', 0), (4, 'c4', 1, 'c', 'C', 'CUSTC', 0)",
+        "INSERT INTO domain (id, public_id, customer_id, name, state, created_at)
+         VALUES (3, 'd3', 3, 'b.example', 'verified', 0), (4, 'd4', 4, 'c.example', 'verified', 0)",
+    ] {
+        house.execute(text).await;
+    }
+    let mut settings = StoreSettings::default();
+    for (name, value) in [
+        ("offload.endpoint", server.endpoint().as_str()),
+        ("offload.bucket", s3::BUCKET),
+        ("offload.access_key", s3::ACCESS_KEY),
+        ("offload.secret_key", s3::SECRET_KEY),
+    ] {
+        settings.set(name, value).unwrap();
+    }
+    let write = house.database.write(Priority::Interactive, move |conn| {
+        let settings = settings.clone();
+        Box::pin(async move { store::set(conn, STORE, &StoreSettings::default(), &settings).await })
+    });
+    let set: Result<()> = write.await;
+    set.unwrap();
+}
+
+async fn new_mailbox(house: &House, (customer, domain): (i64, i64)) -> House {
+    let insert = house.database.write(Priority::Interactive, move |conn| {
+        Box::pin(async move {
+            let public_id = crate::base::id::public_id();
+            let text = "INSERT INTO mailbox (public_id, domain_id, local_part, password_hash, store_id,
+                                             uid_validity_next, created_at) VALUES ($1, $2, $1, 'x', 1, 2, 0)";
+            let id = conn.insert(text, params![&public_id, domain]).await?;
+            let text = "INSERT INTO folder (mailbox_id, name, uid_validity, created_at)
+                        VALUES ($1, 'INBOX', 1, 0)";
+            conn.insert(text, params![id]).await?;
+            Ok(MailboxId(id))
+        })
+    });
+    let mailbox: Result<MailboxId> = insert.await;
+    let owner = Owner {
+        mailbox: mailbox.unwrap(),
+        domain: DomainId(domain),
+        customer: CustomerId(customer),
+        ..house.owner.clone()
+    };
+    House { owner, ..house.clone() }
+}
+
+/// The rooms that work on packs, of the house as it is now.
+fn workers(house: &House) -> (Packer, Offloader) {
+    let bodies = house.store.inner.bodies.clone();
+    let packing = PackingSettings { grace_minutes: 0, ..StoreSettings::default().packing };
+    (Packer::new(bodies.clone(), PackerSettings { packing: Some(packing) }), Offloader::new(bodies))
+}
+
+impl Scene {
+    async fn new(house: &House, server: &Arc<S3Server>) -> Self {
+        let (packer, offloader) = workers(house);
+        let mut mailboxes = Vec::new();
+        for home in HOMES {
+            mailboxes.push(Expected::new(new_mailbox(house, home).await));
+        }
+        let attachments = (0..ATTACHMENTS).map(|number| random_bytes(17_000 + number)).collect();
+        let (house, server) = (house.clone(), Arc::clone(server));
+        Self { house, server, packer, offloader, mailboxes, attachments, number: 0 }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.house.store.inner.clock.now()
+    }
+
+    /// A message that is like no other.
+    fn message(&mut self, attachment: Option<usize>, octets: usize) -> Bytes {
+        self.number += 1;
+        let mut text = format!("Subject: {}\r\nMIME-Version: 1.0\r\n\r\n", self.number).into_bytes();
+        if let Some(attachment) = attachment {
+            text.extend_from_slice(b"--b\r\nContent-Transfer-Encoding: base64\r\n\r\n");
+            for line in STANDARD.encode(&self.attachments[attachment]).as_bytes().chunks(76) {
+                text.extend_from_slice(line);
+                text.extend_from_slice(b"\r\n");
+            }
+            text.extend_from_slice(b"--b--\r\n");
+        }
+        text.extend(random_bytes(octets));
+        text.into()
+    }
+
+    async fn deliver(&mut self, to: u8, octets: Bytes) {
+        let picked: Vec<usize> = (0..HOMES.len()).filter(|at| to >> at & 1 == 1).collect();
+        let bodies = &self.house.store.inner.bodies;
+        let ids: Vec<MailboxId> = picked.iter().map(|&at| self.mailboxes[at].house.owner.mailbox).collect();
+        let place = bodies.place(octets.clone(), &ids, self.now()).await.unwrap();
+        let target = |mailbox: &MailboxId| DeliverTarget {
+            mailbox: *mailbox,
+            prefix: bodies.compress(TRACE.as_bytes()),
+            recipient: String::new(),
+        };
+        let deliver = Deliver {
+            at: self.now(),
+            octets: octets.len() as u64,
+            body: place.clone(),
+            summary: bodies.compress(b"summary"),
+            targets: ids.iter().map(target).collect(),
+            all_or_nothing: false,
+            trace: TraceOrigin::default(),
+        };
+        let outcome = self.house.database.deliver(deliver).await.unwrap();
+        assert!(outcome.iter().all(std::result::Result::is_ok), "{outcome:?}");
+        bodies.settle(&place).await.unwrap();
+        let whole: Bytes = [TRACE.as_bytes(), &octets].concat().into();
+        for at in picked {
+            let body = (HOMES[at].0, self.number);
+            self.mailboxes[at].came.push(Letter { body, octets: whole.clone() });
+        }
+    }
+
+    async fn run(&mut self, step: Step) {
+        match step {
+            Step::Deliver { to, attachment, octets } => {
+                let octets = self.message(attachment, octets);
+                self.deliver(to, octets).await;
+            }
+            Step::Append { mailbox } => {
+                let octets = self.message(None, 300);
+                let body = (HOMES[mailbox].0, self.number);
+                let expected = &mut self.mailboxes[mailbox];
+                let new =
+                    NewMessage { bytes: octets.clone(), flags: FlagSet::default(), internal_date: None };
+                let house = &expected.house;
+                house.store.append(&house.owner, &name("INBOX"), vec![new]).await.unwrap();
+                expected.came.push(Letter { body, octets });
+            }
+            Step::Copy { mailbox, mask } => self.mailboxes[mailbox].copy(mask).await,
+            Step::Expunge { mailbox, mask } => self.mailboxes[mailbox].expunge(mask).await,
+            Step::Undelete { mailbox } => {
+                let expected = &mut self.mailboxes[mailbox];
+                let came = undelete_all(&expected.house).await;
+                assert_eq!(came.messages, expected.gone.len() as u64);
+                expected.came.append(&mut expected.gone);
+            }
+            Step::Expire => {
+                housekeeping(&self.house).pass(in_days(31)).await.unwrap();
+                self.mailboxes.iter_mut().for_each(|expected| expected.gone.clear());
+            }
+            Step::Purge { mailbox } => {
+                self.purge(mailbox).await;
+                let house = new_mailbox(&self.house, HOMES[mailbox]).await;
+                self.mailboxes[mailbox] = Expected::new(house);
+            }
+            Step::Pack => {
+                self.packer.pack_everything(self.now()).await.unwrap();
+            }
+            Step::Offload(trouble) => self.in_trouble(trouble, Self::offload).await,
+            Step::Compact(trouble) => self.in_trouble(trouble, Self::compact).await,
+            Step::Read(trouble) => {
+                std::fs::remove_dir_all(self.house.folder.path().join("main/cache")).ok();
+                self.reopen().await;
+                self.in_trouble(trouble, Self::read).await;
+            }
+            Step::CleanUp => {
+                self.packer.remove_dead(self.now()).await.unwrap();
+            }
+            Step::CrashDelivering => {
+                let octets = random_bytes(LARGE_OCTETS);
+                let ids = [self.mailboxes[0].house.owner.mailbox];
+                let bodies = &self.house.store.inner.bodies;
+                bodies.place(octets.into(), &ids, self.now()).await.unwrap();
+                self.reopen().await;
+            }
+            Step::CrashPacking(point) => {
+                let (fault, reached) = Fault::at(point);
+                self.packer.fault = Some(fault);
+                let packer = std::mem::replace(&mut self.packer, workers(&self.house).0);
+                let now = self.now();
+                self.crash(&reached, async move { packer.pack_everything(now).await.map(drop) }).await;
+            }
+            Step::CrashOffloading(point) | Step::CrashCompacting(point) => {
+                let (fault, reached) = Fault::at(point);
+                self.offloader.fault = Some(fault);
+                let offloader = std::mem::replace(&mut self.offloader, workers(&self.house).1);
+                let (now, offloads) = (self.now(), matches!(step, Step::CrashOffloading(_)));
+                let pass = async move {
+                    let progress = Progress::default();
+                    if offloads {
+                        offloader.offload_now(STORE, now, &progress).await.map(drop)
+                    } else {
+                        offloader.compact_now(STORE, now, &progress).await.map(drop)
+                    }
+                };
+                self.crash(&reached, pass).await;
+            }
+        }
+    }
+
+    async fn offload(&self) -> Result<()> {
+        self.offloader.offload_now(STORE, self.now(), &Progress::default()).await.map(drop)
+    }
+
+    async fn compact(&self) -> Result<()> {
+        self.offloader.compact_now(STORE, self.now(), &Progress::default()).await.map(drop)
+    }
+
+    /// What is read is right or an error.
+    async fn read(&self) -> Result<()> {
+        for expected in &self.mailboxes {
+            let view = expected.house.select("INBOX").await;
+            for (uid, read) in read_all(&view).await {
+                let letter = &expected.there[&uid];
+                assert!(read.is_err() || read.as_ref().unwrap() == &letter.octets, "UID {uid}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Works while requests go wrong. Afterwards they go right, and the daemon starts anew, so that it does not wait
+    /// before it tries again.
+    async fn in_trouble(&mut self, trouble: Trouble, work: impl AsyncFnOnce(&Self) -> Result<()>) {
+        let Some((wrong, times)) = trouble else {
+            work(self).await.unwrap();
+            return;
+        };
+        self.server.fault_times(wrong, times);
+        let done = work(self).await;
+        self.server.heal();
+        if let Err(error) = done {
+            assert!(!error.is_permanent() || wrong == Wrong::Flipped, "{wrong:?}: {error}");
+            self.reopen().await;
+        }
+    }
+
+    /// Runs a pass until the point is reached, and ends it there as a crash would; if it isn't, the pass just ends.
+    async fn crash(
+        &mut self,
+        reached: &tokio::sync::Notify,
+        pass: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        let mut pass = tokio::spawn(pass);
+        tokio::select! {
+            () = reached.notified() => {
+                // Dropping the pass would remove its temporary file; a crash doesn't.
+                let kept: Vec<_> = files(&self.house.folder.path().join("main/packs"))
+                    .into_iter()
+                    .map(|file| (file.clone(), std::fs::read(file).unwrap()))
+                    .collect();
+                pass.abort();
+                assert!(pass.await.unwrap_err().is_cancelled());
+                for (file, octets) in kept {
+                    std::fs::write(file, octets).unwrap();
+                }
+            }
+            ended = &mut pass => ended.unwrap().unwrap(),
+        }
+        self.reopen().await;
+    }
+
+    /// The daemon starts anew on what is on disk.
+    async fn reopen(&mut self) {
+        let house = &mut self.house;
+        house.store = House::store(&house.database, &house.folder, "one", house.undelete_days).await;
+        for expected in &mut self.mailboxes {
+            expected.house.store = self.house.store.clone();
+        }
+        (self.packer, self.offloader) = workers(&self.house);
+        self.packer.clean_up(self.now()).await.unwrap();
+    }
+
+    async fn purge(&self, mailbox: usize) {
+        let id = self.mailboxes[mailbox].house.owner.mailbox;
+        let write = self.house.database.write(Priority::Interactive, move |conn| {
+            let text = "UPDATE mailbox SET deleted_at = 1000000000000 - 30 * 86400000000 WHERE id = $1";
+            Box::pin(async move { conn.execute(text, params![id]).await })
+        });
+        let marked: Result<u64> = write.await;
+        assert_eq!(marked.unwrap(), 1);
+        let removed = housekeeping(&self.house).pass(in_days(0)).await.unwrap();
+        assert_eq!((removed.mailboxes, removed.tombstones), (1, 0));
+    }
+
+    async fn compare(&mut self) {
+        for expected in &mut self.mailboxes {
+            expected.compare().await;
+        }
+        self.count().await;
+        self.places().await;
+    }
+
+    /// Everything goes to the bucket and is read from there; then everything is deleted.
+    async fn end(mut self) {
+        self.packer.pack_everything(self.now()).await.unwrap();
+        self.offload().await.unwrap();
+        self.packer.remove_dead(self.now()).await.unwrap();
+        let elsewhere =
+            "SELECT count(*) FROM pack WHERE local_state <> 'absent' OR remote_state <> 'present'";
+        assert_eq!(self.house.number(elsewhere).await, 0);
+        self.run(Step::Read(None)).await;
+        self.compare().await;
+        for mailbox in 0..HOMES.len() {
+            self.purge(mailbox).await;
+        }
+        self.packer.remove_dead(self.now()).await.unwrap();
+        for text in [
+            "SELECT count(*) FROM body",
+            "SELECT count(*) FROM fresh_body",
+            "SELECT count(*) FROM part",
+            "SELECT count(*) FROM body_part",
+            "SELECT count(*) FROM tombstone",
+            "SELECT count(*) FROM pack",
+            "SELECT count(*) FROM pack_intent",
+        ] {
+            assert_eq!(self.house.number(text).await, 0, "{text}");
+        }
+        assert!(files(&self.house.folder.path().join("main/packs")).is_empty());
+        assert!(files(&self.house.folder.path().join("main/fetched")).is_empty());
+        assert!(names(&self.server.objects("")).is_empty());
+    }
+}
+
+/// A database with a house, used by case after case while nothing fails.
+struct Place<D> {
+    house: House,
+    server: Arc<S3Server>,
+    _database: D,
+}
+
+fn compare_with_model<D>(database: impl Fn() -> (String, D), cases: u32) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let place = std::cell::Cell::new(None);
+    let build = || {
+        let (url, database) = database();
+        let server = Arc::new(S3Server::start());
+        let house = runtime.block_on(async {
+            let house = House::build(&url).await;
+            prepare(&house, &server).await;
+            house
+        });
+        Place { house, server, _database: database }
+    };
+    // More on demand.
+    let cases = if std::env::var_os("POSTHOUSE_TEST_FULL").is_some() { cases * 20 } else { cases };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
+    let run = |steps: Vec<Step>| {
+        let used = place.take().unwrap_or_else(build);
+        let (house, server) = (used.house.clone(), Arc::clone(&used.server));
+        let outcome = runtime.block_on(runtime.spawn(async move {
+            let mut scene = Scene::new(&house, &server).await;
+            scene.reopen().await;
+            for step in steps {
+                scene.run(step).await;
+                scene.compare().await;
+            }
+            scene.end().await;
+        }));
+        outcome.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        place.set(Some(used));
+        Ok(())
+    };
+    TestRunner::new(config).run(&prop::collection::vec(step(), 1..40), run).unwrap();
+}
+
+#[test]
+fn bodies_are_where_the_model_says_wherever_they_are_moved_on_sqlite() {
+    let database = || {
+        let dir = tempfile::tempdir().unwrap();
+        (format!("sqlite:{}", dir.path().join("metadata.db").display()), dir)
+    };
+    compare_with_model(database, 16);
+}
+
+#[test]
+fn bodies_are_where_the_model_says_wherever_they_are_moved_on_postgres() {
+    if postgres::Postgres::start().is_none() {
+        return;
+    }
+    let database = || {
+        let server = postgres::Postgres::start().unwrap();
+        (server.url(), server)
+    };
+    compare_with_model(database, 5);
+}
