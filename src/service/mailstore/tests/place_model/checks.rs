@@ -86,9 +86,9 @@ impl Scene {
         let (mut remote, mut maybe_remote) = (BTreeSet::new(), BTreeSet::new());
         // Of a dropped pack a crash may have left the row alone.
         let rows = "SELECT public_id, octets,
-                           CASE WHEN dropped_at IS NULL OR local_state = 'absent' THEN local_state ELSE 'removing' END,
-                           CASE WHEN dropped_at IS NULL OR remote_state = 'absent' THEN remote_state ELSE 'uploading' END
-                    FROM pack";
+                CASE WHEN dropped_at IS NULL OR local_state = 'absent' THEN local_state ELSE 'removing' END,
+                CASE WHEN dropped_at IS NULL OR remote_state = 'absent' THEN remote_state ELSE 'uploading' END
+             FROM pack";
         for row in self.house.rows(rows).await {
             let (name, octets) = (row.text(0).unwrap() + ".pack", row.number(1).unwrap());
             match row.text(2).unwrap().as_str() {
