@@ -57,6 +57,8 @@ mod quickstart;
 mod quota;
 #[path = "blackbox/registry.rs"]
 mod registry;
+#[path = "blackbox/restart.rs"]
+mod restart;
 #[path = "blackbox/round_trip.rs"]
 mod round_trip;
 #[path = "blackbox/samples.rs"]

@@ -96,7 +96,7 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
     let noun = operation.split('.').next().unwrap_or(operation);
     let hint = match code {
         "not_found" => match noun {
-            "customer" | "domain" | "mailbox" | "session" | "store" | "job" => {
+            "customer" | "domain" | "mailbox" | "session" | "store" | "server" | "job" => {
                 format!("posthouse {noun} list shows those you may see")
             }
             "alias" => "posthouse alias list --domain DOMAIN shows those you may see".to_owned(),

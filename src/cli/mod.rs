@@ -12,6 +12,7 @@ mod job;
 mod limit;
 mod mailbox;
 mod manual;
+mod node;
 mod output;
 mod plan;
 mod prompt;
@@ -125,9 +126,9 @@ enum Command {
     /// Mail stores
     #[command(subcommand)]
     Store(store::Command),
-    /// The daemon
+    /// Servers: the daemons that run this instance
     #[command(subcommand)]
-    Server(server::ServerCommand),
+    Server(node::ServerCommand),
     /// Quota accounting
     #[command(subcommand)]
     Quota(server::QuotaCommand),

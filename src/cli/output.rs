@@ -31,6 +31,8 @@ pub(super) enum Kind {
     List,
     /// Yes or no.
     Truth,
+    /// A number of seconds, shown in its two largest units.
+    Span,
 }
 
 /// A column: its title, the member that it shows (`a.b` for an inner one), and how.
@@ -80,6 +82,11 @@ impl Output {
     /// Shows nothing.
     pub(super) fn silent() -> Self {
         Self { json: true, width: None, bold: false, is_silent: true }
+    }
+
+    /// Columns of the terminal; nothing if standard output is none.
+    pub(super) fn width(&self) -> Option<u16> {
+        self.width
     }
 
     /// Whether programs read it.
@@ -227,6 +234,7 @@ pub(super) fn show(kind: Kind, value: Option<&Value>) -> String {
             value.as_f64().map_or_else(|| text(value), |percent| format!("{percent:.0} %"))
         }
         (Kind::Time, value) => time(&text(value)),
+        (Kind::Span, value) => value.as_u64().map_or_else(|| text(value), span),
         (Kind::Truth, Value::Bool(truth)) => if *truth { "yes" } else { "no" }.to_owned(),
         (_, value) => text(value),
     }
@@ -251,6 +259,17 @@ fn text_of_element(value: &Value) -> String {
 fn time(text: &str) -> String {
     let minute = text.get(..16).filter(|_| text.ends_with('Z') && text.as_bytes().get(10) == Some(&b'T'));
     minute.map_or_else(|| text.to_owned(), |minute| minute.replace('T', " "))
+}
+
+/// `3 d 4 h`, `5 min`: the largest unit, and the next where it says something.
+fn span(secs: u64) -> String {
+    let (days, hours, minutes) = (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{secs} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
 }
 
 /// Without control characters: what stands in mail must not steer the terminal.
@@ -283,6 +302,9 @@ mod tests {
         assert_eq!(show(Kind::Percent, Some(&json!(12.4))), "12 %");
         assert_eq!(show(Kind::Time, Some(&json!("2026-11-22T10:00:59Z"))), "2026-11-22 10:00");
         assert_eq!(show(Kind::Time, Some(&Value::Null)), "never");
+        assert_eq!(show(Kind::Span, Some(&json!(59))), "59 s");
+        assert_eq!(show(Kind::Span, Some(&json!(3_700))), "1 h 1 min");
+        assert_eq!(show(Kind::Span, Some(&json!(273_600))), "3 d 4 h");
         assert_eq!(show(Kind::List, Some(&json!(["a", "b"]))), "a, b");
         assert_eq!(show(Kind::List, Some(&json!([]))), "none");
         assert_eq!(show(Kind::Text, Some(&json!("a\u{1b}[31mb\n"))), "a\u{fffd}[31mb\u{fffd}");

@@ -56,6 +56,8 @@ pub(super) enum Plan {
     Report { call: Call, format: super::report::Format },
     /// A job does it; it is followed to its end unless told otherwise.
     Job { call: Call, change: Change, following: Follow },
+    /// A server is restarted, and waited for unless told otherwise.
+    Restart { call: Call, change: Change, following: Follow },
 }
 
 impl Plan {
@@ -69,7 +71,8 @@ impl Plan {
             | Self::Destroy { call, .. }
             | Self::Own { call, .. }
             | Self::Report { call, .. }
-            | Self::Job { call, .. } => call,
+            | Self::Job { call, .. }
+            | Self::Restart { call, .. } => call,
         }
     }
 
@@ -96,6 +99,9 @@ impl Plan {
             Self::Report { call, format } => return super::report::quota(client, output, &call, format),
             Self::Job { call, change, following } => {
                 return super::job::start(client, output, &call, change, following);
+            }
+            Self::Restart { call, change, following } => {
+                super::node::restart(client, output, &call, change, following)?;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -21,12 +21,6 @@ const SESSIONS: &[Column] = columns![
     "SINCE" "started_at" Time
 ];
 const CLOSED: &[Column] = columns!["Sessions" "closed" Count];
-const SERVER: &[Column] = columns![
-    "Version" "version" Text, "Node" "node" Text, "Starts" "epoch" Count, "Started" "started_at" Time,
-    "Database" "database" Text, "Size of database" "database_octets" Size, "IMAP sessions" "sessions.imap" Count,
-    "POP3 sessions" "sessions.pop3" Count, "Memory" "resident_octets" Size, "Processor seconds" "cpu_secs" Count,
-    "To see to" "warnings" List
-];
 const DRIFTS: &[Column] = columns![
     "KIND" "kind" Text, "NAME" "name" Text, "RESOURCE" "resource" Text, "RECORDED" "recorded" Count,
     "COUNTED" "counted" Count
@@ -55,13 +49,6 @@ pub(super) enum SessionCommand {
         #[command(flatten)]
         destruction: Destruction,
     },
-}
-
-/// The daemon
-#[derive(Subcommand, Debug)]
-pub(super) enum ServerCommand {
-    /// Show version, database, sessions, memory and processor time
-    Show,
 }
 
 /// Quota accounting
@@ -135,13 +122,6 @@ impl SessionCommand {
                 Plan::Destroy { call, destruction, effects: CLOSED, question, done }
             }
         }
-    }
-}
-
-impl ServerCommand {
-    pub(super) fn plan(self) -> Plan {
-        let Self::Show = self;
-        Plan::Show { call: Call::new("server.show"), columns: SERVER }
     }
 }
 

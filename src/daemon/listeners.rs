@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::smtp;
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::instance;
+use crate::wire::bind::Bound;
 use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 
 /// What a listener speaks.
@@ -118,30 +120,88 @@ impl Protocol {
     }
 }
 
-/// Bound listeners, not yet serving.
-pub(super) struct Listeners(Vec<(Protocol, Listener)>);
+/// A socket from the process that hands over.
+pub(super) struct Inherited {
+    /// What it spoke.
+    pub(super) protocol: String,
+    /// Where it was configured to listen.
+    pub(super) configured: String,
+    /// Where it listens.
+    pub(super) bound: String,
+    /// The socket.
+    pub(super) socket: OwnedFd,
+}
 
-impl Listeners {
-    /// Binds all, or tells everything that is in the way.
-    pub(super) async fn bind(config: &Config) -> Result<Self, DaemonError> {
-        let mut bound = Vec::new();
+struct Socket {
+    protocol: Protocol,
+    /// Where it is configured to listen: with port 0 that is not where it does.
+    configured: Endpoint,
+    bound: Bound,
+}
+
+/// All bound sockets; they last as long as the process, whoever accepts on them.
+pub(super) struct Sockets {
+    sockets: Vec<Socket>,
+    /// Files of Unix sockets that were handed over and are not configured any more.
+    unwanted: Vec<PathBuf>,
+}
+
+impl Sockets {
+    /// Takes over what is inherited and still configured, and binds the rest, or tells everything that is in the way.
+    pub(super) fn bind(config: &Config, mut inherited: Vec<Inherited>) -> Result<Self, DaemonError> {
+        let mut sockets = Vec::new();
         let mut mistakes = Vec::new();
         for protocol in Protocol::ALL {
-            for endpoint in &protocol.endpoints(config) {
-                match Listener::bind(endpoint).await {
-                    Ok(listener) => bound.push((protocol, listener)),
-                    Err(error) => mistakes.push(mistake(protocol, endpoint, &error)),
+            for configured in protocol.endpoints(config) {
+                let wanted = configured.to_string();
+                let found = inherited
+                    .iter()
+                    .position(|one| one.protocol == protocol.name() && one.configured == wanted);
+                let bound = match found.map(|index| inherited.remove(index)) {
+                    Some(one) => take_over(one, &configured),
+                    None => Bound::bind(&configured),
+                };
+                match bound {
+                    Ok(bound) => sockets.push(Socket { protocol, configured, bound }),
+                    Err(error) => mistakes.push(mistake(protocol, &configured, &error)),
                 }
             }
         }
-        if mistakes.is_empty() { Ok(Self(bound)) } else { Err(DaemonError::Listen(mistakes)) }
+        let file = |one: Inherited| match one.bound.parse() {
+            Ok(Endpoint::Unix { path, .. }) => Some(path),
+            _ => None,
+        };
+        let unwanted = inherited.into_iter().filter_map(file).collect();
+        if mistakes.is_empty() { Ok(Self { sockets, unwanted }) } else { Err(DaemonError::Listen(mistakes)) }
+    }
+
+    /// What a successor is told of each socket (protocol, where it was configured to listen, where it does), and the
+    /// socket.
+    pub(super) fn passed(&self) -> impl Iterator<Item = ((&'static str, String, String), BorrowedFd<'_>)> {
+        self.sockets.iter().map(|socket| {
+            let places = (socket.configured.to_string(), socket.bound.endpoint().to_string());
+            ((socket.protocol.name(), places.0, places.1), socket.bound.socket())
+        })
+    }
+
+    /// From now on the files of Unix sockets go with this process; those that nobody wants go now.
+    pub(super) fn own(&mut self) {
+        self.sockets.iter_mut().for_each(|socket| socket.bound.own());
+        for path in self.unwanted.drain(..) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// From now on they are the successor's.
+    pub(super) fn leave(&mut self) {
+        self.sockets.iter_mut().for_each(|socket| socket.bound.leave());
     }
 
     /// Writes `listeners.json` into the data directory: for each protocol, where it listens.
     pub(super) fn publish(&self, dir: &Path) -> Result<(), DaemonError> {
         let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for (protocol, listener) in &self.0 {
-            places.entry(protocol.name()).or_default().push(listener.endpoint().to_string());
+        for Socket { protocol, bound, .. } in &self.sockets {
+            places.entry(protocol.name()).or_default().push(bound.endpoint().to_string());
         }
         let text = serde_json::to_vec_pretty(&places).unwrap_or_default();
         let path = dir.join("listeners.json");
@@ -150,7 +210,12 @@ impl Listeners {
     }
 
     /// Serves all; each task ends on shutdown after its sessions.
-    pub(super) fn serve(self, config: &Config, rooms: &Arc<Rooms>, shutdown: &Shutdown) -> JoinSet<()> {
+    pub(super) fn serve(
+        &self,
+        config: &Config,
+        rooms: &Arc<Rooms>,
+        shutdown: &Shutdown,
+    ) -> Result<JoinSet<()>, DaemonError> {
         let mut tasks = JoinSet::new();
         let limits = ConnectionLimits {
             connections_max: config.limits.connections_max as usize,
@@ -159,7 +224,11 @@ impl Listeners {
         let drain = Duration::from_secs(u64::from(config.limits.drain_timeout_secs));
         let mut gates: BTreeMap<Protocol, Arc<Gate>> = BTreeMap::new();
         let servers = Servers::new(config, rooms);
-        for (protocol, listener) in self.0 {
+        for &Socket { protocol, ref bound, .. } in &self.sockets {
+            let listener = bound.listener().map_err(|error| {
+                let what = format!("cannot accept connections on {}", bound.endpoint());
+                DaemonError::Io { what, error }
+            })?;
             let gate = gates.entry(protocol).or_insert_with(|| {
                 Gate::new(limits, config.listen.proxy_networks.clone(), protocol.busy_reply())
             });
@@ -168,7 +237,7 @@ impl Listeners {
             let door = Door { listener, gate, shutdown, drain, metrics, label: protocol.label() };
             servers.open(protocol, door, &mut tasks);
         }
-        tasks
+        Ok(tasks)
     }
 }
 
@@ -309,6 +378,15 @@ fn probe(database: Database) -> Probe {
             })
         })
     })
+}
+
+/// The socket that a predecessor hands over, with the permissions that are configured now.
+fn take_over(one: Inherited, configured: &Endpoint) -> io::Result<Bound> {
+    let endpoint = match configured {
+        Endpoint::Unix { .. } => configured.clone(),
+        Endpoint::Tcp(_) => one.bound.parse().map_err(io::Error::other)?,
+    };
+    Bound::inherited(one.socket, endpoint)
 }
 
 fn mistake(protocol: Protocol, endpoint: &Endpoint, error: &io::Error) -> String {

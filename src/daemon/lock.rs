@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -13,9 +13,13 @@ use crate::base::id::random_text;
 /// Longest node id read from the lock file, in octets.
 const NODE_ID_OCTETS_MAX: u64 = 64;
 
+/// The file that holds the number of the process which has the data directory.
+const PID_FILE: &str = "daemon.pid";
+
 /// Holds the data directory; released when the process ends, however it ends.
 pub(super) struct DataLock {
     _file: File,
+    pid_file: PathBuf,
     /// A random name for this node, the same at every start.
     pub(super) node: String,
 }
@@ -44,7 +48,16 @@ impl DataLock {
                 .and_then(|()| file.sync_all())
                 .map_err(io("cannot write the lock in"))?;
         }
-        Ok(Self { _file: file, node: node.trim().to_owned() })
+        let pid_file = dir.join(PID_FILE);
+        std::fs::write(&pid_file, format!("{}\n", std::process::id()))
+            .map_err(io("cannot write the number of the process in"))?;
+        Ok(Self { _file: file, pid_file, node: node.trim().to_owned() })
+    }
+
+    /// Lets go for good: no process stands behind the directory any more. Dropping it leaves the file with the number
+    /// of the process to the next.
+    pub(super) fn give_up(self) {
+        let _ = std::fs::remove_file(&self.pid_file);
     }
 }
 
@@ -59,6 +72,11 @@ mod tests {
         assert!(matches!(DataLock::take(dir.path()), Err(DaemonError::InUse { .. })));
         let name = first.node.clone();
         drop(first);
-        assert_eq!(DataLock::take(dir.path()).unwrap().node, name);
+        let second = DataLock::take(dir.path()).unwrap();
+        assert_eq!(second.node, name);
+        let pid = std::fs::read_to_string(dir.path().join(PID_FILE)).unwrap();
+        assert_eq!(pid.trim(), std::process::id().to_string());
+        second.give_up();
+        assert!(!dir.path().join(PID_FILE).exists());
     }
 }

@@ -1,28 +1,29 @@
 //! The roof: builds the rooms, binds listeners, drains on shutdown. The only file that sees all rooms.
 //!
 //! Order of a start: data directory locked, database opened, rooms built, every listener bound (or none is served),
-//! then `ready`. Order of an end: listeners closed, sessions finish their command, the database's queues run empty,
-//! the lock goes.
+//! then `ready`. Order of an end: nobody accepts any more, sessions finish their command, the database's queues run
+//! empty, the lock goes. `handover.rs` says how a successor is let in between.
 
 mod demo;
+mod handover;
+mod life;
 mod listeners;
 mod lock;
 mod quickstart;
+mod signals;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use secrecy::ExposeSecret as _;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::base::clock::Clock;
-use crate::base::config::{self, Config, ConfigError};
+use crate::base::config::{Config, ConfigError};
 use crate::base::secret::SecretError;
-use crate::base::telemetry::{self, LogHandle, metrics::Metrics};
+use crate::base::telemetry::metrics::Metrics;
 use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
@@ -32,19 +33,20 @@ use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::mailstore::{MailStore, MailStoreLimits};
 use crate::service::registry::{Management, ManagementOptions};
+use crate::service::server::meter::Meter;
 use crate::storage::StorageError;
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::instance::{self, StoreSetup};
 use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::node;
 use crate::storage::metadata::pack::Node;
 use crate::storage::offload::Offloader;
 use crate::storage::pack::{Codec, LEVEL_DEFAULT};
 use crate::storage::packer::{Packer, PackerSettings};
 use crate::storage::volumes::Volumes;
 use crate::wire::listen::Shutdown;
-use listeners::Listeners;
-use lock::DataLock;
+use life::run;
 pub use quickstart::quickstart;
 
 /// Why the daemon did not start, or ended.
@@ -79,6 +81,9 @@ pub enum DaemonError {
     /// The database's URL could not be read.
     #[error("database.url: {0}")]
     Secret(#[from] SecretError),
+    /// A hand-over that did not come about.
+    #[error("cannot take over: {0}")]
+    TakeOver(String),
     /// Something that a service refused while the daemon was being set up.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -96,6 +101,7 @@ struct Rooms {
     mail_store: MailStore,
     bodies: Bodies,
     packer: Arc<Packer>,
+    meter: Arc<Meter>,
     clock: Clock,
     metrics: Metrics,
     tls: Tls,
@@ -115,44 +121,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, DaemonError> {
     runtime.map_err(|error| DaemonError::Io { what: "cannot start threads".to_owned(), error })
 }
 
-/// Starts everything, calls `started` when it serves, and ends on a signal.
-async fn run<F, S>(config: Config, file: Option<PathBuf>, started: F) -> Result<(), DaemonError>
-where
-    F: FnOnce(Arc<Rooms>) -> S,
-    S: Future<Output = Result<(), DaemonError>>,
-{
-    let log = telemetry::start(&config.log).ok();
-    // What the daemon writes is for its own user alone; sockets get their modes explicitly.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let mut signals = Signals::new()?;
-    let lock = DataLock::take(&config.data.dir)?;
-    let rooms = Arc::new(build(&config, &lock.node).await?);
-    let (stop, shutdown) = Shutdown::new();
-    let listeners = Listeners::bind(&config).await?;
-    listeners.publish(&config.data.dir)?;
-    let mut tasks = listeners.serve(&config, &rooms, &shutdown);
-    background(&config, &rooms, &shutdown, &mut tasks);
-    let outcome = started(Arc::clone(&rooms)).await;
-    if outcome.is_ok() {
-        eprintln!("ready");
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        let reload = || reload(&rooms, file.as_deref(), log.as_ref());
-        signals.wait(reload).await;
-    }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopping: running commands are finished first");
-    end(&stop, &mut tasks, Duration::from_secs(u64::from(config.limits.drain_timeout_secs))).await;
-    if let Ok(rooms) = Arc::try_unwrap(rooms).map_err(|_| tracing::debug!("a room outlived its sessions")) {
-        let Rooms { database, management, delivery, login, mail_store, bodies, packer, .. } = rooms;
-        login.flush().await;
-        drop((delivery, login, mail_store, bodies, packer));
-        management.close().await;
-        database.close().await;
-    }
-    drop(lock);
-    outcome
-}
-
 async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let clock = Clock::system();
     let tls = load_tls(config)?;
@@ -166,7 +134,10 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         let (stores, node) = (stores.clone(), this_node.clone());
         Box::pin(async move {
             instance::ensure_stores(conn, &stores, now).await?;
-            instance::node_start(conn, &node, now).await
+            let epoch = instance::node_start(conn, &node, now).await?;
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            node::describe(conn, &node, &host, env!("CARGO_PKG_VERSION"), std::process::id()).await?;
+            Ok(epoch)
         })
     });
     let epoch: Result<i64, StorageError> = setup.await;
@@ -191,6 +162,9 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     management.attach_login(login.clone());
     management.attach_bodies(bodies.clone());
     management.attach_packer(Arc::clone(&packer));
+    let meter = Meter::new(database.clone(), bodies.clone(), metrics.clone(), clock.clone());
+    let meter = Arc::new(meter);
+    management.attach_meter(Arc::clone(&meter));
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
@@ -202,7 +176,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         undelete_days: config.retention.undelete_days,
     };
     let mail_store = MailStore::new(database.clone(), clock.clone(), bodies.clone(), limits);
-    Ok(Rooms { database, management, delivery, login, mail_store, bodies, packer, clock, metrics, tls })
+    Ok(Rooms { database, management, delivery, login, mail_store, bodies, packer, meter, clock, metrics, tls })
 }
 
 /// What runs beside the listeners until the daemon stops.
@@ -220,6 +194,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(until(shutdown.clone(), Box::pin(offloader.run(rooms.clock.clone()))));
     let packer = Arc::clone(&rooms.packer);
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
+    let meter = Arc::clone(&rooms.meter);
+    tasks.spawn(until(shutdown.clone(), Box::pin(meter.run())));
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
     let ended = shutdown.clone();
     tasks.spawn(async move { runner.run(ended.requested()).await });
@@ -276,71 +252,4 @@ fn load_tls(config: &Config) -> Result<Tls, DaemonError> {
 fn system_uids(config: &Config) -> Vec<u32> {
     let own = rustix::process::geteuid().as_raw();
     [0, own].into_iter().filter(|uid| !config.admin.administrators.contains_key(uid)).collect()
-}
-
-/// Reads certificates and log level again; mistakes leave what is in force.
-fn reload(rooms: &Rooms, file: Option<&Path>, log: Option<&LogHandle>) {
-    match rooms.tls.reload() {
-        Ok(changed) => tracing::info!(changed, "certificates read again"),
-        Err(error) => tracing::error!(%error, "the certificates in force stay"),
-    }
-    match (file.map(config::load), log) {
-        (Some(Ok(config)), Some(log)) => log.reload(&config.log),
-        (Some(Err(error)), _) => tracing::error!(%error, "the configuration in force stays"),
-        _ => {}
-    }
-}
-
-/// Asks everything to end and waits, at most `drain` for sessions and a little for the rest.
-async fn end(stop: &watch::Sender<bool>, tasks: &mut JoinSet<()>, drain: Duration) {
-    let _ = stop.send(true);
-    let finished = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain + Duration::from_secs(5), finished).await.is_err() {
-        tracing::warn!("some tasks did not end in time and are cut off");
-        tasks.shutdown().await;
-    }
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, DaemonError> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|error| DaemonError::Io { what: "cannot listen for signals".to_owned(), error })
-        };
-        // A file that may not grow any more (RLIMIT_FSIZE) is an error to tell, like a full disk, not the end of the
-        // process: once the signal has a handler, the write fails with EFBIG.
-        drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// Returns on SIGTERM or SIGINT; calls `reload` on SIGHUP; tells the service manager's watchdog.
-    async fn wait(&mut self, reload: impl Fn()) {
-        let watchdog = sd_notify::watchdog_enabled().map(|timeout| timeout / 2);
-        loop {
-            let beat = async {
-                match watchdog {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => reload(),
-                () = beat => {
-                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-                }
-            }
-        }
-    }
 }

@@ -5,7 +5,7 @@
 //! - expunged messages and deleted folders after `retention.undelete_days`, the oldest beyond a bound before;
 //! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
 //! - audit records of reads after 90 days, of changes and refusals after ten years;
-//! - answers kept for Idempotency-Key after a day; pins that have expired; jobs 30 days after their end.
+//! - samples of what nodes use, and answers kept for Idempotency-Key, after a day; pins that have expired; jobs 30 days after their end.
 //!
 //! # Cancellation
 //! Every slice is a transaction of its own, so that it may be dropped anywhere.
@@ -23,7 +23,7 @@ use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
 use crate::storage::metadata::purge::Kind;
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{deleted_folder, instance, job, pin, purge, tombstone, trace};
+use crate::storage::metadata::{deleted_folder, instance, job, node, pin, purge, tombstone, trace};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it looks.
@@ -73,6 +73,8 @@ pub struct Removed {
     pub jobs: u64,
     /// Expunged messages that could have come back.
     pub tombstones: u64,
+    /// Samples of what nodes use.
+    pub samples: u64,
 }
 
 /// Does it.
@@ -158,6 +160,9 @@ impl Housekeeping {
         removed.answers = self
             .until_none(move |conn| Box::pin(async move { Ok(purge::idempotency(conn, before).await?) }))
             .await?;
+        let before = now.minus(DAY);
+        removed.samples =
+            self.until_none(move |conn| Box::pin(async move { Ok(node::prune(conn, before).await?) })).await?;
         let before = now.minus(DAY * JOB_DAYS);
         removed.jobs =
             self.until_none(move |conn| Box::pin(async move { Ok(job::prune(conn, before).await?) })).await?;

@@ -7,9 +7,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +26,6 @@ use crate::service::context::Source;
 
 /// How long a PROXY header may take.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that the kernel holds for us while we are busy or hand over.
-const BACKLOG: u32 = 1024;
 /// Wait after an accept error such as "too many open files", doubled up to the longest.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(20);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -151,29 +148,28 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// A bound socket.
+/// Accepts on a bound socket ([`super::bind::Bound`]).
 pub struct Listener {
     socket: Socket,
     endpoint: Endpoint,
 }
 
 impl Listener {
-    /// Binds `endpoint`. A Unix socket file left by a process that is gone is replaced; one that answers is not.
-    ///
-    /// # Errors
-    /// The system's error; `AddrInUse` when something listens there.
-    pub async fn bind(endpoint: &Endpoint) -> io::Result<Self> {
-        match endpoint {
-            Endpoint::Tcp(address) => {
-                let socket = bind_tcp(*address)?;
-                let endpoint = Endpoint::Tcp(socket.local_addr()?);
-                Ok(Self { socket: Socket::Tcp(socket), endpoint })
+    /// Accepts on a socket that is bound to `endpoint`.
+    pub(super) fn new(socket: OwnedFd, endpoint: Endpoint) -> io::Result<Self> {
+        let socket = match &endpoint {
+            Endpoint::Tcp(_) => {
+                let listener = std::net::TcpListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Socket::Tcp(TcpListener::from_std(listener)?)
             }
-            Endpoint::Unix { path, mode } => {
-                let socket = bind_unix(path, *mode)?;
-                Ok(Self { socket: Socket::Unix(socket), endpoint: endpoint.clone() })
+            Endpoint::Unix { .. } => {
+                let listener = std::os::unix::net::UnixListener::from(socket);
+                listener.set_nonblocking(true)?;
+                Socket::Unix(UnixListener::from_std(listener)?)
             }
-        }
+        };
+        Ok(Self { socket, endpoint })
     }
 
     /// Where it listens, with the port that was taken.
@@ -198,38 +194,9 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Endpoint::Unix { path, .. } = &self.endpoint {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
-    };
-    // A restart must not wait for connections in TIME_WAIT.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
-        && std::os::unix::net::UnixStream::connect(path).is_err()
-    {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
-}
-
-/// Accepts connections and runs `session` for each in a task of its own until `shutdown`; then stops accepting,
-/// closes the socket, and waits for the sessions, at most `drain`; what still runs is cut off.
+/// Accepts connections and runs `session` for each in a task of its own until `shutdown`; then stops accepting
+/// and waits for the sessions, at most `drain`; what still runs is cut off. Connections that come later are left to
+/// the next one who accepts on the same bound socket.
 ///
 /// With `implicit_tls` the handshake comes first.
 pub async fn serve<F, S>(
@@ -364,10 +331,14 @@ async fn refuse(mut plain: Plain, reply: &'static [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::os::unix::fs::PermissionsExt;
+
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpStream, UnixStream};
 
     use super::*;
+    use crate::wire::bind::Bound;
     use crate::wire::line::Reader;
 
     const DRAIN: Duration = Duration::from_secs(5);
@@ -400,10 +371,13 @@ mod tests {
         endpoint: &str,
         gate: Arc<Gate>,
     ) -> (Endpoint, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
-        let listener = Listener::bind(&endpoint.parse().unwrap()).await.unwrap();
-        let endpoint = listener.endpoint().clone();
+        let bound = Bound::bind(&endpoint.parse().unwrap()).unwrap();
+        let endpoint = bound.endpoint().clone();
         let (stop, shutdown) = Shutdown::new();
-        (endpoint, stop, tokio::spawn(serve(listener, gate, None, shutdown, DRAIN, hello)))
+        let served = tokio::spawn(async move {
+            serve(bound.listener().unwrap(), gate, None, shutdown, DRAIN, hello).await;
+        });
+        (endpoint, stop, served)
     }
 
     fn address(endpoint: &Endpoint) -> SocketAddr {
@@ -463,11 +437,42 @@ mod tests {
             let mut client = UnixStream::connect(&path).await.unwrap();
             assert_eq!(read_line(&mut client).await, "None");
         }
-        let taken = Listener::bind(&endpoint).await.err().unwrap();
+        let taken = Bound::bind(&endpoint).err().unwrap();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         stop.send(true).unwrap();
         served.await.unwrap();
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn connections_wait_for_the_next_who_accepts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        for endpoint in ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())] {
+            let mut bound = Bound::bind(&endpoint.parse().unwrap()).unwrap();
+            let endpoint = bound.endpoint().clone();
+            let (stop, shutdown) = Shutdown::new();
+            let gate = gate(10, 10, &[]);
+            let first = bound.listener().unwrap();
+            let first = tokio::spawn(serve(first, Arc::clone(&gate), None, shutdown, DRAIN, hello));
+            stop.send(true).unwrap();
+            first.await.unwrap();
+            let mut client: Box<dyn tokio::io::AsyncRead + Unpin> = match &endpoint {
+                Endpoint::Tcp(address) => Box::new(TcpStream::connect(address).await.unwrap()),
+                Endpoint::Unix { path, .. } => Box::new(UnixStream::connect(path).await.unwrap()),
+            };
+            let socket = bound.socket().try_clone_to_owned().unwrap();
+            let mut successor = Bound::inherited(socket, endpoint.clone()).unwrap();
+            successor.own();
+            bound.leave();
+            drop(bound);
+            let (_stop, shutdown) = Shutdown::new();
+            let second = successor.listener().unwrap();
+            tokio::spawn(serve(second, gate, None, shutdown, DRAIN, hello));
+            assert!(read_line(&mut client).await.contains(if path.exists() { "None" } else { "127.0.0.1" }));
+            drop(successor);
+            assert!(!path.exists());
+        }
     }
 
     #[tokio::test]

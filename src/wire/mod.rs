@@ -3,6 +3,7 @@
 //! A session gets a [`stream::Connection`] from [`listen::serve`] and reads it through one [`line::Reader`].
 //! Neither holds a buffer while the client is silent.
 
+pub mod bind;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod line;

@@ -3,13 +3,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal,
+};
 
-use super::PATIENCE;
+use super::{PATIENCE, wait_for};
 use super::http::{self, Response};
 use super::imap::Imap;
 use super::pop3::Pop3;
@@ -78,10 +83,48 @@ impl Default for Setup {
     }
 }
 
+/// A process that is nobody's child here.
+struct Process {
+    pid: Pid,
+    /// Stands for this very process, whoever gets its number later.
+    descriptor: OwnedFd,
+}
+
+impl Process {
+    /// Nothing if it has ended.
+    fn open(pid: u32) -> Option<Self> {
+        let pid = Pid::from_raw(pid.cast_signed())?;
+        let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        Some(Self { pid, descriptor })
+    }
+
+    /// Whether it was started with this configuration.
+    fn serves(&self, configuration: &Path) -> bool {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid.as_raw_nonzero())).unwrap_or_default();
+        let path = configuration.as_os_str().as_encoded_bytes();
+        line.split(|octet| *octet == 0).any(|argument| argument == path)
+    }
+
+    /// Waits for its end; whether it came.
+    fn ends(&self, patience: Duration) -> bool {
+        let limit = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: 0 };
+        let mut polled = [PollFd::new(&self.descriptor, PollFlags::IN)];
+        poll(&mut polled, Some(&limit)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Ends it at once.
+    fn kill(&self) {
+        pidfd_send_signal(&self.descriptor, Signal::KILL).ok();
+        self.ends(PATIENCE);
+    }
+}
+
 /// A daemon and its directory.
 pub struct Daemon {
     dir: tempfile::TempDir,
     child: Option<Child>,
+    /// The process that has taken over from `child`.
+    successor: Option<Process>,
     log: Arc<Mutex<VecDeque<String>>>,
     listeners: HashMap<String, Vec<String>>,
     certificate_pem: String,
@@ -120,6 +163,7 @@ impl Daemon {
         let mut daemon = Self {
             dir,
             child: None,
+            successor: None,
             log: Arc::default(),
             listeners: HashMap::new(),
             certificate_pem,
@@ -175,15 +219,34 @@ impl Daemon {
         &self.certificate_pem
     }
 
-    /// The process id while it runs.
+    /// The process id while it runs; of a successor once [`Daemon::adopt`] knows it.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        let adopted = self.successor.as_ref().map(|successor| successor.pid.as_raw_nonzero().get().cast_unsigned());
+        adopted.or_else(|| self.child.as_ref().map(Child::id))
+    }
+
+    /// Waits until a process other than `pid` has the data directory and serves; from now on that one is the daemon.
+    /// The process that this test started must have ended with 0.
+    #[track_caller]
+    pub fn adopt(&mut self, pid: u32) {
+        let file = self.data_dir().join("daemon.pid");
+        let successor = wait_for("a successor", || {
+            let text = std::fs::read_to_string(&file).ok()?;
+            text.trim().parse::<u32>().ok().filter(|&other| other != pid)
+        });
+        let successor = Process::open(successor).expect("a running successor");
+        if let Some(mut child) = self.child.take() {
+            let status = wait(&mut child, PATIENCE);
+            assert!(status.is_some_and(|status| status.success()), "hand-over: {status:?}\n{}", self.log());
+        }
+        let before = self.successor.replace(successor);
+        assert!(before.is_none_or(|before| before.ends(PATIENCE)), "the predecessor goes on\n{}", self.log());
     }
 
     /// Starts the daemon on its directory and waits until it serves.
     #[track_caller]
     pub fn start_again(&mut self) {
-        assert!(self.child.is_none(), "the daemon runs already");
+        assert!(self.child.is_none() && self.successor.is_none(), "the daemon runs already");
         let listeners_file = self.data_dir().join("listeners.json");
         std::fs::remove_file(&listeners_file).ok();
         let mut child = Command::new(PROGRAM)
@@ -221,6 +284,16 @@ impl Daemon {
 
     /// Ends the process at once, as a power failure would (the kernel's caches survive).
     pub fn kill(&mut self) {
+        let text = std::fs::read_to_string(self.data_dir().join("daemon.pid")).unwrap_or_default();
+        // A successor that no test has adopted; it holds the descriptor of this directory's files.
+        if let Some(pid) = text.trim().parse::<u32>().ok().filter(|&pid| Some(pid) != self.pid())
+            && let Some(process) = Process::open(pid).filter(|process| process.serves(&self.configuration_file()))
+        {
+            process.kill();
+        }
+        if let Some(successor) = self.successor.take() {
+            successor.kill();
+        }
         if let Some(mut child) = self.child.take() {
             child.kill().ok();
             child.wait().expect("wait for the killed daemon");
@@ -230,15 +303,28 @@ impl Daemon {
     /// Asks the daemon to drain and end; fails when it does not end in time or not with 0.
     #[track_caller]
     pub fn stop(&mut self) {
+        if let Some(successor) = self.successor.take() {
+            kill_process(successor.pid, Signal::TERM).expect("SIGTERM");
+            assert!(successor.ends(PATIENCE), "stop\n{}", self.log());
+        }
         let Some(mut child) = self.child.take() else { return };
         kill_process(Pid::from_child(&child), Signal::TERM).expect("SIGTERM");
         let status = wait(&mut child, PATIENCE);
         assert!(status.is_some_and(|status| status.success()), "stop: {status:?}\n{}", self.log());
     }
 
+    /// Waits for the end of a daemon that was asked to stop in another way; fails when it does not end with 0.
+    #[track_caller]
+    pub fn ended(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let status = wait(&mut child, PATIENCE);
+        assert!(status.is_some_and(|status| status.success()), "end: {status:?}\n{}", self.log());
+    }
+
     /// Whether the process still runs.
     pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+        let is_child = self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()));
+        is_child || self.successor.as_ref().is_some_and(|successor| !successor.ends(Duration::ZERO))
     }
 
     /// The last lines that the daemon wrote to standard error.

@@ -44,6 +44,18 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Lmtp,
+        Self::Smtp,
+        Self::Imap,
+        Self::Pop3,
+        Self::Sasl,
+        Self::Socketmap,
+        Self::Admin,
+        Self::Http,
+    ];
+
     /// The label's value.
     pub const fn name(self) -> &'static str {
         match self {
@@ -197,6 +209,11 @@ impl Metrics {
         OpenSession(open)
     }
 
+    /// Sessions that are open now.
+    pub fn sessions_open(&self, protocol: Protocol) -> i64 {
+        self.inner.sessions_open.get_or_create(&ByProtocol { protocol }).get()
+    }
+
     /// Counts a failed login.
     pub fn login_failure(&self, protocol: Protocol) {
         self.inner.login_failures.get_or_create(&ByProtocol { protocol }).inc();
@@ -341,6 +358,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
+        assert_eq!(metrics.sessions_open(Protocol::Pop3), 1);
         drop(session);
         assert!(metrics.text().contains("posthouse_sessions_open{protocol=\"pop3\"} 0"));
     }

@@ -99,6 +99,8 @@ permissions! {
     SystemBackup = "system.backup",
     /// See servers.
     SystemServerRead = "system.server.read",
+    /// Restart and stop servers.
+    SystemServerControl = "system.server.control",
     /// What constrains the root itself.
     SystemRoot = "system.root",
 }

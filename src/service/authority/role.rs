@@ -39,6 +39,7 @@ const SYSTEM: PermissionSet = PermissionSet::of(&[
     P::SystemStorePack,
     P::SystemBackup,
     P::SystemServerRead,
+    P::SystemServerControl,
     P::SystemRoot,
 ]);
 

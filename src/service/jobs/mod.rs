@@ -43,6 +43,7 @@ use serde_json::Value;
 
 pub(in crate::service) use operations::{Job, JobCancel, JobList, JobShow};
 pub(in crate::service) use queue::{Queue, enqueue};
+pub(in crate::service) use runner::NODE_SILENCE;
 pub use runner::Runner;
 
 use crate::base::clock::Timestamp;

@@ -96,7 +96,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<stores::show::StoreList>(),
     declare::<stores::show::StoreShow>(),
     declare::<stores::pack::StorePack>(),
-    declare::<server::ServerShow>(),
+    declare::<server::nodes::ServerList>(),
+    declare::<server::nodes::ServerShow>(),
+    declare::<server::nodes::ServerHistory>(),
+    declare::<server::orders::ServerRestart>(),
+    declare::<server::orders::ServerStop>(),
     declare::<backup::BackupCreate>(),
     declare::<backup::BackupVerify>(),
 ];

@@ -13,6 +13,7 @@ use crate::service::directory::tokens;
 use crate::service::error::ServiceError;
 use crate::service::jobs::Queue;
 use crate::service::login::Login;
+use crate::service::server::meter::Meter;
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
@@ -59,6 +60,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) bodies: OnceLock<Bodies>,
     /// What packs bodies, once the daemon has brought it.
     pub(in crate::service) packer: OnceLock<Arc<Packer>>,
+    /// What measures this node, once the daemon has brought it.
+    pub(in crate::service) meter: OnceLock<Arc<Meter>>,
 }
 
 impl Management {
@@ -93,6 +96,7 @@ impl Management {
             login: OnceLock::new(),
             bodies: OnceLock::new(),
             packer: OnceLock::new(),
+            meter: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -110,6 +114,11 @@ impl Management {
     /// Brings what packs bodies, so that packing can be asked for. The first call counts.
     pub fn attach_packer(&self, packer: Arc<Packer>) {
         let _ = self.inner.packer.set(packer);
+    }
+
+    /// Brings what measures this node, so that it can be seen. The first call counts.
+    pub fn attach_meter(&self, meter: Arc<Meter>) {
+        let _ = self.inner.meter.set(meter);
     }
 
     /// Lets records that wait be written, when this is the last handle.

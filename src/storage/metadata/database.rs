@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::delivery::{Deliver, DeliverJob, TargetOutcome};
@@ -15,6 +17,11 @@ use super::sqlite::Sqlite;
 use super::tally::Tally;
 use crate::base::telemetry::metrics::Metrics;
 use crate::storage::{Result, StorageError};
+
+/// How long users that are about to go are waited for when the database is closed.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether they have gone.
+const CLOSE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Who is told of what a backend does.
 pub(super) struct Told {
@@ -151,12 +158,37 @@ impl Database {
         answer.await.unwrap_or_else(|_| Err(StorageError::Busy("the database is closing")))
     }
 
-    /// Lets what is queued finish and closes the database; other handles must have been dropped before.
-    pub async fn close(self) {
-        match Arc::try_unwrap(self.backend) {
-            Ok(Backend::Sqlite(sqlite)) => sqlite.close().await,
-            Ok(Backend::Postgres(postgres)) => postgres.close().await,
-            Err(_) => tracing::warn!("the database is still in use; it closes with its last user"),
+    /// What waits for its turn: deliveries, interactive, bulk and background operations. On PostgreSQL only deliveries
+    /// queue here; others take a connection.
+    pub fn waiting(&self) -> [usize; 4] {
+        match &*self.backend {
+            Backend::Sqlite(sqlite) => sqlite.waiting(),
+            Backend::Postgres(postgres) => [postgres.deliveries_waiting(), 0, 0, 0],
+        }
+    }
+
+    /// Lets what is queued finish and closes the database; other handles must have been dropped before, or are dropped
+    /// within [`CLOSE_PATIENCE`]. Answers whether it is closed; if not, it closes with its last user.
+    pub async fn close(self) -> bool {
+        let Self { mut backend, .. } = self;
+        let begun = Instant::now();
+        loop {
+            backend = match Arc::try_unwrap(backend) {
+                Ok(Backend::Sqlite(sqlite)) => {
+                    sqlite.close().await;
+                    return true;
+                }
+                Ok(Backend::Postgres(postgres)) => {
+                    postgres.close().await;
+                    return true;
+                }
+                Err(used) => used,
+            };
+            if begun.elapsed() > CLOSE_PATIENCE {
+                tracing::warn!("the database is still in use; it closes with its last user");
+                return false;
+            }
+            tokio::time::sleep(CLOSE_PAUSE).await;
         }
     }
 }

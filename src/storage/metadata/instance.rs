@@ -78,7 +78,8 @@ pub async fn secret(conn: &mut Conn, name: &'static str) -> Result<[u8; 32]> {
 pub async fn node_start(conn: &mut Conn, node: &str, now: Timestamp) -> Result<i64> {
     let text = "INSERT INTO node (id, epoch, started_at, seen_at) VALUES ($1, 1, $2, $2)
                 ON CONFLICT (id) DO UPDATE SET epoch = node.epoch + 1, started_at = excluded.started_at,
-                                               seen_at = excluded.seen_at
+                                               seen_at = excluded.seen_at, state = 'serving', wanted = NULL,
+                                               restart_error = NULL
                 RETURNING epoch";
     let row = conn.row(text, params![node, now]).await?;
     let epoch = row.ok_or(StorageError::Gone("the node"))?.int(0)?;
@@ -110,22 +111,24 @@ pub async fn database_octets(conn: &mut Conn) -> Result<(u64, u64)> {
         let row = conn.row("SELECT pg_database_size(current_database())", params![]).await?;
         return Ok((row.ok_or_else(gone)?.number(0)?, 0));
     }
-    let text = "SELECT page_count * page_size, (SELECT file FROM pragma_database_list WHERE name = 'main')
-                FROM pragma_page_count, pragma_page_size";
+    let text = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
     let row = conn.row(text, params![]).await?.ok_or_else(gone)?;
-    let log = format!("{}-wal", row.text(1)?);
+    let log = format!("{}-wal", database_file(conn).await?.unwrap_or_default());
     // The log is not there before the first write and after a clean end.
     let log_octets = std::fs::metadata(log).map_or(0, |file| file.len());
     Ok((row.number(0)?, log_octets))
 }
 
-/// When the node was started last.
+/// The file of an SQLite database.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn node_started_at(conn: &mut Conn, node: &str) -> Result<Option<Timestamp>> {
-    let row = conn.row("SELECT started_at FROM node WHERE id = $1", params![node]).await?;
-    row.map(|row| row.int(0).map(Timestamp)).transpose()
+pub async fn database_file(conn: &mut Conn) -> Result<Option<String>> {
+    if conn.is_postgres() {
+        return Ok(None);
+    }
+    let row = conn.row("SELECT file FROM pragma_database_list WHERE name = 'main'", params![]).await?;
+    row.map(|row| row.text(0)).transpose()
 }
 
 /// Notes that the node runs.

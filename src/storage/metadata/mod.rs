@@ -31,6 +31,7 @@ pub mod job;
 pub mod lane;
 pub mod mailbox;
 pub mod message;
+pub mod node;
 pub mod pack;
 pub mod part;
 pub mod pin;

@@ -102,6 +102,11 @@ impl Postgres {
         self.deliveries.send(job).await.map_err(|_| StorageError::Busy("the database is closed"))
     }
 
+    /// Deliveries that wait.
+    pub(super) fn deliveries_waiting(&self) -> usize {
+        QUEUE_LENGTH_MAX - self.deliveries.capacity()
+    }
+
     /// Runs one job in a transaction of its own.
     pub(super) async fn run(&self, _priority: Priority, mut job: Box<dyn Job>) {
         let mut outcome = Err(StorageError::Busy("the transaction kept colliding with others"));

@@ -30,6 +30,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0004_folder_counters.sql"),
         include_str!("../../../migrations/postgres/0004_folder_counters.sql"),
     ),
+    (
+        5,
+        "servers",
+        include_str!("../../../migrations/sqlite/0005_servers.sql"),
+        include_str!("../../../migrations/postgres/0005_servers.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -132,6 +132,13 @@ impl Sqlite {
         self.deliveries.send(job).await.map_err(|_| StorageError::Busy("the database is closed"))
     }
 
+    /// What waits: deliveries, interactive, bulk and background operations.
+    pub(super) fn waiting(&self) -> [usize; 4] {
+        let waiting = |queue: &mpsc::Sender<Box<dyn Job>>| QUEUE_LENGTH_MAX - queue.capacity();
+        let deliveries = QUEUE_LENGTH_MAX - self.deliveries.capacity();
+        [deliveries, waiting(&self.interactive), waiting(&self.bulk), waiting(&self.background)]
+    }
+
     /// Lets the queues run empty, commits, and closes the files.
     pub(super) async fn close(self) {
         let Self { readers, interactive, bulk, background, deliveries, mut ended, .. } = self;

@@ -122,8 +122,9 @@ impl Names {
 pub fn request(operation: &str, names: &Names) -> Option<Value> {
     let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
     Some(match operation {
-        "whoami" | "store.list" | "store.show" | "store.pack" | "server.show" | "backup.create"
-        | "backup.verify" | "job.show" | "job.cancel" => {
+        "whoami" | "store.list" | "store.show" | "store.pack" | "server.list" | "server.show"
+        | "server.history" | "server.restart" | "server.stop" | "backup.create" | "backup.verify"
+        | "job.show" | "job.cancel" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
