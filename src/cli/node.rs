@@ -225,12 +225,15 @@ fn number(value: Option<&Value>) -> f64 {
 
 /// What is free on each disk of the last sample.
 fn disk_courses(samples: &[Value], columns: usize) -> Vec<Value> {
-    let disks = |sample: &Value| member(sample, "disks").and_then(Value::as_array).cloned().unwrap_or_default();
+    let disks =
+        |sample: &Value| member(sample, "disks").and_then(Value::as_array).cloned().unwrap_or_default();
     let last = samples.last().map(disks).unwrap_or_default();
     let free = |wanted: &Value| {
         let values: Vec<f64> = samples
             .iter()
-            .filter_map(|sample| disks(sample).into_iter().find(|disk| disk.get("store") == wanted.get("store")))
+            .filter_map(|sample| {
+                disks(sample).into_iter().find(|disk| disk.get("store") == wanted.get("store"))
+            })
             .map(|disk| number(disk.get("free_octets")))
             .collect();
         let name = format!("free, {}", show(Kind::Text, named(wanted.clone()).get("store")));
@@ -281,21 +284,23 @@ pub(super) fn restart(
         let done = format!("{} is asked to restart; posthouse server show {0} tells of it", text("node"));
         return finish(output, &asked, change.dry_run, &done);
     }
-    let epoch = member(&asked, "epoch").and_then(Value::as_i64).unwrap_or_default();
+    let pid = member(&asked, "pid").cloned();
     let shown = Call::new("server.show").with("node", text("node"));
     let mut interrupts = client.interrupts()?;
     let begun = Instant::now();
     loop {
         match client.run(&shown, false) {
             Ok(server) => {
-                let now = member(&server, "epoch").and_then(Value::as_i64).unwrap_or_default();
-                if now > epoch {
+                // A process that took back what its successor could not take over has started anew, too.
+                if member(&server, "pid") != pid.as_ref() {
                     let told = |name: &str| show(Kind::Text, member(&server, name));
                     let (node, version, pid) = (told("node"), told("version"), told("pid"));
-                    return finish(output, &server, false, &format!("{node} serves: version {version}, process {pid}"));
+                    let done = format!("{node} serves: version {version}, process {pid}");
+                    return finish(output, &server, false, &done);
                 }
                 if let Some(error) = member(&server, "restart_error") {
-                    let message = format!("{} serves on as it was: {}", text("node"), show(Kind::Text, Some(error)));
+                    let message =
+                        format!("{} serves on as it was: {}", text("node"), show(Kind::Text, Some(error)));
                     return Err(Failure::new(Exit::Other, message).hint("the daemon's log has more"));
                 }
             }

@@ -176,7 +176,19 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         undelete_days: config.retention.undelete_days,
     };
     let mail_store = MailStore::new(database.clone(), clock.clone(), bodies.clone(), limits);
-    Ok(Rooms { database, management, delivery, login, mail_store, bodies, packer, meter, clock, metrics, tls })
+    Ok(Rooms {
+        database,
+        management,
+        delivery,
+        login,
+        mail_store,
+        bodies,
+        packer,
+        meter,
+        clock,
+        metrics,
+        tls,
+    })
 }
 
 /// What runs beside the listeners until the daemon stops.

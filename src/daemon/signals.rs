@@ -31,7 +31,11 @@ impl Signals {
     }
 
     /// Waits for an order, or for SIGTERM or SIGINT; calls `reload` on SIGHUP.
-    pub(super) async fn wait(&mut self, reload: impl Fn(), order: impl Future<Output = Order>) -> Option<Order> {
+    pub(super) async fn wait(
+        &mut self,
+        reload: impl Fn(),
+        order: impl Future<Output = Order>,
+    ) -> Option<Order> {
         self.until_ended(reload, order).await
     }
 

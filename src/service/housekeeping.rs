@@ -161,8 +161,9 @@ impl Housekeeping {
             .until_none(move |conn| Box::pin(async move { Ok(purge::idempotency(conn, before).await?) }))
             .await?;
         let before = now.minus(DAY);
-        removed.samples =
-            self.until_none(move |conn| Box::pin(async move { Ok(node::prune(conn, before).await?) })).await?;
+        removed.samples = self
+            .until_none(move |conn| Box::pin(async move { Ok(node::prune(conn, before).await?) }))
+            .await?;
         let before = now.minus(DAY * JOB_DAYS);
         removed.jobs =
             self.until_none(move |conn| Box::pin(async move { Ok(job::prune(conn, before).await?) })).await?;

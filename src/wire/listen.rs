@@ -231,7 +231,8 @@ pub async fn serve<F, S>(
                 // Boxed apart, so that an idle session does not carry the handshake's state.
                 sessions.spawn(async move {
                     let opened = Box::pin(open(&gate, plain, source, place, tls)).await;
-                    if let Some((connection, _place)) = opened {
+                    if let Some((mut connection, _place)) = opened {
+                        connection.ends_with(shutdown.clone());
                         session(connection, shutdown).await;
                     }
                 });

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::line::Reader;
+use super::listen::Shutdown;
 use crate::service::context::Source;
 
 /// How long a TLS handshake may take.
@@ -20,6 +21,9 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection is still read after its last reply.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// As [`LINGER_TIMEOUT`] while the daemon ends: a client that is near has read its last reply and closed by then.
+const LINGER_TIMEOUT_ENDING: Duration = Duration::from_millis(100);
 
 /// Why a connection could not turn to TLS; it is closed.
 #[derive(Debug, thiserror::Error)]
@@ -59,18 +63,19 @@ pub struct Connection {
     io: Io,
     source: Source,
     is_loopback: bool,
+    ending: Option<Shutdown>,
 }
 
 impl Connection {
     /// A connection from `source`; without one, from a Unix socket.
     pub(super) fn new(plain: Plain, source: Source) -> Self {
         let is_loopback = source.is_none_or(|address| address.to_canonical().is_loopback());
-        Self { io: Io::Plain(plain), source, is_loopback }
+        Self { io: Io::Plain(plain), source, is_loopback, ending: None }
     }
 
     /// One that a load balancer passes on without telling for whom: from nowhere near.
     pub(super) fn from_unknown(plain: Plain, balancer: Source) -> Self {
-        Self { io: Io::Plain(plain), source: balancer, is_loopback: false }
+        Self { io: Io::Plain(plain), source: balancer, is_loopback: false, ending: None }
     }
 
     /// One end of a pipe in memory, as if it came from `source`.
@@ -135,10 +140,16 @@ impl Connection {
         self.handshake(config).await
     }
 
+    /// From the moment of `shutdown` the connection's end takes less time.
+    pub fn ends_with(&mut self, shutdown: Shutdown) {
+        self.ending = Some(shutdown);
+    }
+
     /// Ends the connection so that the last reply arrives: a socket that is closed while input is unread is reset,
     /// and the reset may overtake what was sent. So our side ends first, and what still comes is read and dropped,
     /// for a short time.
     pub async fn close(&mut self) {
+        let ending = self.ending.clone();
         let linger = async {
             self.shutdown().await?;
             let mut reader = Reader::new();
@@ -149,7 +160,18 @@ impl Connection {
                 }
             }
         };
-        let _ = tokio::time::timeout(LINGER_TIMEOUT, linger).await;
+        // Whoever takes over must not wait for clients that are slow to leave.
+        let ended = async {
+            match ending {
+                Some(ending) => ending.requested().await,
+                None => std::future::pending().await,
+            }
+            tokio::time::sleep(LINGER_TIMEOUT_ENDING).await;
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(LINGER_TIMEOUT, linger) => {}
+            () = ended => {}
+        }
     }
 
     /// Turns to TLS at once, for ports with implicit TLS.

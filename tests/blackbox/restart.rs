@@ -146,7 +146,9 @@ fn restart_under_load_refuses_no_connection_and_loses_no_message() {
             let (wanted, logins) = (story.acknowledged() + MESSAGES, story.logins.load(Ordering::SeqCst));
             wait_for("deliveries", || (story.acknowledged() >= wanted).then_some(()));
             wait_for("logins", || (story.logins.load(Ordering::SeqCst) > logins).then_some(()));
-            wait_for("an answer", || story.answers.lock().unwrap().iter().any(|(_, epoch)| *epoch == first + 2).then_some(()));
+            wait_for("an answer", || {
+                story.answers.lock().unwrap().iter().any(|(_, epoch)| *epoch == first + 2).then_some(())
+            });
         }));
         story.stop.store(true, Ordering::SeqCst);
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -10,17 +10,15 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
-use super::{PATIENCE, wait_for};
 use super::http::{self, Response};
 use super::imap::Imap;
 use super::pop3::Pop3;
 use super::postgres::Postgres;
 use super::programs::{Finished, run, wait, write};
 use super::smtp::{Dialect, Smtp};
+use super::{PATIENCE, wait_for};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_posthouse");
@@ -221,7 +219,8 @@ impl Daemon {
 
     /// The process id while it runs; of a successor once [`Daemon::adopt`] knows it.
     pub fn pid(&self) -> Option<u32> {
-        let adopted = self.successor.as_ref().map(|successor| successor.pid.as_raw_nonzero().get().cast_unsigned());
+        let adopted =
+            self.successor.as_ref().map(|successor| successor.pid.as_raw_nonzero().get().cast_unsigned());
         adopted.or_else(|| self.child.as_ref().map(Child::id))
     }
 
@@ -287,7 +286,8 @@ impl Daemon {
         let text = std::fs::read_to_string(self.data_dir().join("daemon.pid")).unwrap_or_default();
         // A successor that no test has adopted; it holds the descriptor of this directory's files.
         if let Some(pid) = text.trim().parse::<u32>().ok().filter(|&pid| Some(pid) != self.pid())
-            && let Some(process) = Process::open(pid).filter(|process| process.serves(&self.configuration_file()))
+            && let Some(process) =
+                Process::open(pid).filter(|process| process.serves(&self.configuration_file()))
         {
             process.kill();
         }
@@ -323,7 +323,8 @@ impl Daemon {
 
     /// Whether the process still runs.
     pub fn is_running(&mut self) -> bool {
-        let is_child = self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()));
+        let is_child =
+            self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()));
         is_child || self.successor.as_ref().is_some_and(|successor| !successor.ends(Duration::ZERO))
     }
 

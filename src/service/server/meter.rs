@@ -55,7 +55,8 @@ impl Meter {
             }
             // At full minutes, so that nodes can be laid side by side.
             let past = self.clock.now().secs().rem_euclid(SAMPLE_INTERVAL.as_secs().cast_signed());
-            tokio::time::sleep(SAMPLE_INTERVAL.saturating_sub(Duration::from_secs(past.cast_unsigned()))).await;
+            tokio::time::sleep(SAMPLE_INTERVAL.saturating_sub(Duration::from_secs(past.cast_unsigned())))
+                .await;
         }
     }
 

@@ -41,8 +41,10 @@ pub(in crate::service) struct OrderAnswer {
     host: String,
     /// `restart` or `stop`.
     wanted: String,
-    /// The start of the node that does it; a restart is over when the node's epoch is greater.
+    /// Which start of the node.
     epoch: i64,
+    /// Number of its process; a restart is over when another one serves.
+    pid: i64,
 }
 
 async fn give(tx: &mut Tx<'_>, target: OneNode, order: Order) -> Result<OrderAnswer> {
@@ -54,7 +56,8 @@ async fn give(tx: &mut Tx<'_>, target: OneNode, order: Order) -> Result<OrderAns
     }
     node::ask(tx.conn, &row.id, order).await?;
     tx.after = Some(serde_json::json!({ "wanted": order.name(), "epoch": row.epoch }));
-    Ok(OrderAnswer { node: row.id, host: row.host, wanted: order.name().to_owned(), epoch: row.epoch })
+    let wanted = order.name().to_owned();
+    Ok(OrderAnswer { node: row.id, host: row.host, wanted, epoch: row.epoch, pid: row.pid })
 }
 
 /// `server.restart`.

@@ -105,13 +105,15 @@ async fn history_is_told_in_pages_and_kept_for_a_day(world: World) {
     world.start("one").await;
     world.start("two").await;
     for minute in 0..150 {
-        world.write(move |conn| {
-            Box::pin(async move {
-                node::keep(conn, "one", &sample(minute)).await?;
-                // The first of a minute counts.
-                node::keep(conn, "one", &Sample { cpu_permille: 7, ..sample(minute) }).await
+        world
+            .write(move |conn| {
+                Box::pin(async move {
+                    node::keep(conn, "one", &sample(minute)).await?;
+                    // The first of a minute counts.
+                    node::keep(conn, "one", &Sample { cpu_permille: 7, ..sample(minute) }).await
+                })
             })
-        }).await;
+            .await;
     }
     world.clock.advance(MINUTE * 150);
     let mut told = Vec::new();
@@ -214,7 +216,8 @@ async fn backlog_counts_bodies_and_packs(world: World) {
             let text = "INSERT INTO store (id, name, path, created_at) VALUES (7, 'main', 's', 0)";
             conn.execute(text, Vec::new()).await?;
             for id in 1..=2_500_i64 {
-                let text = "INSERT INTO fresh_body (body_id, codec, dictionary_id, data) VALUES ($1, 0, 0, $2)";
+                let text =
+                    "INSERT INTO fresh_body (body_id, codec, dictionary_id, data) VALUES ($1, 0, 0, $2)";
                 conn.execute(text, crate::params![id, vec![0_u8; 3]]).await?;
             }
             for (name, remote) in [("a", "absent"), ("b", "uploading"), ("c", "present")] {

@@ -62,8 +62,7 @@ pub struct NodeRow {
     pub restart_error: Option<String>,
 }
 
-const COLUMNS: &str =
-    "id, epoch, host, version, pid, state, started_at, seen_at, wanted, restart_error";
+const COLUMNS: &str = "id, epoch, host, version, pid, state, started_at, seen_at, wanted, restart_error";
 
 fn node(row: &Row) -> Result<NodeRow> {
     Ok(NodeRow {
@@ -141,7 +140,8 @@ pub async fn set_state(conn: &mut Conn, id: &str, epoch: i64, state: &str, now: 
 /// # Errors
 /// When the database fails.
 pub async fn restart_failed(conn: &mut Conn, id: &str, why: &str, now: Timestamp) -> Result<()> {
-    let text = "UPDATE node SET state = 'serving', wanted = NULL, restart_error = $2, seen_at = $3 WHERE id = $1";
+    let text =
+        "UPDATE node SET state = 'serving', wanted = NULL, restart_error = $2, seen_at = $3 WHERE id = $1";
     conn.execute(text, params![id, why, now]).await.map(drop)
 }
 
@@ -282,8 +282,7 @@ pub async fn keep(conn: &mut Conn, node: &str, sample: &Sample) -> Result<()> {
     for (store, disk) in &sample.disks {
         let text = "INSERT INTO node_disk_sample (node_id, at, store_id, octets, free_octets, used_octets)
                     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        let values =
-            params![node, sample.at, *store, disk.octets, disk.free_octets, disk.used_octets];
+        let values = params![node, sample.at, *store, disk.octets, disk.free_octets, disk.used_octets];
         conn.execute(text, values).await?;
     }
     Ok(())
