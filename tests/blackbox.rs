@@ -73,3 +73,5 @@ mod transfer;
 mod undelete;
 #[path = "blackbox/upgrade.rs"]
 mod upgrade;
+#[path = "blackbox/volumes.rs"]
+mod volumes;

@@ -14,9 +14,16 @@ use crate::base::telemetry::metrics::{Metrics, StorageLevels};
 use crate::wire::listen::Shutdown;
 use crate::wire::stream::Connection;
 
-/// Looks at storage: whether it works, and its state for the numbers. The text of the error is shown to whoever
-/// asks, so it names no customer.
-pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<StorageLevels, String>> + Send + Sync>;
+/// What a look at storage has found. The texts are shown to whoever asks, so they name no customer.
+pub struct Looked {
+    /// Its state, for the numbers.
+    pub levels: StorageLevels,
+    /// What does not work, while the rest does.
+    pub troubles: Vec<String>,
+}
+
+/// Looks at storage; an error when nothing works.
+pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<Looked, String>> + Send + Sync>;
 
 /// Answers the monitoring; cheap to clone.
 #[derive(Clone)]
@@ -57,13 +64,15 @@ impl Health {
                 text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned())
             }
             "/readyz" => match (self.probe)().await {
-                Ok(_) => text(StatusCode::OK, "ready\n".to_owned()),
+                Ok(looked) if looked.troubles.is_empty() => text(StatusCode::OK, "ready\n".to_owned()),
+                // The rest is served here: a balancer that took the node out would make it worse.
+                Ok(looked) => text(StatusCode::OK, format!("degraded: {}\n", looked.troubles.join("; "))),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
             },
             "/metrics" => {
                 // Numbers that cannot be measured now stay as they were.
-                if let Ok(levels) = (self.probe)().await {
-                    self.metrics.storage(levels);
+                if let Ok(looked) = (self.probe)().await {
+                    self.metrics.storage(looked.levels);
                 }
                 let mut response = self.metrics.text().into_response();
                 let kind =

@@ -186,6 +186,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Whether its value is not shown.
+    pub fn is_secret(&self) -> bool {
+        self.secret.is_some()
+    }
+
     fn whole(&self, of: &StoreSettings) -> String {
         self.secret.map_or((self.get)(of), |whole| whole(of))
     }
@@ -264,6 +269,8 @@ macro_rules! settings {
 }
 
 const DAYS_MAX: u32 = 36_500;
+/// Longest name of a mail store.
+const STORE_NAME_OCTETS_MAX: usize = 63;
 
 /// The settings that are numbers, sizes, switches or plain text.
 static PLAIN: &[Setting] = settings! {
@@ -337,6 +344,12 @@ static SPECIAL: &[Setting] = &[
         secret: Some(|settings| whole(settings.offload.secret_key.as_ref())),
     },
 ];
+
+/// Whether a mail store can have this name.
+pub fn is_store_name(name: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+    (1..=STORE_NAME_OCTETS_MAX).contains(&name.len()) && name.chars().all(is_letter)
+}
 
 /// All settings.
 pub fn all() -> impl Iterator<Item = &'static Setting> {
@@ -464,6 +477,10 @@ mod tests {
 
     #[test]
     fn wrong_values_change_nothing_and_say_what_was_expected() {
+        assert!(is_store_name("fast-1_a") && is_store_name(&"x".repeat(63)));
+        for name in ["", "a/b", "..", "A", "a b", "ä", &"x".repeat(64)] {
+            assert!(!is_store_name(name), "{name}");
+        }
         let mut settings = changed();
         for (name, text) in [
             ("compression.level", "0"),

@@ -14,7 +14,7 @@ use super::mailbox::show_undeleted;
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
 use super::server::{show_backup, show_checked, show_drift};
-use super::store::show_packing;
+use super::store::{show_offloaded, show_packing, show_probed, show_started, show_verified};
 
 const JOBS: &[Column] = columns![
     "ID" "id" Text, "KIND" "kind" Text, "TARGET" "target" Text, "STATE" "state" Text, "DONE" "done" Count,
@@ -43,7 +43,12 @@ const FINISHES: &[(&str, Finish)] = &[
     ("folder.undelete", show_undeleted),
     ("message.undelete", show_undeleted),
     ("quota.verify", show_drift),
+    ("store.compact", show_offloaded),
+    ("store.offload", show_offloaded),
     ("store.pack", show_packing),
+    ("store.probe", show_probed),
+    ("store.start", show_started),
+    ("store.verify", show_verified),
 ];
 
 /// For every verb that starts a job.

@@ -251,7 +251,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Audit(command) => Ok(command.plan()),
         Command::Trace(command) => Ok(command.plan()),
         Command::Session(command) => Ok(command.plan()),
-        Command::Store(command) => Ok(command.plan()),
+        Command::Store(command) => command.plan(),
         Command::Server(command) => Ok(command.plan()),
         Command::Quota(command) => Ok(command.plan()),
         Command::Backup(command) => command.plan(),

@@ -61,6 +61,35 @@ impl SecretSource {
     }
 }
 
+/// Where the keys of object storage come from.
+#[derive(clap::Args, Clone, Debug)]
+#[group(multiple = false)]
+pub(super) struct KeySource {
+    /// Read access key and secret key of object storage from standard input, one a line
+    #[arg(long)]
+    keys_stdin: bool,
+    /// Read them from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    keys_file: Option<PathBuf>,
+}
+
+impl KeySource {
+    /// Reads access key and secret key, if they were asked for.
+    pub(super) fn read(&self) -> Result<Option<(SecretString, SecretString)>, Failure> {
+        let text = match &self.keys_file {
+            Some(path) => read_file(path).map_err(|error| Failure::usage(error.to_string()))?,
+            None if self.keys_stdin => from_stdin()?,
+            None => return Ok(None),
+        };
+        let pair = text.expose_secret().split_once('\n');
+        let pair = pair.map(|(access, secret)| (line(access).trim(), secret.trim()));
+        match pair.filter(|(access, secret)| !access.is_empty() && !secret.is_empty()) {
+            Some((access, secret)) => Ok(Some((access.into(), secret.into()))),
+            None => Err(Failure::usage("expected two lines, the access key and the secret key")),
+        }
+    }
+}
+
 fn from_stdin() -> Result<SecretString, Failure> {
     let mut text = Zeroizing::new(String::new());
     let read = std::io::stdin().take(SECRET_OCTETS_MAX).read_to_string(&mut text);

@@ -75,7 +75,17 @@ const COMMANDS: &[&str] = &[
     "session close s1 --yes",
     "store list",
     "store show main",
+    "store show main --probe",
+    "store create fast --path /fast compression.level=3 offload.access_key=file:/k --dry-run",
+    "store set fast compression.level= offload.bucket=mail --dry-run",
+    "store stop fast",
+    "store read-only fast",
+    "store start fast --read-only --force --detach",
     "store pack --detach",
+    "store offload fast --detach",
+    "store compact fast",
+    "store verify fast --sample 10",
+    "store verify fast --all",
     "job list --customer a --open --limit 5",
     "job show j1",
     "job watch j1",
@@ -154,7 +164,16 @@ fn wrong_command_lines_are_refused() {
         let words = std::iter::once("posthouse").chain(line.split_whitespace());
         assert!(Arguments::try_parse_from(words).is_err(), "{line}");
     }
-    let words = ["posthouse", "customer", "limit", "a"];
-    let arguments = Arguments::try_parse_from(words).unwrap();
-    assert_eq!(plan(arguments.command).err().map(|failure| failure.exit), Some(Exit::Usage));
+    for line in [
+        "customer limit a",
+        "store set main",
+        "store set main level",
+        "store set main offload.secret_key=hunter2",
+        "store set main compression.level=1 compression.level=2",
+    ] {
+        let words = std::iter::once("posthouse").chain(line.split_whitespace());
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        let exit = plan(arguments.command).err().map(|failure| failure.exit);
+        assert_eq!(exit, Some(Exit::Usage), "{line}");
+    }
 }

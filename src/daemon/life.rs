@@ -125,9 +125,11 @@ impl Served {
             tracing::warn!("a room outlived its sessions");
             return;
         };
-        let Rooms { database, management, delivery, login, mail_store, bodies, packer, meter, .. } = rooms;
+        let Rooms {
+            database, management, delivery, login, mail_store, bodies, packer, offloader, meter, ..
+        } = rooms;
         login.flush().await;
-        drop((delivery, login, mail_store, bodies, packer, meter));
+        drop((delivery, login, mail_store, bodies, packer, offloader, meter));
         management.close().await;
         database.close().await;
     }

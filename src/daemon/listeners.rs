@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::{DaemonError, Rooms};
 use crate::admin::{
     self, Api,
-    health::{Health, Probe},
+    health::{Health, Looked, Probe},
 };
 use crate::base::config::Config;
 use crate::base::endpoint::Endpoint;
@@ -28,6 +28,8 @@ use crate::smtp;
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::instance;
+use crate::storage::remote;
+use crate::storage::volumes::Volumes;
 use crate::wire::bind::Bound;
 use crate::wire::listen::{ConnectionLimits, Gate, Listener, Shutdown, serve};
 
@@ -312,7 +314,11 @@ impl Servers {
         };
         let pop3 = pop3::Server::new(mailboxes, Some(rooms.tls.clone()), limits);
         let api = Api::new(rooms.management.clone(), rooms.metrics.clone(), login_timeout);
-        let health = Health::new(rooms.metrics.clone(), probe(rooms.database.clone()), login_timeout);
+        let health = Health::new(
+            rooms.metrics.clone(),
+            probe(rooms.database.clone(), rooms.bodies.volumes().clone()),
+            login_timeout,
+        );
         Self { smtp, imap, pop3, delivery, login, login_timeout, tls: rooms.tls.clone(), api, health }
     }
 
@@ -366,16 +372,28 @@ impl Servers {
     }
 }
 
-/// Looks at the database on behalf of the monitoring.
-fn probe(database: Database) -> Probe {
+/// Looks at the database and the mail stores on behalf of the monitoring.
+fn probe(database: Database, volumes: Volumes) -> Probe {
     Arc::new(move || {
-        let database = database.clone();
+        let (database, volumes) = (database.clone(), volumes.clone());
         Box::pin(async move {
             let levels = database.read(|conn| Box::pin(instance::storage_levels(conn))).await;
-            levels.map_err(|error: StorageError| {
+            let levels = levels.map_err(|error: StorageError| {
                 tracing::warn!(%error, "not ready");
                 "the database does not answer".to_owned()
-            })
+            })?;
+            let all = volumes.all().await.unwrap_or_default();
+            let mut troubles: Vec<String> = Vec::new();
+            for volume in all {
+                if volume.trouble().is_some() {
+                    troubles.push(format!("mail store {} is not mounted", volume.name));
+                } else if volume.state.is_readable()
+                    && volume.remote().is_ok_and(|remote| remote.health() != remote::Health::Good)
+                {
+                    troubles.push(format!("object storage of mail store {} does not answer", volume.name));
+                }
+            }
+            Ok(Looked { levels, troubles })
         })
     })
 }

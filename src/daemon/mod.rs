@@ -102,6 +102,7 @@ struct Rooms {
     bodies: Bodies,
     packer: Arc<Packer>,
     meter: Arc<Meter>,
+    offloader: Arc<Offloader>,
     clock: Clock,
     metrics: Metrics,
     tls: Tls,
@@ -137,11 +138,11 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
             let epoch = instance::node_start(conn, &node, now).await?;
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
             node::describe(conn, &node, &host, env!("CARGO_PKG_VERSION"), std::process::id()).await?;
-            Ok(epoch)
+            Ok((epoch, instance::identity(conn).await?))
         })
     });
-    let epoch: Result<i64, StorageError> = setup.await;
-    let epoch = epoch?;
+    let begun: Result<(i64, String), StorageError> = setup.await;
+    let (epoch, identity) = begun?;
     tracing::info!(epoch, "database opened");
     let options = ManagementOptions {
         system_uids: system_uids(config),
@@ -155,8 +156,11 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     };
     let codec = delivery_codec(config);
     let volumes = Volumes::new(database.clone(), PathBuf::new(), metrics.clone());
+    volumes.own(identity, &config.data.dir);
+    volumes.inspect().await?;
     let bodies = Bodies::new(volumes, codec, Node { id: node, epoch });
     let packer = Arc::new(Packer::new(bodies.clone(), PackerSettings::default()));
+    let offloader = Arc::new(Offloader::new(bodies.clone()));
     let login = Login::new(database.clone(), clock.clone());
     let management = Management::open(database.clone(), clock.clone(), options).await?;
     management.attach_login(login.clone());
@@ -165,6 +169,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let meter = Meter::new(database.clone(), bodies.clone(), metrics.clone(), clock.clone());
     let meter = Arc::new(meter);
     management.attach_meter(Arc::clone(&meter));
+    management.attach_offloader(Arc::clone(&offloader));
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
@@ -185,6 +190,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         bodies,
         packer,
         meter,
+        offloader,
         clock,
         metrics,
         tls,
@@ -202,7 +208,9 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     let (login, tls) = (rooms.login.clone(), rooms.tls.clone());
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { login.run().await })));
     tasks.spawn(until(shutdown.clone(), Box::pin(certificates(tls))));
-    let offloader = Arc::new(Offloader::new(rooms.bodies.clone()));
+    let bodies = rooms.bodies.clone();
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { bodies.attend().await })));
+    let offloader = Arc::clone(&rooms.offloader);
     tasks.spawn(until(shutdown.clone(), Box::pin(offloader.run(rooms.clock.clone()))));
     let packer = Arc::clone(&rooms.packer);
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));

@@ -17,6 +17,7 @@
 
 mod read;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,8 @@ use moka::sync::Cache;
 use super::metadata::database::Database;
 use super::metadata::delivery::{BodyPlace, Packed};
 use super::metadata::lane::Priority;
-use super::metadata::pack::{self, Framed, Intended, Node, SinglePack};
+use super::metadata::pack::{self, Framed, Intended, Node, SinglePack, StoreVolume};
+use super::metadata::store::{self, StoreState};
 use super::pack::{Codec, CodecKind, Compressed, FrameHeader, PackName, PackReader, PackWriter, sync_folder};
 use super::volumes::Volumes;
 use super::{Result, StorageError};
@@ -43,6 +45,9 @@ const INLINE_OCTETS_MAX: usize = 64 * 1024;
 const READERS_MAX: u64 = 256;
 /// A pack file that nobody reads is closed after this time, so that dropped packs free their space.
 const READER_IDLE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether the folders of mail stores are there.
+const INSPECTION_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads and prepares bodies. Cheap to clone.
 #[derive(Clone)]
@@ -71,6 +76,74 @@ impl Bodies {
         &self.inner.volumes
     }
 
+    /// Follows the mail stores: looks whether their folders are there, and closes the files of those that are stopped.
+    /// Never returns; may be dropped at any time.
+    pub async fn attend(&self) {
+        let mut changed = self.inner.volumes.watch();
+        loop {
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(INSPECTION_INTERVAL) => {}
+            }
+            if let Err(error) = self.inner.volumes.inspect().await {
+                tracing::warn!(%error, "the mail stores could not be looked at; it is tried again");
+            }
+            if let Err(error) = self.close_readers().await {
+                tracing::warn!(%error, "the files of stopped mail stores are closed later");
+            }
+        }
+    }
+
+    /// Closes the files of stores that are not read now.
+    async fn close_readers(&self) -> Result<()> {
+        let all = self.inner.volumes.all().await?;
+        let closed: BTreeSet<StoreId> = all
+            .iter()
+            .filter(|volume| volume.admit_reads().is_err())
+            .map(|volume| volume.store.store)
+            .collect();
+        for (pack, reader) in &self.inner.readers {
+            if closed.contains(&reader.store()) {
+                self.inner.readers.invalidate(&*pack);
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of `mailboxes` whose mail store this node cannot use although it is not stopped.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn unmounted(&self, mailboxes: &[MailboxId]) -> Result<BTreeSet<MailboxId>> {
+        let stores = self.inner.volumes.unmounted();
+        if stores.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let wanted = mailboxes.to_vec();
+        let read = self
+            .inner
+            .database
+            .read(|conn| Box::pin(async move { store::of_mailboxes(conn, &wanted).await }));
+        let homes: BTreeMap<MailboxId, (StoreId, StoreState)> = read.await?;
+        let away = homes.into_iter().filter(|(_, (store, _))| stores.contains(store));
+        Ok(away.map(|(mailbox, _)| mailbox).collect())
+    }
+
+    /// Begins a pack of a store.
+    ///
+    /// # Errors
+    /// `Busy` when nothing can be written there now; `Io` or `Full`.
+    pub(super) async fn begin_pack(&self, volume: &StoreVolume, name: PackName) -> Result<PackWriter> {
+        let (folder, store) = (self.pack_folder(&volume.path), volume.store);
+        let volume = self.inner.volumes.get(store).await?;
+        volume.admit_writes()?;
+        blocking(move || {
+            volume.confirm_folder()?;
+            PackWriter::create(&folder, name, store)
+        })
+        .await
+    }
+
     /// Closes a pack's file: it is about to be removed.
     pub(super) fn forget_reader(&self, pack: PackId) {
         self.inner.readers.invalidate(&pack);
@@ -93,7 +166,7 @@ impl Bodies {
 
     /// Folder of a mail store's packs.
     pub fn pack_folder(&self, store_path: &str) -> PathBuf {
-        self.inner.volumes.folder().join(store_path).join("packs")
+        self.inner.volumes.store_folder(store_path).join("packs")
     }
 
     /// Compresses something that goes into the database.
@@ -129,10 +202,7 @@ impl Bodies {
         let compressed = Arc::new(compressed);
         let mut written = Vec::with_capacity(singles.len());
         for single in &singles {
-            let (own, single) = (self.clone(), single.clone());
-            let (original, compressed) = (original.clone(), Arc::clone(&compressed));
-            let result = blocking(move || own.write_single(single, &original, &compressed)).await;
-            match result {
+            match self.write_single(single.clone(), original.clone(), Arc::clone(&compressed)).await {
                 Ok(single) => written.push(single),
                 Err(error) => {
                     if let Err(error) = self.settle(&BodyPlace::Packs(singles)).await {
@@ -153,7 +223,14 @@ impl Bodies {
             .database
             .read(|conn| Box::pin(async move { pack::homes(conn, &wanted).await }))
             .await?;
-        let homes: Vec<_> = homes.into_iter().map(|home| (home, PackName::random())).collect();
+        let mut named = Vec::with_capacity(homes.len());
+        for home in homes {
+            // Where nothing can be written, the transaction refuses the mailbox.
+            if self.inner.volumes.get(home.1).await?.admit_writes().is_ok() {
+                named.push((home, PackName::random()));
+            }
+        }
+        let homes = named;
         let node = self.inner.node.clone();
         let write = self.inner.database.write(Priority::Interactive, move |conn| {
             let (homes, node) = (homes.clone(), node.clone());
@@ -176,20 +253,26 @@ impl Bodies {
         write.await
     }
 
-    fn write_single(
+    async fn write_single(
         &self,
         single: SinglePack,
-        original: &[u8],
-        compressed: &Compressed,
+        original: Bytes,
+        compressed: Arc<Compressed>,
     ) -> Result<SinglePack> {
         let folder = self.pack_folder(&single.store_path);
-        let body = single.frame.body;
-        let header = FrameHeader::new(body, original, compressed)?;
-        let mut writer = PackWriter::create(&folder, single.name, single.store)?;
-        let location = writer.append(&header, &compressed.data)?;
-        let summary = writer.finish()?;
-        let frame = Framed { body, offset: location.offset, stored_octets: header.stored_len };
-        Ok(SinglePack { octets: summary.octets, frame, ..single })
+        let volume = self.inner.volumes.get(single.store).await?;
+        volume.admit_writes()?;
+        blocking(move || {
+            volume.confirm_folder()?;
+            let body = single.frame.body;
+            let header = FrameHeader::new(body, &original, &compressed)?;
+            let mut writer = PackWriter::create(&folder, single.name, single.store)?;
+            let location = writer.append(&header, &compressed.data)?;
+            let summary = writer.finish()?;
+            let frame = Framed { body, offset: location.offset, stored_octets: header.stored_len };
+            Ok(SinglePack { octets: summary.octets, frame, ..single })
+        })
+        .await
     }
 
     /// Removes the packs of a body that no transaction referred to: the message was refused, or its
@@ -200,7 +283,8 @@ impl Bodies {
     pub async fn settle(&self, place: &BodyPlace) -> Result<()> {
         let BodyPlace::Packs(packs) = place else { return Ok(()) };
         for single in packs {
-            let intended = Intended { name: single.name, store_path: single.store_path.clone() };
+            let (name, store) = (single.name, single.store);
+            let intended = Intended { name, store, store_path: single.store_path.clone() };
             self.discard(&intended).await?;
         }
         Ok(())
@@ -229,10 +313,12 @@ impl Bodies {
     /// Removes a pack's file, under either name.
     ///
     /// # Errors
-    /// `Io` when it is still there.
+    /// `Io` when it is still there; `Busy` when the store is stopped.
     pub(super) async fn remove(&self, intended: &Intended) -> Result<()> {
         let folder = self.pack_folder(&intended.store_path);
         let name = intended.name;
+        let volume = self.inner.volumes.get(intended.store).await?;
+        volume.admit_reads()?;
         blocking(move || {
             let mut removed = None;
             for path in [name.temporary_path(&folder), name.path(&folder)] {
@@ -244,8 +330,12 @@ impl Bodies {
                     }
                 }
             }
-            // Or a power loss brings the file back after its row was deleted.
-            removed.map_or(Ok(()), |folder| sync_folder(&folder))
+            match removed {
+                // Or a power loss brings the file back after its row was deleted.
+                Some(folder) => sync_folder(&folder),
+                // What an unmounted volume does not show is not removed.
+                None => volume.confirm_folder(),
+            }
         })
         .await
     }

@@ -13,6 +13,7 @@ mod packer_tests;
 pub(crate) use packer_tests::Fault;
 pub mod remote;
 pub mod rewriter;
+pub mod verify;
 pub mod volumes;
 
 /// Why storage could not do what it was told. Nothing was changed unless the variant says otherwise.

@@ -42,6 +42,8 @@ use crate::base::store_settings::OffloadWhen;
 /// How often policies are looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long background work leaves a pack alone in which damage was found.
+const DAMAGE_REST: Duration = DAY;
 /// Most packs on the volume that are merged at once: they need as much room again.
 const MERGED_LOCAL_MAX: usize = 128;
 /// Most packs that are fetched from object storage to be written anew at once.
@@ -113,7 +115,7 @@ impl Offloader {
     pub async fn look(&self, now: Timestamp) -> Result<Offloaded> {
         let mut done = Offloaded::default();
         for volume in self.bodies.volumes().all().await? {
-            if volume.state == "stopped" {
+            if volume.admit_writes().is_err() {
                 continue;
             }
             let _turn = self.turn.lock().await;
@@ -141,12 +143,13 @@ impl Offloader {
     ) -> Result<Offloaded> {
         let _turn = self.turn.lock().await;
         let volume = self.bodies.volumes().get(store).await?;
+        volume.admit_writes()?;
         volume.remote()?;
         let mut done = Offloaded::default();
         self.finish_begun(&volume, now, &mut done).await?;
         let merges = volume.store.settings.offload.when != OffloadWhen::AtOnce;
-        self.release(&volume, Wanted::Unreleased { until: now }, None, merges, now, (&mut done, progress))
-            .await?;
+        let released = self.packs(&volume, Wanted::Unreleased { until: now }).await?;
+        self.release(&volume, released, merges, now, (&mut done, progress)).await?;
         self.drop_copies(&volume, Wanted::Doubled { uploaded_until: now }, None, now, &mut done).await?;
         Ok(done)
     }
@@ -163,10 +166,12 @@ impl Offloader {
     ) -> Result<Offloaded> {
         let _turn = self.turn.lock().await;
         let volume = self.bodies.volumes().get(store).await?;
+        volume.admit_writes()?;
         let mut done = Offloaded::default();
         self.note_dead(now).await?;
         let mut due = self.packs(&volume, Wanted::Overdue { dead_until: now }).await?;
-        due.extend(self.outdated(&volume).await?);
+        let generation = volume.store.generation;
+        due.extend(self.packs(&volume, Wanted::Outdated { generation }).await?);
         self.compact(&volume, due, now, (&mut done, progress)).await?;
         Ok(done)
     }
@@ -188,22 +193,16 @@ impl Offloader {
                     .drop_copies(volume, Wanted::Doubled { uploaded_until: now }, Some(excess), now, done)
                     .await?;
                 let Some(left) = excess.checked_sub(freed).filter(|&left| left > 0) else { return Ok(()) };
-                self.release(
-                    volume,
-                    Wanted::Unreleased { until: now },
-                    Some(left),
-                    true,
-                    now,
-                    (done, &Progress::default()),
-                )
-                .await?;
+                let released = self.rested(volume, Wanted::Unreleased { until: now }, now).await?;
+                let released = until_octets(released, Some(left));
+                self.release(volume, released, true, now, (done, &Progress::default())).await?;
                 self.drop_copies(volume, Wanted::Doubled { uploaded_until: now }, Some(left), now, done)
                     .await?;
                 return Ok(());
             }
         };
-        self.release(volume, Wanted::Unreleased { until }, None, merges, now, (done, &Progress::default()))
-            .await?;
+        let released = self.rested(volume, Wanted::Unreleased { until }, now).await?;
+        self.release(volume, released, merges, now, (done, &Progress::default())).await?;
         self.drop_copies(volume, Wanted::Doubled { uploaded_until: kept_until }, None, now, done)
             .await
             .map(drop)
@@ -228,6 +227,23 @@ impl Offloader {
         self.bodies.database().read(|conn| Box::pin(rewrite::packs(conn, store, wanted))).await
     }
 
+    /// The same, without those in which damage was found lately: background work tries them again after a while.
+    async fn rested(&self, volume: &Volume, wanted: Wanted, now: Timestamp) -> Result<Vec<PackRow>> {
+        let mut packs = self.packs(volume, wanted).await?;
+        let until = now.minus(DAMAGE_REST);
+        packs.retain(|pack| pack.damaged_at.is_none_or(|at| at <= until));
+        Ok(packs)
+    }
+
+    /// Remembers damage, so that it is shown and the pack rests for a while.
+    async fn note_damage(&self, pack: PackId, bodies: u64, now: Timestamp) -> Result<()> {
+        let note = self
+            .bodies
+            .database()
+            .write(Priority::Background, move |conn| Box::pin(rewrite::note_damage(conn, pack, bodies, now)));
+        note.await
+    }
+
     /// What a crash left half done.
     async fn finish_begun(&self, volume: &Volume, now: Timestamp, done: &mut Offloaded) -> Result<()> {
         let store = volume.store.store;
@@ -244,17 +260,15 @@ impl Offloader {
         Ok(())
     }
 
-    /// Merges what is released and uploads it; the oldest first, and no more than makes `octets`.
+    /// Merges what is released and uploads it, the oldest first.
     async fn release(
         &self,
         volume: &Volume,
-        wanted: Wanted,
-        octets: Option<u64>,
+        mut released: Vec<PackRow>,
         merges: bool,
         now: Timestamp,
         (done, progress): (&mut Offloaded, &Progress),
     ) -> Result<()> {
-        let mut released = until_octets(self.packs(volume, wanted).await?, octets);
         let unmerged = released.iter().filter(|pack| pack.tier == 0).count();
         if merges && unmerged > 1 {
             let (unmerged, merged): (Vec<_>, Vec<_>) = released.into_iter().partition(|pack| pack.tier == 0);
@@ -303,7 +317,8 @@ impl Offloader {
         match self.upload(volume, pack, now, done).await {
             Err(error @ (StorageError::Io { .. } | StorageError::Corrupt(_) | StorageError::Gone(_))) => {
                 tracing::error!(store = volume.name, pack = %pack.name, %error, "a pack cannot be uploaded");
-                Ok(())
+                volume.confirm_folder()?;
+                self.note_damage(pack.pack, 0, now).await
             }
             uploaded => uploaded,
         }
@@ -371,7 +386,8 @@ impl Offloader {
     async fn remove_local(&self, volume: &Volume, pack: &PackRow, done: &mut Offloaded) -> Result<()> {
         let id = pack.pack;
         self.bodies.forget_reader(id);
-        self.bodies.remove(&Intended { name: pack.name, store_path: volume.store.path.clone() }).await?;
+        let (name, store) = (pack.name, volume.store.store);
+        self.bodies.remove(&Intended { name, store, store_path: volume.store.path.clone() }).await?;
         self.reach(4).await;
         let gone = self
             .bodies
@@ -392,22 +408,20 @@ impl Offloader {
         note.await
     }
 
-    async fn outdated(&self, volume: &Volume) -> Result<Vec<PackRow>> {
-        self.packs(volume, Wanted::Outdated { generation: volume.store.generation }).await
-    }
-
     async fn compact_by_policy(&self, volume: &Volume, now: Timestamp, done: &mut Offloaded) -> Result<()> {
         self.note_dead(now).await?;
         let settings = &volume.store.settings.compaction;
         let uploaded_until = now.minus(DAY * settings.age_min_days);
-        let mut due =
-            self.packs(volume, Wanted::Sparse { percent: settings.dead_percent, uploaded_until }).await?;
+        let percent = settings.dead_percent;
+        let mut due = self.rested(volume, Wanted::Sparse { percent, uploaded_until }, now).await?;
         let dead_until = now.minus(DAY * settings.purge_deadline_days);
-        due.extend(self.packs(volume, Wanted::Overdue { dead_until }).await?);
-        due.extend(self.outdated(volume).await?.into_iter().take(MERGED_REMOTE_MAX));
+        due.extend(self.rested(volume, Wanted::Overdue { dead_until }, now).await?);
+        let generation = volume.store.generation;
+        let outdated = self.rested(volume, Wanted::Outdated { generation }, now).await?;
+        due.extend(outdated.into_iter().take(MERGED_REMOTE_MAX));
         self.compact(volume, due, now, (done, &Progress::default())).await?;
         for tier in 1..TIER_MAX {
-            let mut packs = self.packs(volume, Wanted::Tier(tier)).await?;
+            let mut packs = self.rested(volume, Wanted::Tier(tier), now).await?;
             if packs.len() >= TIER_PACKS {
                 packs.truncate(MERGED_REMOTE_MAX);
                 self.write_anew(volume, &packs, tier + 1, true, now, done).await?;
@@ -460,6 +474,8 @@ impl Offloader {
                 Ok(reader) => sources.push(Source { row: row.clone(), reader }),
                 Err(error @ (StorageError::Io { .. } | StorageError::Corrupt(_) | StorageError::Gone(_))) => {
                     tracing::error!(store = volume.name, pack = %row.name, %error, "a pack cannot be read");
+                    volume.confirm_folder()?;
+                    self.note_damage(row.pack, 0, now).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -479,6 +495,13 @@ impl Offloader {
         done.rewritten_octets += rewritten.octets_before;
         done.became_octets += rewritten.octets_after;
         done.damaged += rewritten.damaged.len() as u64;
+        let mut damaged: BTreeMap<PackId, u64> = BTreeMap::new();
+        for (pack, _) in &rewritten.damaged {
+            *damaged.entry(*pack).or_default() += 1;
+        }
+        for (pack, bodies) in damaged {
+            self.note_damage(pack, bodies, now).await?;
+        }
         Ok(rewritten)
     }
 

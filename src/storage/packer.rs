@@ -33,6 +33,7 @@ use super::metadata::lane::Priority;
 use super::metadata::pack::{self, Dropped, Intended, StoreVolume, Waiting};
 use super::pack::TARGET_OCTETS;
 use super::remote::ObjectKey;
+use super::volumes::Volume;
 use super::{Result, StorageError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::{BodyId, PackId, StoreId};
@@ -141,20 +142,30 @@ impl Packer {
     /// `Io` or `Database`; what remains is removed by the next look.
     pub async fn clean_up(&self, now: Timestamp) -> Result<u64> {
         let (before, mut removed) = (now.minus(INTENT_AGE_MAX), 0);
-        loop {
-            let node = self.bodies.node().clone();
-            let read = self
-                .bodies
-                .database()
-                .read(|conn| Box::pin(async move { pack::abandoned(conn, &node, before).await }));
-            let files: Vec<Intended> = read.await?;
-            if files.is_empty() {
-                return Ok(removed);
-            }
-            for file in &files {
-                removed += u64::from(self.bodies.discard(file).await?);
+        for volume in self.writable_volumes().await? {
+            loop {
+                let (node, store) = (self.bodies.node().clone(), volume.store.store);
+                let read = self
+                    .bodies
+                    .database()
+                    .read(|conn| Box::pin(async move { pack::abandoned(conn, store, &node, before).await }));
+                let files: Vec<Intended> = read.await?;
+                if files.is_empty() {
+                    break;
+                }
+                for file in &files {
+                    removed += u64::from(self.bodies.discard(file).await?);
+                }
             }
         }
+        Ok(removed)
+    }
+
+    /// The mail stores whose files may be changed now, with their present settings.
+    async fn writable_volumes(&self) -> Result<Vec<Arc<Volume>>> {
+        let mut volumes = self.bodies.volumes().refresh().await?;
+        volumes.retain(|volume| volume.admit_writes().is_ok());
+        Ok(volumes)
     }
 
     /// Packs what is old enough, drops dead packs, removes files whose grace is over or that were never made known.
@@ -215,10 +226,16 @@ impl Packer {
 
     async fn pack_all_stores(&self, ripe: impl Fn(&StoreVolume) -> Ripe, now: Timestamp) -> Result<Progress> {
         let mut progress = Progress::default();
-        let volumes: Vec<StoreVolume> =
-            self.bodies.database().read(|conn| Box::pin(pack::volumes(conn))).await?;
-        for volume in volumes {
-            self.pack_store(&volume, ripe(&volume), now, &mut progress).await?;
+        for volume in self.writable_volumes().await? {
+            let packed = self.pack_store(&volume.store, ripe(&volume.store), now, &mut progress).await;
+            if let Err(error) = packed {
+                // One that was stopped meanwhile does not keep the others.
+                let now = self.bodies.volumes().get(volume.store.store).await?;
+                if now.admit_writes().is_ok() {
+                    return Err(error);
+                }
+                tracing::warn!(store = volume.name, %error, "a mail store was stopped while it was packed");
+            }
         }
         Ok(progress)
     }
@@ -280,11 +297,10 @@ impl Packer {
     pub async fn remove_dead(&self, now: Timestamp) -> Result<u64> {
         let database = self.bodies.database();
         database.write(Priority::Background, move |conn| Box::pin(pack::drop_dead(conn, now))).await?;
-        let volumes: Vec<StoreVolume> = database.read(|conn| Box::pin(pack::volumes(conn))).await?;
         let mut removed = 0;
-        for volume in volumes {
-            let grace = Duration::from_secs(60) * self.packing(&volume).grace_minutes;
-            removed += self.remove_dropped(volume.store, now.minus(grace), now).await?;
+        for volume in self.writable_volumes().await? {
+            let grace = Duration::from_secs(60) * self.packing(&volume.store).grace_minutes;
+            removed += self.remove_dropped(volume.store.store, now.minus(grace), now).await?;
         }
         Ok(removed)
     }

@@ -567,7 +567,7 @@ async fn bodies_that_were_looked_up_are_read_together() {
         wanted.push((body, location.unwrap()));
     }
     let fresh = wanted.split_off(20);
-    assert!(fresh.iter().all(|(_, location)| matches!(location, Location::Fresh(_))));
+    assert!(fresh.iter().all(|(_, location)| matches!(location, Location::Fresh { .. })));
     assert!(wanted.iter().all(|(_, location)| matches!(location, Location::Pack(_))));
     for part in [fresh.clone(), [fresh, wanted.clone()].concat()] {
         let read = bodies.read_located(part.clone()).await;

@@ -84,8 +84,8 @@ pub struct Rewritten {
     pub octets_before: u64,
     /// Octets of the new packs.
     pub octets_after: u64,
-    /// Bodies whose frames are damaged; they stay in their packs.
-    pub damaged: Vec<BodyId>,
+    /// Bodies whose frames are damaged, with their packs, where they stay.
+    pub damaged: Vec<(PackId, BodyId)>,
 }
 
 /// How packs are written anew.
@@ -268,7 +268,7 @@ async fn write(
         done.octets_after += summary.octets;
         return Ok(());
     }
-    bodies.discard(&Intended { name, store_path: how.volume.path.clone() }).await?;
+    bodies.discard(&Intended { name, store, store_path: how.volume.path.clone() }).await?;
     outcome.map(drop)
 }
 
@@ -281,8 +281,7 @@ async fn fill(
     how: &mut Rewriting<'_>,
     done: &mut Rewritten,
 ) -> Result<Option<(PackSummary, Vec<(Moved, u64)>)>> {
-    let (folder, store) = (bodies.pack_folder(&how.volume.path), how.volume.store);
-    let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
+    let mut writer = bodies.begin_pack(how.volume, name).await?;
     let mut moved = Vec::with_capacity(living.len());
     let mut rest = living;
     while !rest.is_empty() {
@@ -309,7 +308,7 @@ async fn fill(
     Ok(Some((summary, moved)))
 }
 
-type Copied = (Vec<(Moved, u64)>, Vec<BodyId>);
+type Copied = (Vec<(Moved, u64)>, Vec<(PackId, BodyId)>);
 
 fn copy_all(
     writer: &mut PackWriter,
@@ -331,7 +330,7 @@ fn copy_all(
             Ok((None, frame)) => (writer.append(frame.header(), frame.data())?, frame.header().stored_len),
             Err(StorageError::Corrupt(what)) => {
                 tracing::error!(body = %one.body, pack = %reader.name(), what, "a damaged body stays in its pack");
-                damaged.push(one.body);
+                damaged.push((one.pack, one.body));
                 continue;
             }
             Err(error) => return Err(error),

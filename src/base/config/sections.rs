@@ -245,10 +245,7 @@ fn read_stores(root: &mut Section<'_>, data: &Path) -> Vec<Store> {
     for (at, mut section) in root.sections("store") {
         let value = section.take("name");
         let name = section.text("name", "main");
-        let is_name = !name.is_empty()
-            && name.len() <= 63
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c));
-        if !is_name {
+        if !store_settings::is_store_name(&name) {
             let message = "expected 1 to 63 of a-z, 0-9, - and _";
             section.mistake(value.unwrap_or(at), "name", message);
         } else if stores.iter().any(|store| store.name == name) {

@@ -93,7 +93,9 @@ permissions! {
     SystemDomainConfirm = "system.domain.confirm",
     /// See mail stores.
     SystemStoreRead = "system.store.read",
-    /// Pack bodies on request.
+    /// Create mail stores, change their settings, stop and start them.
+    SystemStoreUpdate = "system.store.update",
+    /// Pack, offload, compact and verify on request.
     SystemStorePack = "system.store.pack",
     /// Take backups.
     SystemBackup = "system.backup",

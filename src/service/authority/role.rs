@@ -36,6 +36,7 @@ const READS: PermissionSet = PermissionSet::of(&[
 const SYSTEM: PermissionSet = PermissionSet::of(&[
     P::SystemDomainConfirm,
     P::SystemStoreRead,
+    P::SystemStoreUpdate,
     P::SystemStorePack,
     P::SystemBackup,
     P::SystemServerRead,

@@ -27,6 +27,7 @@ use crate::storage::metadata::delivery::{Deliver, DeliverTarget, Refused, TraceO
 use crate::storage::metadata::hold;
 use crate::storage::metadata::quota::{self, OverLimit, QuotaOwner};
 use crate::storage::metadata::recipient::RefusedDelivery;
+use crate::storage::metadata::store;
 use refusals::Refusals;
 use routes::{Route, RouteError, Routes};
 
@@ -242,11 +243,21 @@ impl Delivery {
         let targets = route.recipient.targets.clone();
         let octets = i64::try_from(octets).unwrap_or(i64::MAX);
         let always = route.is_postmaster;
+        let unmounted = self.inner.intake.bodies().volumes().unmounted();
         let verdict = self.inner.database.read(|conn| {
             Box::pin(async move {
                 let mut verdict = Ok(());
+                let mailboxes: Vec<MailboxId> = targets.iter().map(|target| target.mailbox).collect();
+                let homes = store::of_mailboxes(conn, &mailboxes).await?;
                 for target in targets {
                     let (mailbox, domain, customer) = (target.mailbox, target.domain, target.customer);
+                    let is_open = homes
+                        .get(&mailbox)
+                        .is_some_and(|(store, state)| state.is_writable() && !unmounted.contains(store));
+                    if !is_open {
+                        verdict = Err(DeliveryRefusal::Unavailable);
+                        continue;
+                    }
                     let off = hold::switches_off(conn, Some(mailbox), Some(domain), Some(customer)).await?;
                     verdict = if !always && (off.contains("receive") || off.contains(Service::Smtp.name())) {
                         Err(DeliveryRefusal::Suspended)
@@ -316,11 +327,18 @@ impl Delivery {
         }
         let at = self.inner.clock.now();
         let mailboxes: Vec<_> = plan.targets.iter().map(|(target, _)| target.mailbox).collect();
+        let away = self.inner.intake.bodies().unmounted(&mailboxes).await;
+        let away = away.map_err(|error| unavailable(&error))?;
+        let all_or_nothing = atomicity == Atomicity::AllOrNothing;
+        if !away.is_empty() && (all_or_nothing || away.len() == mailboxes.len()) {
+            return Err(DeliveryRefusal::Unavailable);
+        }
         let prepared: Prepared =
             self.inner.intake.prepare(message, &mailboxes, at).await.map_err(|error| unavailable(&error))?;
         let received =
             trace_lines::received(transmission, &self.inner.settings.host_name, at, plan.single_recipient());
-        let targets = plan.targets.iter().map(|(target, recipient)| {
+        let mounted = plan.targets.iter().filter(|(target, _)| !away.contains(&target.mailbox));
+        let targets = mounted.map(|(target, recipient)| {
             let lines = trace_lines::prefix(sender, &target.address, &received);
             DeliverTarget {
                 mailbox: target.mailbox,
@@ -334,7 +352,7 @@ impl Delivery {
             body: prepared.body.clone(),
             summary: prepared.summary,
             targets: targets.collect(),
-            all_or_nothing: atomicity == Atomicity::AllOrNothing,
+            all_or_nothing,
             trace: TraceOrigin {
                 sender: sender.to_owned(),
                 message_id: header.message_id,
@@ -345,9 +363,14 @@ impl Delivery {
         let outcomes = self.inner.database.deliver(deliver).await;
         self.inner.intake.settle(&prepared.body).await;
         let outcomes = outcomes.map_err(|error| unavailable(&error))?;
-        let outcomes: Vec<_> = outcomes.into_iter().map(|outcome| outcome.map_err(refusal_of)).collect();
+        let mut stored = outcomes.into_iter().map(|outcome| outcome.map_err(refusal_of));
+        let outcome_of = |mailbox: &MailboxId| {
+            let taken = if away.contains(mailbox) { None } else { stored.next() };
+            taken.unwrap_or(Err(DeliveryRefusal::Unavailable))
+        };
+        let outcomes: Vec<_> = mailboxes.iter().map(outcome_of).collect();
         let answers = plan.answers(recipients, &outcomes);
-        if atomicity == Atomicity::AllOrNothing && answers.iter().any(Result::is_err) {
+        if all_or_nothing && answers.iter().any(Result::is_err) {
             return Ok(answers.into_iter().map(|answer| answer.and(Err(DeliveryRefusal::Sibling))).collect());
         }
         Ok(answers)

@@ -198,11 +198,12 @@ async fn place_on(tx: &mut Tx<'_>, name: Option<&str>) -> Result<StoreId> {
         Some(name) => stores.iter().find(|store| store.name == name).ok_or_else(|| absent("store", name))?,
         None => stores
             .iter()
-            .find(|store| store.state == "online")
+            .find(|store| store.state.takes_mailboxes())
             .ok_or_else(|| ServiceError::Unavailable("no mail store is online".to_owned()))?,
     };
-    if found.state != "online" {
-        return Err(ServiceError::Conflict { message: format!("store {} is {}", found.name, found.state) });
+    if !found.state.takes_mailboxes() {
+        let message = format!("store {} is {}", found.name, found.state.name());
+        return Err(ServiceError::Conflict { message });
     }
     Ok(found.id)
 }

@@ -61,6 +61,11 @@ use crate::storage::metadata::sql::Conn;
 /// All kinds of jobs.
 pub(in crate::service) static KINDS: &[Kind] = &[
     Kind::of::<stores::pack::Packing>(),
+    Kind::of::<stores::start::Starting>(),
+    Kind::of::<stores::work::Offloading>(),
+    Kind::of::<stores::work::Compacting>(),
+    Kind::of::<stores::verify::Verifying>(),
+    Kind::of::<stores::verify::Probing>(),
     Kind::of::<backup::Taking>(),
     Kind::of::<backup::Checking>(),
     Kind::of::<quota::verify::Recount>(),

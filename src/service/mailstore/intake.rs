@@ -33,6 +33,11 @@ impl Intake {
         Self { bodies }
     }
 
+    /// What keeps bodies.
+    pub fn bodies(&self) -> &Bodies {
+        &self.bodies
+    }
+
     /// Compresses something small: trace lines, a summary.
     pub fn compress(&self, bytes: &[u8]) -> Packed {
         self.bodies.compress(bytes)

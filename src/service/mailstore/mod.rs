@@ -28,12 +28,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::id::{FolderId, MailboxId, ModSeq, Uid, UidValidity};
+use crate::base::id::{FolderId, MailboxId, ModSeq, StoreId, Uid, UidValidity};
 use crate::service::context::Owner;
 use crate::service::error::{Result, ServiceError};
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::store::{self, StoreState};
 use crate::storage::metadata::{folder, mailbox, message, quota};
 use intake::Intake;
 use table::Tables;
@@ -267,6 +268,9 @@ impl MailStore {
         for message in &messages {
             self.size_check(message.bytes.len() as u64)?;
         }
+        if !self.inner.bodies.unmounted(&[owner.mailbox]).await?.is_empty() {
+            return Err(work::store_closed());
+        }
         let intake = &self.inner.intake;
         let (ready, outcome) = self.prepare_all(owner.mailbox, messages).await;
         let ready = Arc::new(ready);
@@ -367,10 +371,18 @@ impl MailStore {
         self.size_check(octets)?;
         let mailbox = owner.mailbox;
         let wanted = name.clone();
+        let unmounted = self.inner.bodies.volumes().unmounted();
         let check = self.inner.database.read(move |conn| {
             Box::pin(async move {
                 let row = folder::find(conn, mailbox, wanted.as_str()).await?;
                 row.filter(|row| row.selectable).ok_or_else(|| work::no_folder(&wanted))?;
+                let homes = store::of_mailboxes(conn, &[mailbox]).await?;
+                let takes_mail = |(store, state): &(StoreId, StoreState)| {
+                    state.is_writable() && !unmounted.contains(store)
+                };
+                if !homes.get(&mailbox).is_some_and(takes_mail) {
+                    return Err(work::store_closed());
+                }
                 let octets = i64::try_from(octets).unwrap_or(i64::MAX);
                 quota::refusing_limit(conn, mailbox, octets)
                     .await?

@@ -64,11 +64,13 @@ pub(super) async fn lock_mailbox(conn: &mut Conn, mailbox: MailboxId) -> Result<
     locked.ok_or_else(|| ServiceError::NotFound { what: "the mailbox".to_owned() })
 }
 
+/// The mail store is stopped, read-only, or not mounted here.
+pub(super) fn store_closed() -> ServiceError {
+    ServiceError::Unavailable("the mail store takes no mail at present".to_owned())
+}
+
 pub(super) fn store_open(mailbox: &LockedMailbox) -> Result<()> {
-    if mailbox.store_open {
-        return Ok(());
-    }
-    Err(ServiceError::Unavailable("the mail store takes no mail at present".to_owned()))
+    if mailbox.store_open { Ok(()) } else { Err(store_closed()) }
 }
 
 /// Totals of rows, as they count in `folder`.

@@ -18,6 +18,7 @@ use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::{administrator, customer, hold, instance, token};
+use crate::storage::offload::Offloader;
 use crate::storage::packer::Packer;
 
 /// How exactly the last use of a token is known: not every request writes.
@@ -62,6 +63,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) packer: OnceLock<Arc<Packer>>,
     /// What measures this node, once the daemon has brought it.
     pub(in crate::service) meter: OnceLock<Arc<Meter>>,
+    /// What offloads and compacts packs, once the daemon has brought it.
+    pub(in crate::service) offloader: OnceLock<Arc<Offloader>>,
 }
 
 impl Management {
@@ -97,6 +100,7 @@ impl Management {
             bodies: OnceLock::new(),
             packer: OnceLock::new(),
             meter: OnceLock::new(),
+            offloader: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -119,6 +123,11 @@ impl Management {
     /// Brings what measures this node, so that it can be seen. The first call counts.
     pub fn attach_meter(&self, meter: Arc<Meter>) {
         let _ = self.inner.meter.set(meter);
+    }
+
+    /// Brings what offloads and compacts packs, so that both can be asked for. The first call counts.
+    pub fn attach_offloader(&self, offloader: Arc<Offloader>) {
+        let _ = self.inner.offloader.set(offloader);
     }
 
     /// Lets records that wait be written, when this is the last handle.

@@ -9,25 +9,53 @@ use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::base::store_settings::all;
 use crate::service::authority::Permission;
-use crate::service::directory::page::{Cursors, Page, limit};
-use crate::service::error::{Result, ServiceError};
+use crate::service::directory::page::{Cursors, Page, etag, limit};
+use crate::service::directory::targets::absent;
+use crate::service::error::Result;
 use crate::service::registry::{Method, Operate, Targeted, Tx};
 use crate::service::server::Installation;
+use crate::storage::metadata::rewrite;
+use crate::storage::metadata::store::{self, StoreRow};
 use crate::storage::metadata::volume::{self, Volume};
 
-/// A mail store.
-#[derive(Serialize, ToSchema)]
-pub(in crate::service) struct StoreAnswer {
+/// Damaged packs that are shown.
+const DAMAGED_SHOWN_MAX: i64 = 100;
+
+/// A mail store as it is set up.
+#[derive(Clone, Serialize, ToSchema)]
+pub(in crate::service) struct Store {
     name: String,
     path: String,
     /// `online`, `read-only`, `draining` or `stopped`.
     state: String,
-    /// Every setting with its value.
+    /// Every setting with its value; secrets are not shown.
     settings: BTreeMap<&'static str, String>,
     /// Settings that the configuration file gives; they cannot be changed here.
     fixed: Vec<String>,
     #[schema(value_type = String)]
     created_at: Timestamp,
+}
+
+/// What can be told of a store.
+pub(super) fn set_up(row: &StoreRow) -> Store {
+    Store {
+        name: row.name.clone(),
+        path: row.path.clone(),
+        state: row.state.name().to_owned(),
+        settings: all().map(|setting| (setting.name, row.settings.shown(setting))).collect(),
+        fixed: row.fixed.clone(),
+        created_at: row.created_at,
+    }
+}
+
+/// A mail store and what it holds.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct StoreAnswer {
+    #[serde(flatten)]
+    store: Store,
+    /// What is wrong with its folder on the node that answers: there it counts as stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
     /// Mailboxes placed on it, deleted ones that can come back too.
     mailboxes: i64,
     /// Bodies: each counts once, however many messages refer to it.
@@ -52,16 +80,15 @@ pub(in crate::service) struct StoreAnswer {
     remote_octets: i64,
     /// Octets by which the bodies are kept smaller than they were received.
     saved_octets: i64,
+    /// Packs in which damage was found.
+    damaged_packs: i64,
 }
 
-fn answer(volume: Volume) -> StoreAnswer {
+fn answer(tx: &Tx<'_>, volume: Volume) -> StoreAnswer {
+    let troubles = tx.inner.bodies.get().map(|bodies| bodies.volumes().troubles()).unwrap_or_default();
     StoreAnswer {
-        name: volume.name,
-        path: volume.path,
-        state: volume.state,
-        settings: all().map(|setting| (setting.name, volume.settings.shown(setting))).collect(),
-        fixed: volume.fixed,
-        created_at: volume.created_at,
+        store: set_up(&volume.row),
+        trouble: troubles.get(&volume.row.id).cloned(),
         mailboxes: volume.mailboxes,
         bodies: volume.fresh_bodies + volume.packed_bodies,
         fresh_bodies: volume.fresh_bodies,
@@ -74,7 +101,30 @@ fn answer(volume: Volume) -> StoreAnswer {
         local_octets: volume.local_octets,
         remote_octets: volume.remote_octets,
         saved_octets: volume.octets.saturating_sub(volume.stored_octets),
+        damaged_packs: volume.damaged_packs,
     }
+}
+
+/// A mail store with all that is known of it.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct StoreDetail {
+    #[serde(flatten)]
+    store: StoreAnswer,
+    /// Packs in which damage was found, the first hundred; it is looked at again once a day.
+    damaged: Vec<DamagedPack>,
+    etag: String,
+}
+
+/// A pack in which damage was found.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct DamagedPack {
+    /// Its name.
+    pack: String,
+    /// Bodies that cannot be read; 0 when none of it can.
+    bodies: i64,
+    /// When damage was last found.
+    #[schema(value_type = String)]
+    found_at: Timestamp,
 }
 
 /// A page of the list.
@@ -110,23 +160,51 @@ impl Operate for StoreList {
         let cursors = Cursors::new(tx, &"stores");
         let after: Option<i64> = cursors.read(request.cursor.as_deref())?;
         let mut volumes = volume::list(tx.conn).await?;
-        volumes.retain(|volume| after.is_none_or(|after| volume.id.0 > after));
-        Page::cut(volumes, limit, &cursors, |volume| volume.id.0, answer)
+        volumes.retain(|volume| after.is_none_or(|after| volume.row.id.0 > after));
+        Page::cut(volumes, limit, &cursors, |volume| volume.row.id.0, |volume| answer(tx, volume))
     }
 }
 
 /// Which store.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::service) struct StoreShowRequest {
+pub(in crate::service) struct StoreRequest {
     /// Its name.
-    name: String,
+    pub(super) name: String,
 }
 
 /// One mail store.
 pub(in crate::service) struct OneStore {
     place: Installation,
-    volume: Option<Volume>,
+    name: String,
+    row: Option<StoreRow>,
+}
+
+impl OneStore {
+    /// Finds it for an operation that takes `permission`. That a store does not exist is told only to who has that:
+    /// whoever has not gets one answer for all names.
+    pub async fn find(tx: &mut Tx<'_>, name: &str, permission: Permission) -> Result<Self> {
+        let place = Installation::of(tx, &format!("store {name}"))?;
+        let may = tx.caller.may(Some(place.customer()), permission);
+        let row = if may { store::by_name(tx.conn, name).await? } else { None };
+        Ok(Self { place, name: name.to_owned(), row })
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub fn row(&self) -> Result<&StoreRow> {
+        self.row.as_ref().ok_or_else(|| absent("store", &self.name))
+    }
+
+    /// Its entity tag: what stands there, without what it holds.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn etag(&self) -> Result<Option<String>> {
+        self.row.as_ref().map(|row| etag(&set_up(row), &[])).transpose()
+    }
 }
 
 impl Targeted for OneStore {
@@ -149,20 +227,26 @@ impl Operate for StoreShow {
     const PERMISSION: Permission = Permission::SystemStoreRead;
     const MUTATES: bool = false;
     const SUMMARY: &'static str = "A mail store and what it holds";
-    type Request = StoreShowRequest;
-    type Response = StoreAnswer;
+    type Request = StoreRequest;
+    type Response = StoreDetail;
     type Target = OneStore;
 
-    /// That a store does not exist is told only to who may see stores: whoever may not gets one answer for all names.
-    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreShowRequest) -> Result<OneStore> {
-        let place = Installation::of(tx, &format!("store {}", request.name))?;
-        let may = tx.caller.may(Some(place.customer()), Permission::SystemStoreRead);
-        let volumes = if may { volume::list(tx.conn).await? } else { Vec::new() };
-        Ok(OneStore { place, volume: volumes.into_iter().find(|volume| volume.name == request.name) })
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreRequest) -> Result<OneStore> {
+        OneStore::find(tx, &request.name, Self::PERMISSION).await
     }
 
-    async fn run(_: &mut Tx<'_>, target: OneStore, request: StoreShowRequest) -> Result<StoreAnswer> {
-        let absent = || ServiceError::NotFound { what: format!("store {}", request.name) };
-        target.volume.map(answer).ok_or_else(absent)
+    async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreRequest) -> Result<StoreDetail> {
+        let store = target.row()?.id;
+        let volumes = volume::list(tx.conn).await?;
+        let volume = volumes.into_iter().find(|volume| volume.row.id == store);
+        let volume = volume.ok_or_else(|| absent("store", &request.name))?;
+        let damaged = rewrite::damaged(tx.conn, store, DAMAGED_SHOWN_MAX).await?;
+        let damaged = damaged.into_iter().map(|(pack, bodies, found_at)| DamagedPack {
+            pack: pack.to_string(),
+            bodies,
+            found_at,
+        });
+        let etag = etag(&set_up(&volume.row), &[])?;
+        Ok(StoreDetail { store: answer(tx, volume), damaged: damaged.collect(), etag })
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::{Bodies, INLINE_OCTETS_MAX, blocking, unpack};
-use crate::base::id::{BodyId, PackId};
+use crate::base::id::{BodyId, PackId, StoreId};
 use crate::storage::metadata::body::{InPack, Location, locate, locate_all};
 use crate::storage::metadata::delivery::Packed;
 use crate::storage::metadata::dictionary;
@@ -75,6 +75,26 @@ impl Bodies {
     /// Reads bodies, in their order; `Gone` for those of which something is not where it was said to be.
     async fn read_once(&self, wanted: Vec<(BodyId, Location)>) -> Vec<Result<Bytes>> {
         let opened = self.open(wanted).await;
+        self.assemble_all(opened).await
+    }
+
+    /// What frames that were read hold, compared with their hashes, in their order. Parts are read where they are.
+    pub(in crate::storage) async fn unpack_frames(
+        &self,
+        mut frames: Vec<Result<Frame>>,
+    ) -> Vec<Result<Bytes>> {
+        let count = frames.len();
+        self.learn_for(&mut frames).await;
+        let own = self.clone();
+        let open = move |frame: Result<Frame>| own.decompress_stored(Stored::Frame(frame?));
+        let opened = blocking(move || Ok(frames.into_iter().map(open).collect())).await;
+        let mut opened: Vec<Result<Opened>> = opened.unwrap_or_default();
+        opened.resize_with(count, || Err(StorageError::Busy("work on a body was interrupted")));
+        self.assemble_all(opened).await
+    }
+
+    /// Puts bodies together that are made of parts, in their order.
+    async fn assemble_all(&self, opened: Vec<Result<Opened>>) -> Vec<Result<Bytes>> {
         let needed = |opened: &Result<Opened>| match opened {
             Ok(Opened::Parts(_, recipe)) => recipe.parts().into_keys().collect(),
             Ok(Opened::Whole(_)) | Err(_) => Vec::new(),
@@ -126,9 +146,14 @@ impl Bodies {
     async fn open(&self, wanted: Vec<(BodyId, Location)>) -> Vec<Result<Opened>> {
         let count = wanted.len();
         let (mut stored, mut places) = (Vec::with_capacity(count), Vec::new());
+        let closed = self.closed(wanted.iter().map(|(_, location)| location.store()).collect()).await;
         for (body, location) in wanted {
+            if let Some(why) = closed.get(&location.store()) {
+                stored.push(Some(Err(StorageError::Busy(why))));
+                continue;
+            }
             stored.push(match location {
-                Location::Fresh(packed) => Some(Ok(Stored::Fresh(packed))),
+                Location::Fresh { packed, .. } => Some(Ok(Stored::Fresh(packed))),
                 Location::Pack(place) => {
                     places.push((body, place));
                     None
@@ -152,6 +177,20 @@ impl Bodies {
         };
         opened.resize_with(count, || Err(StorageError::Busy("work on a body was interrupted")));
         opened
+    }
+
+    /// Which of these stores cannot be read now, and why.
+    async fn closed(&self, stores: BTreeSet<StoreId>) -> BTreeMap<StoreId, &'static str> {
+        let mut closed = BTreeMap::new();
+        for store in stores {
+            // Whether a store is there at all shows when its files are opened.
+            if let Ok(volume) = self.volumes().get(store).await
+                && let Err(StorageError::Busy(why)) = volume.admit_reads()
+            {
+                closed.insert(store, why);
+            }
+        }
+        closed
     }
 
     /// Loads the dictionaries that frames need; a frame whose dictionary is gone can't be read any more.
@@ -226,8 +265,20 @@ impl Bodies {
         if count == 0 {
             return Vec::new();
         }
+        let mut volumes = BTreeMap::new();
+        for store in places.iter().map(|(_, place)| place.store).collect::<BTreeSet<_>>() {
+            volumes.extend(self.volumes().get(store).await.ok().map(|volume| (store, volume)));
+        }
         let own = self.clone();
-        let read_one = move |(body, place): (BodyId, InPack)| own.reader(&place)?.frame(place.frame, body);
+        let read_one = move |(body, place): (BodyId, InPack)| match own.reader(&place) {
+            Ok(reader) => reader.frame(place.frame, body),
+            Err(error @ StorageError::Gone(_)) => {
+                // What an unmounted volume does not show is not missing.
+                volumes.get(&place.store).map_or(Ok(()), |volume| volume.confirm_folder())?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        };
         let read = move || Ok(places.into_iter().map(read_one).collect());
         let mut frames: Vec<Result<Frame>> = blocking(read).await.unwrap_or_default();
         frames.resize_with(count, || Err(StorageError::Busy("work on a body was interrupted")));

@@ -14,9 +14,24 @@ use crate::storage::{Result, StorageError};
 #[derive(Clone, Debug)]
 pub enum Location {
     /// In the database; here they are.
-    Fresh(Packed),
+    Fresh {
+        /// The mail store into which they will be packed.
+        store: StoreId,
+        /// They.
+        packed: Packed,
+    },
     /// In a pack.
     Pack(InPack),
+}
+
+impl Location {
+    /// The mail store of the body.
+    pub fn store(&self) -> StoreId {
+        match self {
+            Self::Fresh { store, .. } => *store,
+            Self::Pack(place) => place.store,
+        }
+    }
 }
 
 /// A place in a pack.
@@ -40,7 +55,8 @@ pub struct InPack {
 
 /// What [`location`] needs of body `b`, with [`LOCATION_JOINS`].
 pub(super) const LOCATION_COLUMNS: &str = "b.octets, b.stored_octets, b.pack_id, b.pack_offset, \
-     bp.public_id, bs.path, bf.codec, bf.dictionary_id, bf.data, bs.id, bp.octets, bp.local_state";
+     bp.public_id, bs.path, bf.codec, bf.dictionary_id, bf.data, bs.id, bp.octets, bp.local_state, \
+     b.store_id";
 /// The tables that say where body `b` is.
 pub(super) const LOCATION_JOINS: &str = "LEFT JOIN fresh_body bf ON bf.body_id = b.id \
      LEFT JOIN pack bp ON bp.id = b.pack_id LEFT JOIN store bs ON bs.id = bp.store_id";
@@ -63,12 +79,13 @@ pub(super) fn location(row: &Row, first: usize, body: BodyId) -> Result<Location
     let corrupt = || StorageError::Corrupt(format!("the rows of body {body} contradict each other"));
     let Some(pack) = row.int_opt(first + 2)? else {
         let Some(data) = row.blob_opt(first + 8)? else { return Err(corrupt()) };
-        return Ok(Location::Fresh(Packed {
+        let packed = Packed {
             codec: row.number(first + 6)?,
             dictionary_id: row.number(first + 7)?,
             octets: row.number(first)?,
             data: data.into(),
-        }));
+        };
+        return Ok(Location::Fresh { store: StoreId(row.int(first + 12)?), packed });
     };
     let offset = row.int_opt(first + 3)?.and_then(|offset| u64::try_from(offset).ok());
     let stored_octets = row.number(first + 1)?;

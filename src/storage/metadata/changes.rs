@@ -16,6 +16,8 @@ pub enum Touched {
     Mailbox(MailboxId),
     /// The hierarchy, holds, grants, domains: everything derived from them must be read again.
     Directory,
+    /// State or settings of a mail store.
+    Stores,
 }
 
 /// Tells watchers of committed changes, this node's and others'. A watcher that was away sees one tick, not each.

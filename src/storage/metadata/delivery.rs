@@ -16,6 +16,7 @@ use super::changes::Touched;
 use super::pack::{self, SinglePack};
 use super::quota::{Meter, OverLimit, QuotaOwner, meters};
 use super::sql::{Conn, Value, ids};
+use super::store::StoreState;
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, DomainId, FolderId, MailboxId, PackId, StoreId, Uid};
 use crate::params;
@@ -290,7 +291,7 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
             domain: DomainId(row.int(5)?),
             customer: CustomerId(row.int(6)?),
             store: StoreId(row.int(7)?),
-            store_open: row.text(8)? == "online",
+            store_open: StoreState::parse(&row.text(8)?)?.is_writable(),
             folder: FolderId(row.int(9)?),
             uid_next: row.int(10)?,
             mod_seq: row.int(11)?,

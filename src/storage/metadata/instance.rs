@@ -70,6 +70,17 @@ pub async fn secret(conn: &mut Conn, name: &'static str) -> Result<[u8; 32]> {
     Ok(*blake3::hash(value.as_bytes()).as_bytes())
 }
 
+/// The name of the installation, drawn when it is first asked for; its mail stores' folders are marked with it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn identity(conn: &mut Conn) -> Result<String> {
+    let text = "INSERT INTO instance (key, value) VALUES ('identity', $1) ON CONFLICT DO NOTHING";
+    conn.execute(text, params![random_text(26)]).await?;
+    let row = conn.row("SELECT value FROM instance WHERE key = 'identity'", params![]).await?;
+    row.ok_or(StorageError::Gone("the installation's name"))?.text(0)
+}
+
 /// Enters a start of the node and answers its epoch: one more than at its last start. What that left on its way into
 /// folders is given up.
 ///

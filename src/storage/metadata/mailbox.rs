@@ -2,6 +2,7 @@
 
 use super::changes::Touched;
 use super::sql::{Conn, ids};
+use super::store::StoreState;
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, MailboxId, StoreId, public_id};
 use crate::params;
@@ -342,7 +343,8 @@ pub async fn lock(conn: &mut Conn, mailbox: MailboxId) -> Result<Option<LockedMa
     );
     let Some(row) = conn.row(text, params![mailbox]).await? else { return Ok(None) };
     let (customer, store) = (CustomerId(row.int(0)?), StoreId(row.int(1)?));
-    Ok(Some(LockedMailbox { id: mailbox, customer, store, store_open: row.text(2)? == "online" }))
+    let store_open = StoreState::parse(&row.text(2)?)?.is_writable();
+    Ok(Some(LockedMailbox { id: mailbox, customer, store, store_open }))
 }
 
 /// Locks the rows of mailboxes, deleted ones too, in the order of their ids; SQLite has one writer and needs none.

@@ -16,6 +16,7 @@ use super::delivery::Packed;
 use super::dictionary;
 use super::part::{self, NewPart};
 use super::sql::{Conn, Value, ids, values_placeholders};
+use super::store;
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId, PackId, StoreId};
 use crate::base::store_settings::StoreSettings;
@@ -124,26 +125,10 @@ pub struct SinglePack {
 pub struct Intended {
     /// The pack's name.
     pub name: PackName,
+    /// Its mail store.
+    pub store: StoreId,
     /// Folder of its mail store, as configured.
     pub store_path: String,
-}
-
-/// The volumes of all mail stores that are not stopped.
-///
-/// # Errors
-/// What the database says.
-pub async fn volumes(conn: &mut Conn) -> Result<Vec<StoreVolume>> {
-    let text =
-        "SELECT id, path, settings, generation FROM store WHERE state <> 'stopped' ORDER BY id LIMIT 1000";
-    let volume = |row: &super::sql::Row| {
-        Ok(StoreVolume {
-            store: StoreId(row.int(0)?),
-            path: row.text(1)?,
-            settings: super::store::settings(&row.text(2)?)?,
-            generation: row.int(3)?,
-        })
-    };
-    conn.rows(text, Vec::new()).await?.iter().map(volume).collect()
 }
 
 /// The customers and volumes in which a body for these mailboxes is needed, each once.
@@ -174,17 +159,26 @@ pub async fn intend(
     conn.insert_rows(head, 5, packs.iter().map(row).collect()).await
 }
 
-/// Files that this node will not make known any more: intended in an earlier epoch, given up, or intended before
-/// `before`, by work that was cut off; at most 256.
+/// Files of a store that this node will not make known any more: intended in an earlier epoch, given up, or intended
+/// before `before`, by work that was cut off; at most 256.
 ///
 /// # Errors
 /// What the database says.
-pub async fn abandoned(conn: &mut Conn, node: &Node, before: Timestamp) -> Result<Vec<Intended>> {
-    let text = "SELECT i.public_id, s.path FROM pack_intent i JOIN store s ON s.id = i.store_id
-                WHERE i.node_id = $1 AND (i.epoch < $2 OR i.created_at < $3) ORDER BY i.public_id LIMIT 256";
-    let rows = conn.rows(text, params![&node.id, node.epoch, before]).await?;
+pub async fn abandoned(
+    conn: &mut Conn,
+    store: StoreId,
+    node: &Node,
+    before: Timestamp,
+) -> Result<Vec<Intended>> {
+    let text = "SELECT i.public_id, s.path, s.id FROM pack_intent i JOIN store s ON s.id = i.store_id
+                WHERE i.node_id = $1 AND (i.epoch < $2 OR i.created_at < $3) AND i.store_id = $4
+                ORDER BY i.public_id LIMIT 256";
+    let rows = conn.rows(text, params![&node.id, node.epoch, before, store]).await?;
     rows.iter()
-        .map(|row| Ok(Intended { name: parse_name(&row.text(0)?)?, store_path: row.text(1)? }))
+        .map(|row| {
+            let (name, store) = (parse_name(&row.text(0)?)?, StoreId(row.int(2)?));
+            Ok(Intended { name, store, store_path: row.text(1)? })
+        })
         .collect()
 }
 
@@ -220,8 +214,10 @@ pub async fn forget(conn: &mut Conn, name: PackName) -> Result<()> {
 /// re-pointed.
 ///
 /// # Errors
-/// `Gone` when the intent is not there or was given up: then somebody may have removed the file.
+/// `Gone` when the intent is not there or was given up: then somebody may have removed the file. `Busy` when the
+/// store was stopped or made read-only meanwhile.
 pub async fn publish(conn: &mut Conn, written: &Written, now: Timestamp) -> Result<PackId> {
+    store::admit_writes(conn, written.store).await?;
     let (name, store) = (written.summary.name.to_string(), written.store);
     let text = "DELETE FROM pack_intent WHERE public_id = $1 AND epoch > $2";
     if conn.execute(text, params![&name, EPOCH_ABANDONED]).await? != 1 {
@@ -414,10 +410,11 @@ pub async fn dropped(
                   AND NOT EXISTS (SELECT 1 FROM pin WHERE pin.expires_at > $2)
                 ORDER BY p.id LIMIT 256";
     let dropped = |row: &super::sql::Row| {
+        let store = StoreId(row.int(3)?);
         Ok(Dropped {
             pack: PackId(row.int(0)?),
-            file: Intended { name: parse_name(&row.text(1)?)?, store_path: row.text(2)? },
-            store: StoreId(row.int(3)?),
+            file: Intended { name: parse_name(&row.text(1)?)?, store, store_path: row.text(2)? },
+            store,
             may_be_remote: row.text(4)? != "absent",
         })
     };
@@ -456,6 +453,6 @@ pub async fn give_back_pages(conn: &mut Conn) -> Result<bool> {
     Ok(true)
 }
 
-fn parse_name(text: &str) -> Result<PackName> {
+pub(super) fn parse_name(text: &str) -> Result<PackName> {
     PackName::parse(text).ok_or_else(|| StorageError::Corrupt(format!("{text} is no name of a pack")))
 }

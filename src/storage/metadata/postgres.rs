@@ -309,6 +309,7 @@ fn encode(touched: &Touched) -> String {
         Touched::Folder(id) => format!("f{id}"),
         Touched::Mailbox(id) => format!("m{id}"),
         Touched::Directory => "d".to_owned(),
+        Touched::Stores => "s".to_owned(),
     }
 }
 
@@ -317,6 +318,7 @@ fn decode(word: &str) -> Option<Touched> {
         ("f", id) => id.parse().ok().map(|id| Touched::Folder(FolderId(id))),
         ("m", id) => id.parse().ok().map(|id| Touched::Mailbox(MailboxId(id))),
         ("d", "") => Some(Touched::Directory),
+        ("s", "") => Some(Touched::Stores),
         _ => None,
     }
 }

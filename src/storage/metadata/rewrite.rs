@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::pack::Framed;
+use super::pack::{Framed, parse_name};
 use super::sql::{Conn, Row, Value, ids, values_placeholders};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, PackId, StoreId};
@@ -38,17 +38,17 @@ pub struct PackRow {
     pub generation: i64,
     /// When the youngest of its bodies was packed.
     pub created_at: Timestamp,
+    /// When damage was last found in it.
+    pub damaged_at: Option<Timestamp>,
 }
 
 const COLUMNS: &str = "p.id, p.public_id, p.octets, p.dead_octets, p.local_state, p.remote_state, p.tier, \
-     p.generation, p.created_at";
+     p.generation, p.created_at, p.damaged_at";
 
 fn pack_row(row: &Row) -> Result<PackRow> {
-    let name = row.text(1)?;
-    let wrong = || StorageError::Corrupt(format!("{name} is no name of a pack"));
     Ok(PackRow {
         pack: PackId(row.int(0)?),
-        name: PackName::parse(&name).ok_or_else(wrong)?,
+        name: parse_name(&row.text(1)?)?,
         octets: row.number(2)?,
         dead_octets: row.number(3)?,
         is_local: row.text(4)? == "present",
@@ -56,6 +56,7 @@ fn pack_row(row: &Row) -> Result<PackRow> {
         tier: row.int(6)?,
         generation: row.int(7)?,
         created_at: Timestamp(row.int(8)?),
+        damaged_at: row.int_opt(9)?.map(Timestamp),
     })
 }
 
@@ -137,6 +138,70 @@ pub async fn note_dead(conn: &mut Conn, now: Timestamp) -> Result<()> {
     let text =
         "UPDATE pack SET dead_at = $1 WHERE dead_at IS NULL AND dead_bodies > 0 AND dropped_at IS NULL";
     conn.execute(text, params![now]).await.map(drop)
+}
+
+/// Packs of a store behind `after` that hold anything, in the order of their keys.
+///
+/// # Errors
+/// What the database says.
+pub async fn packs_after(conn: &mut Conn, store: StoreId, after: PackId, limit: i64) -> Result<Vec<PackRow>> {
+    let text = format!(
+        "SELECT {COLUMNS} FROM pack p WHERE p.store_id = $1 AND p.id > $2 AND p.dropped_at IS NULL
+           AND p.dead_bodies < p.bodies ORDER BY p.id LIMIT $3"
+    );
+    conn.rows(text, params![store, after, limit]).await?.iter().map(pack_row).collect()
+}
+
+/// How many packs of a store hold anything.
+///
+/// # Errors
+/// What the database says.
+pub async fn living_packs(conn: &mut Conn, store: StoreId) -> Result<u64> {
+    let text =
+        "SELECT count(*) FROM pack WHERE store_id = $1 AND dropped_at IS NULL AND dead_bodies < bodies";
+    conn.row(text, params![store]).await?.ok_or(StorageError::Gone("packs"))?.number(0)
+}
+
+/// A pack as it is now; nothing when it holds nothing any more.
+///
+/// # Errors
+/// What the database says.
+pub async fn pack_now(conn: &mut Conn, pack: PackId) -> Result<Option<PackRow>> {
+    let text = format!(
+        "SELECT {COLUMNS} FROM pack p WHERE p.id = $1 AND p.dropped_at IS NULL AND p.dead_bodies < p.bodies"
+    );
+    conn.row(text, params![pack]).await?.as_ref().map(pack_row).transpose()
+}
+
+/// Notes that damage was found in a pack, and in how many of its bodies; 0 when it cannot be read at all.
+///
+/// # Errors
+/// What the database says.
+pub async fn note_damage(conn: &mut Conn, pack: PackId, bodies: u64, now: Timestamp) -> Result<()> {
+    let bodies = i64::try_from(bodies).unwrap_or(i64::MAX);
+    let text = "UPDATE pack SET damaged_at = $2, damaged_bodies = $3 WHERE id = $1";
+    conn.execute(text, params![pack, now, bodies]).await.map(drop)
+}
+
+/// Notes that a pack was read and nothing of it is damaged.
+///
+/// # Errors
+/// What the database says.
+pub async fn note_intact(conn: &mut Conn, pack: PackId) -> Result<()> {
+    let text =
+        "UPDATE pack SET damaged_at = NULL, damaged_bodies = 0 WHERE id = $1 AND damaged_at IS NOT NULL";
+    conn.execute(text, params![pack]).await.map(drop)
+}
+
+/// Packs of a store in which damage was found, with the number of bodies and the time, oldest first.
+///
+/// # Errors
+/// What the database says.
+pub async fn damaged(conn: &mut Conn, store: StoreId, limit: i64) -> Result<Vec<(PackName, i64, Timestamp)>> {
+    let text = "SELECT public_id, damaged_bodies, damaged_at FROM pack
+                WHERE store_id = $1 AND damaged_at IS NOT NULL AND dropped_at IS NULL ORDER BY id LIMIT $2";
+    let rows = conn.rows(text, params![store, limit]).await?;
+    rows.iter().map(|row| Ok((parse_name(&row.text(0)?)?, row.int(1)?, Timestamp(row.int(2)?)))).collect()
 }
 
 /// A living body in a pack that is to be written anew. The order is that of new packs: what is read together is near

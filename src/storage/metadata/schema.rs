@@ -36,6 +36,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0005_servers.sql"),
         include_str!("../../../migrations/postgres/0005_servers.sql"),
     ),
+    (
+        6,
+        "volumes",
+        include_str!("../../../migrations/sqlite/0006_volumes.sql"),
+        include_str!("../../../migrations/postgres/0006_volumes.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -3,34 +3,20 @@
 use std::collections::BTreeMap;
 
 use super::sql::Conn;
-use crate::base::clock::Timestamp;
-use crate::base::id::StoreId;
-use crate::base::store_settings::StoreSettings;
+use super::store::{self, StoreRow};
 use crate::params;
 use crate::storage::Result;
 
 /// Keys of bodies that one statement passes over, so that no reader holds the log for long.
 const STEP_KEYS: i64 = 20_000;
-/// Most stores; they are configured by hand.
-const STORES_MAX: i64 = 10_000;
+/// Most stores; they are made by hand.
+const STORES_MAX: i64 = 1_000;
 
 /// A mail store and what it holds.
 #[derive(Clone, Debug)]
 pub struct Volume {
-    /// Key.
-    pub id: StoreId,
-    /// Its name.
-    pub name: String,
-    /// Its folder, as configured.
-    pub path: String,
-    /// `online`, `read-only`, `draining` or `stopped`.
-    pub state: String,
-    /// How it keeps mail.
-    pub settings: StoreSettings,
-    /// Names of the settings that the configuration file gives.
-    pub fixed: Vec<String>,
-    /// When it was made.
-    pub created_at: Timestamp,
+    /// How it is set up.
+    pub row: StoreRow,
     /// Mailboxes placed on it.
     pub mailboxes: i64,
     /// Bodies in the database.
@@ -51,6 +37,8 @@ pub struct Volume {
     pub local_octets: i64,
     /// Octets of packs in object storage.
     pub remote_octets: i64,
+    /// Packs in which damage was found.
+    pub damaged_packs: i64,
 }
 
 /// All mail stores, oldest first. Goes through all bodies, in steps; what changes meanwhile counts or not.
@@ -58,40 +46,41 @@ pub struct Volume {
 /// # Errors
 /// When the database fails.
 pub async fn list(conn: &mut Conn) -> Result<Vec<Volume>> {
-    let text = "SELECT s.id, s.name, s.path, s.state, s.settings, s.created_at,
+    let text = "SELECT s.id,
                        (SELECT count(*) FROM mailbox m WHERE m.store_id = s.id),
                        (SELECT count(*) FROM pack p WHERE p.store_id = s.id AND p.dropped_at IS NULL),
                        (SELECT CAST(coalesce(sum(p.octets), 0) AS BIGINT) FROM pack p
                         WHERE p.store_id = s.id AND p.dropped_at IS NULL),
                        (SELECT CAST(coalesce(sum(p.dead_octets), 0) AS BIGINT) FROM pack p
-                        WHERE p.store_id = s.id AND p.dropped_at IS NULL), s.fixed,
+                        WHERE p.store_id = s.id AND p.dropped_at IS NULL),
                        (SELECT CAST(coalesce(sum(p.octets), 0) AS BIGINT) FROM pack p
                         WHERE p.store_id = s.id AND p.local_state <> 'absent'),
                        (SELECT CAST(coalesce(sum(p.octets), 0) AS BIGINT) FROM pack p
-                        WHERE p.store_id = s.id AND p.remote_state = 'present')
+                        WHERE p.store_id = s.id AND p.remote_state = 'present'),
+                       (SELECT count(*) FROM pack p
+                        WHERE p.store_id = s.id AND p.dropped_at IS NULL AND p.damaged_at IS NOT NULL)
                 FROM store s ORDER BY s.id LIMIT $1";
+    let mut rows: BTreeMap<i64, StoreRow> =
+        store::list(conn).await?.into_iter().map(|row| (row.id.0, row)).collect();
     let mut volumes = BTreeMap::new();
     for row in conn.rows(text, params![STORES_MAX]).await? {
+        let Some(set_up) = rows.remove(&row.int(0)?) else { continue };
+        let key = set_up.id.0;
         let volume = Volume {
-            id: StoreId(row.int(0)?),
-            name: row.text(1)?,
-            path: row.text(2)?,
-            state: row.text(3)?,
-            settings: super::store::settings(&row.text(4)?)?,
-            fixed: serde_json::from_str(&row.text(10)?).unwrap_or_default(),
-            created_at: Timestamp(row.int(5)?),
-            mailboxes: row.int(6)?,
-            packs: row.int(7)?,
-            pack_octets: row.int(8)?,
-            dead_octets: row.int(9)?,
-            local_octets: row.int(11)?,
-            remote_octets: row.int(12)?,
+            row: set_up,
+            mailboxes: row.int(1)?,
+            packs: row.int(2)?,
+            pack_octets: row.int(3)?,
+            dead_octets: row.int(4)?,
+            local_octets: row.int(5)?,
+            remote_octets: row.int(6)?,
+            damaged_packs: row.int(7)?,
             fresh_bodies: 0,
             packed_bodies: 0,
             octets: 0,
             stored_octets: 0,
         };
-        volumes.insert(volume.id.0, volume);
+        volumes.insert(key, volume);
     }
     add_bodies(conn, &mut volumes).await?;
     Ok(volumes.into_values().collect())

@@ -30,7 +30,7 @@ mod writer;
 pub use codec::{Codec, CodecKind, Compressed, LEVEL_DEFAULT, LEVEL_MAX, ORIGINAL_OCTETS_MAX};
 pub use dictionary::{DICTIONARY_NONE, DICTIONARY_SHIPPED, DICTIONARY_TRAINED};
 pub use format::{FrameHeader, FrameLocation, IndexEntry, PackName};
-pub use reader::{Content, Frame, PackReader};
+pub use reader::{Content, Frame, PackEnd, PackReader};
 pub use recode::recode;
 pub use recovery::{Damage, Recovered, Verified, recover, verify};
 pub use writer::{PackSummary, PackWriter, TARGET_OCTETS, sync_folder};

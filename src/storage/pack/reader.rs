@@ -111,6 +111,39 @@ impl PackReader {
     }
 }
 
+/// The end of a pack that is read by ranges: it tells where the index is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PackEnd {
+    name: PackName,
+    trailer: Trailer,
+}
+
+impl PackEnd {
+    /// Its length.
+    pub const OCTETS: u64 = TRAILER_OCTETS as u64;
+
+    /// Reads the last octets of a pack of `octets`.
+    ///
+    /// # Errors
+    /// `Corrupt` when they are damaged or do not fit.
+    pub fn decode(name: PackName, bytes: &[u8], octets: u64) -> Result<Self> {
+        Ok(Self { name, trailer: decode_trailer(name, bytes, octets)? })
+    }
+
+    /// Offset and length of the index.
+    pub fn index_place(&self) -> (u64, u64) {
+        (self.trailer.index_offset, u64::from(self.trailer.frames) * INDEX_ENTRY_OCTETS as u64)
+    }
+
+    /// Reads the index: all bodies of the pack, ascending.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is damaged.
+    pub fn index(&self, bytes: &[u8]) -> Result<Vec<IndexEntry>> {
+        decode_index(self.name, self.trailer, bytes)
+    }
+}
+
 /// A frame that was read, wherever its pack is; its checksum is right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {

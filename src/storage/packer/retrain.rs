@@ -12,7 +12,6 @@ use crate::base::id::{BodyId, CustomerId, MailboxId};
 use crate::storage::bodies::blocking;
 use crate::storage::metadata::dictionary;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::pack::{self, StoreVolume};
 use crate::storage::pack::recipe::{self, PART_OCTETS_MIN};
 use crate::storage::pack::{Codec, DICTIONARY_SHIPPED};
 use crate::storage::{Result, StorageError};
@@ -100,9 +99,8 @@ impl Packer {
     /// # Errors
     /// `Database`, or what reading bodies meets; damaged bodies are left out.
     pub async fn retrain(&self, customer: CustomerId, now: Timestamp) -> Result<Option<Retrained>> {
-        let volumes: Vec<StoreVolume> =
-            self.bodies.database().read(|conn| Box::pin(pack::volumes(conn))).await?;
-        let wanting = volumes.iter().map(|volume| &volume.settings.compression);
+        let volumes = self.writable_volumes().await?;
+        let wanting = volumes.iter().map(|volume| &volume.store.settings.compression);
         let wanting = wanting.filter(|wanted| wanted.dictionary && wanted.retrain);
         let Some(level) = wanting.map(|wanted| wanted.level.cast_signed()).max() else { return Ok(None) };
         let samples = self.samples(customer).await?;

@@ -13,7 +13,7 @@ use crate::storage::metadata::dictionary;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::pack::{self, Intended, Placed, StoreVolume, Waiting, Written};
 use crate::storage::metadata::part::{self, NewPart, PartHash};
-use crate::storage::pack::{PackName, PackSummary, PackWriter};
+use crate::storage::pack::{PackName, PackSummary};
 use crate::storage::{Result, StorageError};
 
 /// Most bytes that are read from the database, or deleted there, at once.
@@ -45,7 +45,7 @@ impl Packer {
             Err(error) => Err(error),
         };
         if !matches!(outcome, Ok(Some(_))) {
-            let intended = Intended { name, store_path: volume.path.clone() };
+            let intended = Intended { name, store, store_path: volume.path.clone() };
             if let Err(error) = self.bodies.discard(&intended).await {
                 tracing::warn!(%error, "a pack that was not made known is removed later");
             }
@@ -60,10 +60,9 @@ impl Packer {
         name: PackName,
         bodies: &[Waiting],
     ) -> Result<Option<(PackSummary, Appended)>> {
-        let (folder, store) = (self.bodies.pack_folder(&volume.path), volume.store);
         let dictionaries = self.dictionaries(volume, bodies).await?;
         let composer = Arc::new(Composer::new(self.bodies.codec().clone(), volume, dictionaries));
-        let mut writer = blocking(move || PackWriter::create(&folder, name, store)).await?;
+        let mut writer = self.bodies.begin_pack(volume, name).await?;
         let (mut filled, mut parts) = (Appended::default(), Parts::default());
         for slice in cut(bodies, SLICE_OCTETS_MAX, SLICE_ROWS_MAX, |body| (body.stored_octets, 1)) {
             let read = self.waiting_bytes(slice).await?;

@@ -122,9 +122,11 @@ impl Names {
 pub fn request(operation: &str, names: &Names) -> Option<Value> {
     let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
     Some(match operation {
-        "whoami" | "store.list" | "store.show" | "store.pack" | "server.list" | "server.show"
-        | "server.history" | "server.restart" | "server.stop" | "backup.create" | "backup.verify"
-        | "job.show" | "job.cancel" => {
+        "whoami" | "store.list" | "store.show" | "store.pack" | "store.create" | "store.set"
+        | "store.stop" | "store.read-only" | "store.start" | "store.offload" | "store.compact"
+        | "store.verify" | "store.probe" | "server.list" | "server.show" | "server.history"
+        | "server.restart" | "server.stop" | "backup.create" | "backup.verify" | "job.show"
+        | "job.cancel" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
@@ -234,7 +236,11 @@ async fn callers_without_permission_are_refused(world: World) {
     for operation in operations().iter().filter(|operation| operation.permission != Permission::Own) {
         let asked = request(operation.name, &names).unwrap_or_else(|| match operation.name {
             "trace.search" => json!({ "query": names.address }),
-            "store.show" => json!({ "name": "main" }),
+            "store.create" => json!({ "name": "new", "path": "/nonexistent" }),
+            "store.set" => json!({ "name": "main", "settings": {} }),
+            name if name.starts_with("store.") && !matches!(name, "store.list" | "store.pack") => {
+                json!({ "name": "main" })
+            }
             "backup.create" | "backup.verify" => json!({ "dir": "/nonexistent" }),
             "job.show" | "job.cancel" => json!({ "id": "zzzzzzzzzzzzzzzz" }),
             _ => json!({}),
