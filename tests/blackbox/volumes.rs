@@ -331,7 +331,7 @@ fn packs_go_to_object_storage_on_command_and_are_read_and_verified_there() {
     daemon.posthouse(&["store", "stop", "second"]).ok();
     assert!(is_unavailable(&daemon, BOB));
     daemon.posthouse(&["store", "start", "second"]).ok();
-    let length = shown["pack_octets"].as_u64().unwrap();
+    let length = shown["remote_octets"].as_u64().unwrap();
     let is_pack = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() == length);
     let object = server.objects("").into_iter().find(is_pack);
     let object = object.expect("the pack's object");
