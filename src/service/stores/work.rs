@@ -55,7 +55,8 @@ impl Operate for StoreOffload {
     const PATH: &'static str = "/v1/stores/{name}/offload";
     const PERMISSION: Permission = Permission::SystemStorePack;
     const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Send all packs of a mail store to object storage now and remove the local copies";
+    const SUMMARY: &'static str =
+        "Send all packs of a mail store to object storage now and remove the local copies";
     const STARTS_JOB: bool = true;
     type Request = StoreRequest;
     type Response = Job;
