@@ -63,6 +63,8 @@ mod restart;
 mod round_trip;
 #[path = "blackbox/samples.rs"]
 mod samples;
+#[path = "blackbox/storage_report.rs"]
+mod storage_report;
 #[path = "blackbox/system.rs"]
 mod system;
 #[path = "blackbox/timeouts.rs"]

@@ -96,7 +96,7 @@ impl Plan {
                 finish(output, &answer, destruction.dry_run, &done)?;
             }
             Self::Own { call, show } => return show(client, output, &call),
-            Self::Report { call, format } => return super::report::quota(client, output, &call, format),
+            Self::Report { call, format } => return super::report::report(client, output, &call, format),
             Self::Job { call, change, following } => {
                 return super::job::start(client, output, &call, change, following);
             }

@@ -30,6 +30,32 @@ const QUOTA_TOTAL: &[Column] = columns![
 const QUOTA_CSV: [&str; 8] =
     ["customer", "mailboxes", "used", "limit", "percent", "messages", "messages_limit", "last_login_at"];
 
+const STORAGE: &[Column] = columns![
+    "CUSTOMER" "customer" Text, "MAIL" "octets" Size, "DELETED" "undelete_octets" Size, "ONCE" "body_octets" Size,
+    "STORED" "stored_octets" Size, "DATABASE" "database_octets" Size, "LOCAL" "local_octets" Size,
+    "REMOTE" "remote_octets" Size, "SAVED" "saved_octets" Size, "%" "saved_percent" Percent
+];
+const STORAGE_STORES: &[Column] = columns![
+    "STORE" "store" Text, "MAIL" "octets" Size, "DELETED" "undelete_octets" Size, "ONCE" "body_octets" Size,
+    "STORED" "stored_octets" Size, "DATABASE" "database_octets" Size, "LOCAL" "local_octets" Size,
+    "REMOTE" "remote_octets" Size, "SAVED" "saved_octets" Size, "%" "saved_percent" Percent
+];
+/// As [`QUOTA_CSV`].
+const STORAGE_CSV: [&str; 12] = [
+    "mailboxes",
+    "messages",
+    "octets",
+    "undelete_octets",
+    "bodies",
+    "body_octets",
+    "stored_octets",
+    "database_octets",
+    "local_octets",
+    "remote_octets",
+    "saved_octets",
+    "saved_percent",
+];
+
 /// Mailboxes asked for at a time.
 const REPORT_PAGE_MAILBOXES: u64 = 1_000;
 
@@ -67,6 +93,15 @@ pub(super) enum Command {
         /// Only mailboxes, domains and customers that use at least this part of their limit
         #[arg(long, value_name = "PERCENT")]
         over: Option<u32>,
+        /// The report's form
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// What mail takes: as received, each body once, as kept and where, and what is saved
+    Storage {
+        /// Of this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
         /// The report's form
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
@@ -130,9 +165,15 @@ pub(super) struct Trace {
 
 impl Command {
     pub(super) fn plan(self) -> Plan {
-        let Self::Quota { domain, customer, over, format } = self;
-        let call = Call::new("report.quota").maybe("domain", domain).maybe("customer", customer);
-        Plan::Report { call: call.maybe("over", over), format }
+        match self {
+            Self::Quota { domain, customer, over, format } => {
+                let call = Call::new("report.quota").maybe("domain", domain).maybe("customer", customer);
+                Plan::Report { call: call.maybe("over", over), format }
+            }
+            Self::Storage { customer, format } => {
+                Plan::Report { call: Call::new("report.storage").maybe("customer", customer), format }
+            }
+        }
     }
 }
 
@@ -160,19 +201,37 @@ impl Trace {
     }
 }
 
-/// Shows the quota report: mailboxes, domains, and the total.
-pub(super) fn quota(
+/// A part of a report: what its lines are, the member that names one, its columns, and its lines.
+type Part<'r> = (&'static str, &'static str, &'static [Column], &'r [Value]);
+
+/// Shows a report.
+pub(super) fn report(
     client: &Client,
     output: &Output,
     call: &Call,
     format: Format,
 ) -> Result<ExitCode, Failure> {
-    let report = whole_report(client, call)?;
+    let is_quota = call.operation == "report.quota";
+    let report = if is_quota { whole_report(client, call)? } else { client.run(call, false)? };
+    let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
+    let parts: &[Part<'_>] = if is_quota {
+        &[
+            ("mailbox", "address", QUOTA, lines(&report, "mailboxes")),
+            ("domain", "domain", QUOTA_DOMAINS, lines(&report, "domains")),
+            ("customer", "customer", QUOTA_CUSTOMERS, lines(&report, "customers")),
+            ("total", "", QUOTA_TOTAL, total),
+        ]
+    } else {
+        &[
+            ("customer", "customer", STORAGE, lines(&report, "customers")),
+            ("store", "store", STORAGE_STORES, lines(&report, "stores")),
+        ]
+    };
     match format {
         Format::Json => output.document(&report)?,
         _ if output.is_json() => output.document(&report)?,
-        Format::Csv => csv(output, &report)?,
-        Format::Table => table(output, &report)?,
+        Format::Csv => csv(output, parts, if is_quota { &QUOTA_CSV } else { &STORAGE_CSV })?,
+        Format::Table => table(output, parts)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -200,16 +259,9 @@ fn lines<'r>(report: &'r Value, name: &str) -> &'r [Value] {
     report.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-fn table(output: &Output, report: &Value) -> Result<(), Failure> {
-    let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
-    let parts = [
-        (QUOTA, lines(report, "mailboxes")),
-        (QUOTA_DOMAINS, lines(report, "domains")),
-        (QUOTA_CUSTOMERS, lines(report, "customers")),
-        (QUOTA_TOTAL, total),
-    ];
+fn table(output: &Output, parts: &[Part<'_>]) -> Result<(), Failure> {
     let mut is_first = true;
-    for (columns, lines) in parts {
+    for (_, _, columns, lines) in parts {
         if lines.is_empty() {
             continue;
         }
@@ -225,23 +277,16 @@ fn table(output: &Output, report: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One line for each mailbox, domain and customer, and one for the total; the first column tells which it is.
-fn csv(output: &Output, report: &Value) -> Result<(), Failure> {
-    output.line(&format!("kind,name,{}", QUOTA_CSV.join(",")))?;
-    let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
-    let parts = [
-        ("mailbox", "address", lines(report, "mailboxes")),
-        ("domain", "domain", lines(report, "domains")),
-        ("customer", "customer", lines(report, "customers")),
-        ("total", "", total),
-    ];
-    for (kind, name, lines) in parts {
-        for line in lines {
+/// A line for each line of all parts; the first column tells what it is, the second names it.
+fn csv(output: &Output, parts: &[Part<'_>], members: &[&str]) -> Result<(), Failure> {
+    output.line(&format!("kind,name,{}", members.join(",")))?;
+    for (kind, name, _, lines) in parts {
+        for line in *lines {
             let text = |name: &str| match member(line, name) {
                 Some(Value::Null) | None => String::new(),
                 value => csv_field(&show(Kind::Text, value)),
             };
-            let fields: Vec<String> = QUOTA_CSV.into_iter().map(text).collect();
+            let fields: Vec<String> = members.iter().map(|member| text(member)).collect();
             output.line(&format!("{kind},{},{}", text(name), fields.join(",")))?;
         }
     }

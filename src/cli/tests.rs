@@ -64,6 +64,7 @@ const COMMANDS: &[&str] = &[
     "whoami",
     "report quota --domain d.test --customer a --over 80 --format csv",
     "report quota --customer a",
+    "report storage --customer a --format csv",
     "audit search --customer a --mine --since 2d --until 1d --actor x --operation mailbox. --target t --text u \
      --outcome done --limit 5",
     "trace x@d.test --customer a --since 1d --limit 5",

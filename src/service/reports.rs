@@ -1,5 +1,9 @@
 //! Reports: who uses how much of what.
 
+pub(in crate::service) mod storage;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};

@@ -10,6 +10,7 @@ use crate::service::directory::{
 };
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
+use crate::service::reports::storage::StorageReportRun;
 use crate::service::trace::TraceFind;
 use crate::service::{backup, jobs, server, stores, undelete};
 
@@ -35,6 +36,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<identity::WhoAmI>(),
     declare::<AuditSearch>(),
     declare::<QuotaReportRun>(),
+    declare::<StorageReportRun>(),
     declare::<TraceFind>(),
     declare::<customers::CustomerCreate>(),
     declare::<customers::CustomerList>(),

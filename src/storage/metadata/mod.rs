@@ -43,6 +43,7 @@ pub mod recount;
 pub mod report;
 pub mod rewrite;
 mod schema;
+pub mod scope_usage;
 pub mod snapshot;
 pub mod sql;
 mod sqlite;

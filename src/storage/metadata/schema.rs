@@ -42,6 +42,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0006_volumes.sql"),
         include_str!("../../../migrations/postgres/0006_volumes.sql"),
     ),
+    (
+        7,
+        "pack_scope",
+        include_str!("../../../migrations/sqlite/0007_pack_scope.sql"),
+        include_str!("../../../migrations/postgres/0007_pack_scope.sql"),
+    ),
 ];
 
 /// Which database's texts.
