@@ -9,6 +9,9 @@ fn main() -> ExitCode {
     let outcome = match cli::start(std::env::args_os()) {
         Start::Done(code) => return code,
         Start::Serve { config, file } => daemon::serve(*config, file),
+        Start::Restore { config, from, at, backup } => {
+            daemon::restore(&config, &daemon::Restoring { from, at, backup })
+        }
         Start::Quickstart { dir, demo } => daemon::quickstart(&dir, demo),
     };
     match outcome {

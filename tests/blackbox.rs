@@ -9,6 +9,8 @@
 
 mod support;
 
+#[path = "blackbox/backups.rs"]
+mod backups;
 #[path = "blackbox/bad_input.rs"]
 mod bad_input;
 #[path = "blackbox/cli.rs"]
@@ -59,6 +61,8 @@ mod quota;
 mod registry;
 #[path = "blackbox/restart.rs"]
 mod restart;
+#[path = "blackbox/restore.rs"]
+mod restore;
 #[path = "blackbox/round_trip.rs"]
 mod round_trip;
 #[path = "blackbox/samples.rs"]

@@ -1,6 +1,7 @@
 //! What every room uses and what knows no room: ids, addresses, time, secrets, configuration, TLS, telemetry.
 
 pub mod address;
+pub mod backup_settings;
 pub mod clock;
 pub mod config;
 pub mod endpoint;

@@ -142,7 +142,7 @@ fn command_name(operation: &str) -> String {
         "token" => format!("admin token {verb}"),
         "hold" => format!("customer hold {verb}"),
         "trace" => "trace".to_owned(),
-        "backup" => "backup".to_owned(),
+        "mailbox" if verb == "restore" => "restore mailbox".to_owned(),
         _ => operation.replace('.', " "),
     }
 }

@@ -8,12 +8,13 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::backup::{show_checked, show_created, show_pruned, show_revived, show_tried};
 use super::client::{Call, Client, Watched};
 use super::failure::{Exit, Failure};
 use super::mailbox::show_undeleted;
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
-use super::server::{show_backup, show_checked, show_drift};
+use super::server::show_drift;
 use super::store::{show_offloaded, show_packing, show_probed, show_started, show_verified};
 
 const JOBS: &[Column] = columns![
@@ -38,9 +39,12 @@ pub(super) type Finish = fn(&Output, &Value) -> Result<ExitCode, Failure>;
 
 /// How the report of each kind of job is shown.
 const FINISHES: &[(&str, Finish)] = &[
-    ("backup.create", show_backup),
+    ("backup.create", show_created),
+    ("backup.prune", show_pruned),
+    ("backup.test", show_tried),
     ("backup.verify", show_checked),
     ("folder.undelete", show_undeleted),
+    ("mailbox.restore", show_revived),
     ("message.undelete", show_undeleted),
     ("quota.verify", show_drift),
     ("store.compact", show_offloaded),

@@ -3,6 +3,7 @@
 
 mod administrator;
 mod alias;
+mod backup;
 mod client;
 mod customer;
 mod domain;
@@ -132,8 +133,11 @@ enum Command {
     /// Quota accounting
     #[command(subcommand)]
     Quota(server::QuotaCommand),
-    /// Take a consistent copy of everything while the daemon serves
-    Backup(server::Backup),
+    /// Backups: take them, list, check, try out, remove
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Bring everything back into an empty data directory, or a mailbox into the running daemon
+    Restore(backup::Restore),
     /// Long work: list it, follow it, end it early
     #[command(subcommand)]
     Job(job::JobCommand),
@@ -171,6 +175,17 @@ pub enum Start {
         config: Box<Config>,
         /// The file that it was read from.
         file: Option<PathBuf>,
+    },
+    /// Bring everything back from a backup.
+    Restore {
+        /// The configuration of the installation that is to have it.
+        config: Box<Config>,
+        /// The directory with the backups, instead of the configured place.
+        from: Option<PathBuf>,
+        /// As of this time.
+        at: Option<String>,
+        /// This backup.
+        backup: Option<String>,
     },
     /// Set up an instance and run it.
     Quickstart {
@@ -218,6 +233,10 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
             let config = file.as_deref().map_or_else(|| Ok(Config::default()), load)?;
             return Ok(Start::Serve { config: Box::new(config), file });
         }
+        Command::Restore(backup::Restore { command: None, config: Some(file), from, at, backup }) => {
+            let config = Box::new(load(&file)?);
+            return Ok(Start::Restore { config, from, at, backup });
+        }
         Command::Config(ConfigCommand::Check { config }) => {
             load(&config)?;
             note(format!("{}: no mistakes", config.display()));
@@ -255,9 +274,11 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Server(command) => Ok(command.plan()),
         Command::Quota(command) => Ok(command.plan()),
         Command::Backup(command) => command.plan(),
+        Command::Restore(backup::Restore { command: Some(command), .. }) => Ok(command.plan()),
         Command::Job(command) => Ok(command.plan()),
         Command::Quickstart { .. }
         | Command::Serve { .. }
+        | Command::Restore(_)
         | Command::Config(_)
         | Command::Completions { .. }
         | Command::Man { .. } => Err(Failure::usage("this command asks nothing of the daemon")),

@@ -1,9 +1,8 @@
-//! `posthouse whoami`, `session …`, `server …`, `quota …`, `backup …`
+//! `posthouse whoami`, `session …`, `server …`, `quota …`
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::Value;
 
 use super::client::{Call, Client};
@@ -67,20 +66,6 @@ pub(super) enum QuotaCommand {
         #[command(flatten)]
         following: Follow,
     },
-}
-
-/// Take a consistent copy of everything while the daemon serves
-#[derive(Args, Debug)]
-pub(super) struct Backup {
-    /// The directory, on the daemon's machine; it must be empty or not exist
-    dir: PathBuf,
-    /// Compare a backup with its manifest instead of taking one
-    #[arg(long, conflicts_with = "dry_run")]
-    verify: bool,
-    #[command(flatten)]
-    change: Change,
-    #[command(flatten)]
-    following: Follow,
 }
 
 /// `posthouse whoami`
@@ -148,52 +133,4 @@ pub(super) fn show_drift(output: &Output, answer: &Value) -> Result<ExitCode, Fa
         output.table(DRIFTS, drifts)?;
     }
     Ok(if drifts.is_empty() { ExitCode::SUCCESS } else { partly() })
-}
-
-impl Backup {
-    pub(super) fn plan(self) -> Result<Plan, Failure> {
-        // The daemon has a working directory of its own.
-        let dir = std::path::absolute(&self.dir);
-        let dir = dir.map_err(|error| Failure::usage(format!("{}: {error}", self.dir.display())))?;
-        let dir = dir.to_str().ok_or_else(|| Failure::usage("the directory's name is no UTF-8"))?.to_owned();
-        if self.verify {
-            let call = Call::new("backup.verify").with("dir", dir);
-            return Ok(Plan::Job { call, change: self.change, following: self.following });
-        }
-        let call = Call::new("backup.create").with("dir", dir);
-        Ok(Plan::Job { call, change: self.change, following: self.following })
-    }
-}
-
-pub(super) fn show_backup(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
-    if output.is_json() {
-        output.document(answer)?;
-    } else {
-        let columns: &[Column] = columns![
-            "Directory" "dir" Text, "As of" "at" Time, "Packs" "packs" Count, "Size" "octets" Size
-        ];
-        output.sheet(columns, answer)?;
-    }
-    let missing = answer.get("missing").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for pack in missing {
-        note(format!("not in the backup, since it cannot be read: pack {}", show(Kind::Text, Some(pack))));
-    }
-    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { partly() })
-}
-
-/// Damage is told by the exit code too.
-pub(super) fn show_checked(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
-    if output.is_json() {
-        output.document(answer)?;
-    } else {
-        let columns: &[Column] = columns![
-            "Directory" "dir" Text, "As of" "at" Time, "Files" "files" Count, "Size" "octets" Size
-        ];
-        output.sheet(columns, answer)?;
-    }
-    let damaged = answer.get("damaged").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for file in damaged {
-        note(format!("damaged or missing: {}", show(Kind::Text, Some(file))));
-    }
-    Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { partly() })
 }

@@ -99,8 +99,14 @@ const COMMANDS: &[&str] = &[
     "server restart --detach",
     "server stop node1 --yes",
     "quota verify --customer a --repair",
-    "backup /tmp/x --dry-run",
-    "backup /tmp/x --verify",
+    "backup create /tmp/x --dry-run",
+    "backup list /tmp/x",
+    "backup show b1",
+    "backup verify /tmp/x --id b1 --detach",
+    "backup prune /tmp/x --dry-run",
+    "backup test /tmp/x --id b1 --bodies 5",
+    "restore mailbox x@d.test --at 2d --folder A --into B --dry-run",
+    "restore mailbox x@d.test --backup b1 --detach",
 ];
 
 fn call(line: &str) -> client::Call {

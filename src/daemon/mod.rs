@@ -10,6 +10,7 @@ mod life;
 mod listeners;
 mod lock;
 mod quickstart;
+mod restore;
 mod signals;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::base::config::{Config, ConfigError};
 use crate::base::secret::SecretError;
 use crate::base::telemetry::metrics::Metrics;
 use crate::base::tls::{Tls, TlsError, self_signed_create};
+use crate::service::backup::{BackupSetup, Schedule};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
 use crate::service::housekeeping::{Housekeeping, Kept};
@@ -35,6 +37,7 @@ use crate::service::mailstore::{MailStore, MailStoreLimits};
 use crate::service::registry::{Management, ManagementOptions};
 use crate::service::server::meter::Meter;
 use crate::storage::StorageError;
+use crate::storage::backup::BackupError;
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::instance::{self, StoreSetup};
@@ -48,6 +51,7 @@ use crate::storage::volumes::Volumes;
 use crate::wire::listen::Shutdown;
 use life::run;
 pub use quickstart::quickstart;
+pub use restore::{Restoring, restore};
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,12 @@ pub enum DaemonError {
     /// A hand-over that did not come about.
     #[error("cannot take over: {0}")]
     TakeOver(String),
+    /// A backup cannot be used.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// What was asked for cannot be done as things are.
+    #[error("{0}")]
+    Refused(String),
     /// Something that a service refused while the daemon was being set up.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -170,6 +180,11 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let meter = Arc::new(meter);
     management.attach_meter(Arc::clone(&meter));
     management.attach_offloader(Arc::clone(&offloader));
+    let scratch = config.data.dir.join("scratch");
+    // Nobody else writes there while the data directory is locked.
+    std::fs::remove_dir_all(&scratch).ok();
+    let settings = config.backup.clone();
+    management.attach_backup(BackupSetup { settings, scratch, metrics: metrics.clone() });
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
@@ -219,6 +234,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
     let ended = shutdown.clone();
     tasks.spawn(async move { runner.run(ended.requested()).await });
+    let schedule = Schedule::new(&rooms.management);
+    tasks.spawn(until(shutdown.clone(), Box::pin(schedule.run())));
     let kept =
         Kept { trace_days: config.retention.trace_days, undelete_days: config.retention.undelete_days };
     let node = rooms.bodies.node().id.clone();

@@ -1,5 +1,6 @@
 //! Packing under crashes, deletions and reads.
 
+mod backups;
 mod dictionaries;
 mod offload;
 mod parts;

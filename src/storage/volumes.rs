@@ -26,7 +26,7 @@ use super::metadata::lane::Priority;
 use super::metadata::pack::StoreVolume;
 use super::metadata::store::{self, StoreRow, StoreState};
 use super::pack::PackName;
-use super::remote::{Remote, RemoteSettings};
+use super::remote::{self, Remote, RemoteSettings};
 use super::{Result, StorageError};
 use crate::base::id::StoreId;
 use crate::base::store_settings::OffloadSettings;
@@ -386,20 +386,10 @@ impl Volumes {
     }
 
     fn remote(&self, name: &str, settings: &OffloadSettings) -> Option<Remote> {
-        if let Some(path) = settings.endpoint.strip_prefix("file://")
-            && !settings.bucket.is_empty()
-        {
-            let folder = Path::new(path).join(&settings.bucket).join(&settings.prefix);
-            return Some(Remote::directory(&folder, self.inner.metrics.clone()));
-        }
-        let settings = remote_settings(settings)?;
-        match Remote::s3(settings, self.inner.metrics.clone()) {
-            Ok(remote) => Some(remote),
-            Err(error) => {
-                tracing::error!(store = name, %error, "object storage of a mail store cannot be used");
-                None
-            }
-        }
+        open_remote(settings, &self.inner.metrics).unwrap_or_else(|error| {
+            tracing::error!(store = name, %error, "object storage of a mail store cannot be used");
+            None
+        })
     }
 }
 
@@ -414,6 +404,20 @@ async fn answer<T: Send + 'static>(
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("{} does not answer", folder.display())),
     }
+}
+
+/// Object storage of these settings: a bucket, or the folder that an endpoint `file://` names; nothing without a bucket.
+///
+/// # Errors
+/// `Invalid` when the settings are wrong.
+pub fn open_remote(settings: &OffloadSettings, metrics: &Metrics) -> remote::Result<Option<Remote>> {
+    if let Some(path) = settings.endpoint.strip_prefix("file://")
+        && !settings.bucket.is_empty()
+    {
+        let folder = Path::new(path).join(&settings.bucket).join(&settings.prefix);
+        return Ok(Some(Remote::directory(&folder, metrics.clone())));
+    }
+    remote_settings(settings).map(|settings| Remote::s3(settings, metrics.clone())).transpose()
 }
 
 fn sorted(volumes: &HashMap<StoreId, Arc<Volume>>) -> Vec<Arc<Volume>> {

@@ -1,6 +1,7 @@
 //! Jobs as an operator sees them: followed, left alone, cut off with the daemon, gone on with.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,11 +31,14 @@ impl Stuck {
             daemon.posthouse(&["store", "pack"]).ok();
         }
         let backup = daemon.dir().join("backup");
-        daemon.posthouse(&["backup", backup.to_str().unwrap()]).ok();
-        let manifest = std::fs::read(backup.join("manifest.json")).unwrap();
+        let id = daemon.json(&["backup", "create", backup.to_str().unwrap()])[0]["id"].clone();
+        let snapshot = format!("snapshots/{}", id.as_str().unwrap());
+        let manifest = std::fs::File::open(backup.join(&snapshot).join("manifest.json.zst")).unwrap();
+        let manifest = zstd::stream::decode_all(manifest).unwrap();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-        let path = |file: &Value| file["path"].as_str().unwrap().to_owned();
-        let files: Vec<String> = manifest["files"].as_array().unwrap().iter().map(path).collect();
+        let path = |pack: &Value| format!("packs/{}.pack", pack["name"].as_str().unwrap());
+        let mut files = vec![format!("{snapshot}/metadata.db.zst")];
+        files.extend(manifest["packs"].as_array().unwrap().iter().map(path));
         assert!(files.len() >= 3, "{files:?}");
         let last = backup.join(files.last().unwrap());
         let content = std::fs::read(&last).unwrap();
@@ -50,7 +54,7 @@ impl Stuck {
     /// Begins to check the backup and waits until it stands still; answers the job's id.
     fn check(&self) -> String {
         let dir = self.backup.to_str().unwrap();
-        let job = self.daemon.json(&["backup", dir, "--verify", "--detach"]).remove(0);
+        let job = self.daemon.json(&["backup", "verify", dir, "--detach"]).remove(0);
         let id = job["id"].as_str().unwrap().to_owned();
         let octets = |file: &String| std::fs::metadata(self.backup.join(file)).unwrap().len();
         let before: u64 = self.files.iter().rev().skip(1).map(octets).sum();
@@ -62,10 +66,18 @@ impl Stuck {
         self.daemon.json(&["job", "show", id])[0]["done"].as_u64().unwrap()
     }
 
-    /// Puts a file in the pipe's place.
+    /// Puts a file in the pipe's place. Whoever waits for the pipe gets nothing from it, and asks again.
     fn mend(&self) {
+        self.mend_with(&self.last);
+    }
+
+    fn mend_with(&self, content: &[u8]) {
+        let mut pipe = std::fs::File::options();
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let pipe = pipe.write(true).custom_flags(flags).open(self.last_path());
         std::fs::remove_file(self.last_path()).unwrap();
-        std::fs::write(self.last_path(), &self.last).unwrap();
+        std::fs::write(self.last_path(), content).unwrap();
+        drop(pipe);
     }
 }
 
@@ -116,8 +128,8 @@ fn leaving_a_watched_job_lets_it_run_and_says_so() {
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("job {id} goes on")), "{said}");
     assert_eq!(stuck.daemon.json(&["job", "show", &id])[0]["state"], "running");
-    // Whoever waits for the pipe's content gets none; that is damage, and the exit code says so.
-    drop(std::fs::File::options().write(true).open(stuck.last_path()).unwrap());
+    // Damage is told by the exit code.
+    stuck.mend_with(&vec![0; stuck.last.len()]);
     let finished = stuck.daemon.posthouse(&["job", "watch", &id]);
     assert_eq!(finished.status.code(), Some(8), "{}", finished.stderr);
 }
@@ -167,8 +179,8 @@ fn cancelled_and_failed_jobs_give_their_exit_codes() {
     assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
     assert!(finished.stderr.contains("was cancelled by system"), "{}", finished.stderr);
     assert_eq!(stuck.daemon.json(&["job", "show", &id])[0]["state"], "cancelled");
-    let dir = stuck.backup.to_str().unwrap();
-    let refused = stuck.daemon.posthouse(&["backup", dir]);
+    let dir = stuck.daemon.data_dir();
+    let refused = stuck.daemon.posthouse(&["backup", "create", dir.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(5), "{}", refused.stderr);
     assert!(refused.stderr.contains("is not empty"), "{}", refused.stderr);
     let jobs = stuck.daemon.json(&["job", "list", "--limit", "1"]);

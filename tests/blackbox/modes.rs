@@ -25,13 +25,13 @@ fn files_and_sockets_are_closed_to_other_users() {
     daemon.deliver("alice@acme.test", &dense_message(1_700_000, 2));
     daemon.posthouse(&["store", "pack"]).ok();
     let copy = daemon.dir().join("copy");
-    daemon.posthouse(&["backup", copy.to_str().expect("path")]).ok();
+    daemon.posthouse(&["backup", "create", copy.to_str().expect("path")]).ok();
     let mut found = BTreeMap::new();
     for path in [daemon.data_dir(), copy] {
         modes(&path, &mut found);
     }
     let has = |end: &str| found.keys().any(|path| path.to_string_lossy().ends_with(end));
-    for end in ["data/metadata.db", "data/metadata.db-wal", "data/node", ".pack", "copy/metadata.db"] {
+    for end in ["data/metadata.db", "data/metadata.db-wal", "data/node", ".pack", "copy/index-1"] {
         assert!(has(end), "no {end} among {found:#?}");
     }
     let open: Vec<_> = found.iter().filter(|(_, mode)| **mode & 0o077 != 0).collect();

@@ -1,5 +1,5 @@
 //! What an operator does: checks a configuration, looks at health and metrics, traces a message, closes sessions,
-//! takes a backup and starts from it, restarts without losing anything.
+//! restarts without losing anything.
 
 use std::process::Command;
 
@@ -83,28 +83,6 @@ fn closed_session_ends_and_suspension_ends_them_all() {
     let mut refused = crate::support::imap::Imap::open(daemon.address("imap")).expect("IMAP");
     let answer = refused.command(&format!("LOGIN alice@acme.test \"{PASSWORD}\"")).expect("LOGIN");
     assert_eq!(answer.status, "NO");
-}
-
-#[test]
-fn online_backup_is_a_data_directory_to_start_from() {
-    let mut daemon = Daemon::with_alice(Setup::default());
-    for number in 0..50 {
-        daemon.deliver("alice@acme.test", &message(3_000, number));
-    }
-    daemon.posthouse(&["store", "pack"]).ok();
-    daemon.deliver("alice@acme.test", &message(3_000, 50));
-    let copy = daemon.dir().join("copy");
-    daemon.posthouse(&["backup", copy.to_str().expect("path")]).ok();
-    daemon.deliver("alice@acme.test", &message(3_000, 51));
-    daemon.kill();
-    std::fs::rename(daemon.data_dir(), daemon.dir().join("lost")).expect("lose the data");
-    std::fs::rename(&copy, daemon.data_dir()).expect("restore the copy");
-    daemon.start_again();
-    let mut session = daemon.imap("alice@acme.test");
-    assert_eq!(session.select("INBOX").exists(), Some(51));
-    for (number, (_, body)) in session.bodies("1:*").into_iter().enumerate() {
-        assert!(body.ends_with(&message(3_000, number as u64)));
-    }
 }
 
 #[test]

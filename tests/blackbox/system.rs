@@ -2,14 +2,18 @@
 
 use posthouse::base::telemetry::metrics::Metrics;
 use posthouse::storage::volumes::Volumes;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use posthouse::base::backup_settings::BackupSettings;
 use posthouse::base::clock::{Clock, Timestamp};
 use posthouse::base::id::{BodyId, MailboxId};
+use posthouse::base::progress::Progress;
 use posthouse::base::store_settings::{PackingSettings, StoreSettings};
+use posthouse::service::backup::BackupSetup;
 use posthouse::service::context::{Authentication, Service};
 use posthouse::service::error::ServiceError;
 use posthouse::service::housekeeping::{Housekeeping, Kept};
@@ -17,6 +21,7 @@ use posthouse::service::jobs::Runner;
 use posthouse::service::login::Login;
 use posthouse::service::mailstore::{MailStore, MailStoreLimits};
 use posthouse::service::registry::{Management, ManagementOptions, RunOptions, operation};
+use posthouse::storage::backup::{Target, fetch_database, restore_packs};
 use posthouse::storage::bodies::Bodies;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::{Deliver, DeliverTarget, Packed, TraceOrigin};
@@ -111,6 +116,8 @@ impl World {
         management.attach_bodies(bodies.clone());
         let packer = Packer::new(bodies.clone(), PackerSettings::default());
         management.attach_packer(Arc::new(packer));
+        let (settings, scratch) = (BackupSettings::default(), folder.join("scratch"));
+        management.attach_backup(BackupSetup { settings, scratch, metrics: Metrics::new() });
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
         let mut administrators = Vec::new();
         for name in ["a", "b"] {
@@ -301,6 +308,10 @@ async fn stores_and_server_are_shown_to_the_system_only(world: World) {
         ("server.show", json!({})),
         ("backup.create", json!({ "dir": "/nowhere" })),
         ("backup.verify", json!({ "dir": "/nowhere" })),
+        ("backup.test", json!({ "dir": "/nowhere" })),
+        ("backup.prune", json!({ "dir": "/nowhere" })),
+        ("backup.list", json!({})),
+        ("backup.show", json!({ "id": "none" })),
     ] {
         let refused = world.run(&world.a, operation, fields).await.unwrap_err();
         assert!(matches!(refused, ServiceError::Forbidden { .. }), "{operation}: {refused}");
@@ -411,17 +422,6 @@ async fn deleted_objects_are_purged_after_their_time_with_charge_and_bodies(worl
     assert_eq!(housekeeping.pass(NOW.plus(DAY * 31)).await.unwrap().mailboxes, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backup_is_refused_on_postgresql() {
-    let Some(postgres) = Postgres::start() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let world = World::new(&postgres.url(), dir.path()).await;
-    let target = dir.path().join("backup");
-    let refused = world.job(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
-    assert!(refused.to_string().contains("pg_dump"), "{refused}");
-    assert!(!target.exists());
-}
-
 /// A message of its own, some larger than what stays in the database.
 fn original(number: usize) -> Bytes {
     let mut text = format!("Subject: {number}\r\n\r\n").into_bytes();
@@ -460,16 +460,20 @@ async fn backup_under_deliveries_holds_everything_from_before_and_shows_a_flippe
     sender.await.unwrap();
     assert!(taken["packs"].as_u64().unwrap() >= 4, "{taken}");
     assert_eq!(taken["missing"], json!([]));
-    // Nothing is overwritten, and the pin is gone.
-    let again = world.job(&world.system, "backup.create", json!({ "dir": target })).await.unwrap_err();
-    assert!(again.to_string().contains("is not empty"), "{again}");
     assert_eq!(world.number("SELECT count(*) FROM pin").await, 0);
     let good = world.job(&world.system, "backup.verify", json!({ "dir": target })).await.unwrap();
     assert_eq!(good["damaged"], json!([]));
 
-    // As after a restore: the copied directory is the data directory.
     let restored = dir.path().join("restored");
-    copy_folder(&target, &restored);
+    let id = taken["id"].as_str().unwrap();
+    let back = Target::directory(&target, &Metrics::new());
+    let progress = Progress::default();
+    let manifest = back.manifest_of(id, &progress).await.unwrap();
+    std::fs::create_dir(&restored).unwrap();
+    fetch_database(&back, &manifest, &restored.join("metadata.db"), &progress).await.unwrap();
+    let folders = HashMap::from([("main".to_owned(), restored.join("stores/main/packs"))]);
+    restore_packs(&back, &manifest, &folders, &progress).await.unwrap();
+    let live = world;
     let world = World::reopen(&restored).await;
     let mut found = Vec::new();
     for id in 1..=newest {
@@ -489,22 +493,35 @@ async fn backup_under_deliveries_holds_everything_from_before_and_shows_a_flippe
     let answer = world.job(&world.system, "quota.verify", json!({})).await.unwrap();
     assert_eq!((&answer["drift"], &answer["mailboxes"]), (&json!(0), &json!(2)), "{answer}");
 
-    let copy = dir.path().join("damaged");
-    copy_folder(&target, &copy);
+    // The second time only what is new is copied.
+    live.clock.advance(DAY);
+    let again = live.job(&live.system, "backup.create", json!({ "dir": target })).await.unwrap();
+    let packs = |report: &Value, name: &str| report[name].as_u64().unwrap();
+    assert!(packs(&again, "new_packs") < packs(&again, "packs"), "{again}");
+    let listed = live.run(&live.system, "backup.list", json!({ "limit": 1 })).await.unwrap();
+    assert_eq!(listed["items"][0]["id"], again["id"]);
+    let next = json!({ "limit": 1, "cursor": listed["cursor"] });
+    let listed = live.run(&live.system, "backup.list", next).await.unwrap();
+    assert_eq!((&listed["items"][0]["id"], listed.get("cursor")), (&taken["id"], None));
+
     let pack =
-        files(&copy).into_iter().find(|file| file.extension().is_some_and(|end| end == "pack")).unwrap();
+        files(&target).into_iter().find(|file| file.extension().is_some_and(|end| end == "pack")).unwrap();
     let mut content = std::fs::read(&pack).unwrap();
     let middle = content.len() / 2;
     content[middle] ^= 1;
     std::fs::write(&pack, content).unwrap();
-    let bad = world.job(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap();
-    let below = pack.strip_prefix(&copy).unwrap().display().to_string();
+    let bad = live.job(&live.system, "backup.verify", json!({ "dir": target })).await.unwrap();
+    let below = pack.strip_prefix(&target).unwrap().display().to_string();
     assert_eq!(bad["damaged"], json!([below]));
-    std::fs::remove_file(copy.join("manifest.json")).unwrap();
-    let none = world.job(&world.system, "backup.verify", json!({ "dir": copy })).await.unwrap_err();
-    assert!(none.to_string().contains("not a complete backup"), "{none}");
-    let relative = world.run(&world.system, "backup.create", json!({ "dir": "x" })).await.unwrap_err();
+    let shown = live.run(&live.system, "backup.show", json!({ "id": again["id"] })).await.unwrap();
+    assert_eq!(shown["state"], "damaged", "{shown}");
+    let full = json!({ "dir": restored });
+    let refused = live.job(&live.system, "backup.create", full).await.unwrap_err();
+    assert!(refused.contains("holds no backups"), "{refused}");
+    let relative = live.run(&live.system, "backup.create", json!({ "dir": "x" })).await.unwrap_err();
     assert!(matches!(relative, ServiceError::Invalid { field: "dir", .. }));
+    let nowhere = live.run(&live.system, "backup.create", json!({})).await.unwrap_err();
+    assert!(nowhere.to_string().contains("[backup]"), "{nowhere}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -559,12 +576,4 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    for file in files(from) {
-        let target = to.join(file.strip_prefix(from).unwrap());
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(&file, &target).unwrap();
-    }
 }

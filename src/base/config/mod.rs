@@ -3,6 +3,7 @@
 //! Every key has a default, an empty file is a configuration, and [`check`] reports all mistakes of a file at once,
 //! each with its place. `config/example.toml` shows every key with its default; a test keeps the two equal.
 
+mod backup;
 mod mistake;
 mod read;
 mod sections;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use mistake::{ConfigError, ConfigMistake};
 
+use super::backup_settings::BackupSettings;
 use super::endpoint::Endpoint;
 use super::network::Network;
 use super::secret::Secret;
@@ -44,6 +46,8 @@ pub struct Config {
     pub log: Log,
     /// `[retention]`
     pub retention: Retention,
+    /// `[backup]`
+    pub backup: BackupSettings,
 }
 
 /// Who this server says it is.

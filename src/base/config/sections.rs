@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::backup::read_backup;
 use super::mistake::ConfigMistake;
 use super::read::{Mistakes, Section, Value, expected, path, text};
 use super::{Admin, Config, Data, Database, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls};
@@ -48,8 +49,9 @@ fn read_root(mut root: Section<'_>) -> Config {
     let stores = read_stores(&mut root, &data.dir);
     let log = read_log(root.section("log"));
     let retention = read_retention(root.section("retention"));
+    let backup = read_backup(root.section("backup"));
     root.finish();
-    Config { server, data, database, listen, tls, admin, limits, stores, log, retention }
+    Config { server, data, database, listen, tls, admin, limits, stores, log, retention, backup }
 }
 
 fn read_server(mut section: Section<'_>) -> Server {
@@ -293,7 +295,7 @@ fn read_settings(
 }
 
 /// A value as the command line would write it.
-fn plain_text(value: &DeValue<'_>) -> Result<String, String> {
+pub(super) fn plain_text(value: &DeValue<'_>) -> Result<String, String> {
     let wrong =
         || expected("text, a number, true or false, { file = \"…\" } or { credential = \"…\" }", value);
     if let Some(text) = value.as_str() {

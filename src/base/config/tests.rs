@@ -26,7 +26,7 @@ fn example_shows_every_key() {
     let everything_unknown = "x=1\n[server]\nx=1\n[data]\nx=1\n[database]\nx=1\n[listen]\nx=1\n[tls]\nx=1\n\
         [[tls.certificates]]\ncertificate='a'\nkey='b'\nx=1\n[admin]\nx=1\n[limits]\nx=1\n[[store]]\nx=1\n\
         compression={x=1}\npacking={x=1}\ncompaction={x=1}\noffload={x=1}\ncache={x=1}\n\
-        [log]\nx=1\n[retention]\nx=1\n";
+        [log]\nx=1\n[retention]\nx=1\n[backup]\nx=1\n";
     let mut keys = 0;
     for mistake in mistakes(everything_unknown) {
         let (_, known) = mistake.split_once("known are ").unwrap_or_else(|| panic!("{mistake}"));

@@ -145,6 +145,9 @@ struct Inner {
     remote_octets: Family<ByKind, Counter>,
     remote_latency: Family<ByKind, Histogram, fn() -> Histogram>,
     remote_away: Gauge,
+    backup_newest: Gauge,
+    backup_tested: Gauge,
+    backup_overdue: Gauge,
 }
 
 /// A session that is being counted as open until it is dropped.
@@ -184,6 +187,9 @@ impl Metrics {
             remote_octets: Family::default(),
             remote_latency: Family::new_with_constructor(|| Histogram::new(REMOTE_LATENCY_SECS)),
             remote_away: Gauge::default(),
+            backup_newest: Gauge::default(),
+            backup_tested: Gauge::default(),
+            backup_overdue: Gauge::default(),
         };
         inner.register();
         Self { inner: Arc::new(inner) }
@@ -248,6 +254,14 @@ impl Metrics {
         } else {
             self.inner.remote_away.dec()
         };
+    }
+
+    /// Shows how backups stand: when the newest good one was taken and when one was last tried out with success, in
+    /// seconds since 1970 (0: never), and how many of these are overdue.
+    pub fn backups(&self, newest_secs: i64, tested_secs: i64, overdue: usize) {
+        self.inner.backup_newest.set(newest_secs);
+        self.inner.backup_tested.set(tested_secs);
+        self.inner.backup_overdue.set(i64::try_from(overdue).unwrap_or(i64::MAX));
     }
 
     /// Shows the state of storage.
@@ -320,6 +334,12 @@ impl Inner {
         registry.register_with_unit("remote_latency", help, Unit::Seconds, self.remote_latency.clone());
         let help = "Places of object storage that are away at present";
         registry.register("remote_away", help, self.remote_away.clone());
+        let help = "When the newest good backup was taken, in seconds since 1970";
+        registry.register("backup_newest", help, self.backup_newest.clone());
+        let help = "When a backup was last tried out with success, in seconds since 1970";
+        registry.register("backup_tested", help, self.backup_tested.clone());
+        let help = "Whether backups (1) and trials of them (1 more) are overdue";
+        registry.register("backup_overdue", help, self.backup_overdue.clone());
     }
 }
 
@@ -340,6 +360,7 @@ mod tests {
         metrics.remote_request("put", "ok", Duration::from_millis(30));
         metrics.remote_octets("put", 5);
         metrics.remote_away(true);
+        metrics.backups(1_000, 500, 1);
         let session = metrics.session(Protocol::Pop3);
         let text = metrics.text();
         for line in [
@@ -354,6 +375,9 @@ mod tests {
             "posthouse_remote_content_bytes_total{request=\"put\"} 5",
             "posthouse_remote_latency_seconds_count{request=\"put\"} 1",
             "posthouse_remote_away 1",
+            "posthouse_backup_newest 1000",
+            "posthouse_backup_tested 500",
+            "posthouse_backup_overdue 1",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

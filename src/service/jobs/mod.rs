@@ -68,6 +68,9 @@ pub(in crate::service) static KINDS: &[Kind] = &[
     Kind::of::<stores::verify::Probing>(),
     Kind::of::<backup::Taking>(),
     Kind::of::<backup::Checking>(),
+    Kind::of::<backup::Trying>(),
+    Kind::of::<backup::Pruning>(),
+    Kind::of::<backup::Reviving>(),
     Kind::of::<quota::verify::Recount>(),
     Kind::of::<undelete::Messages>(),
     Kind::of::<undelete::Folder>(),
@@ -179,6 +182,11 @@ impl JobContext {
     /// The present.
     pub fn now(&self) -> Timestamp {
         self.inner.clock.now()
+    }
+
+    /// Key of the job: no other job ever has it.
+    pub fn key(&self) -> i64 {
+        self.hold.job
     }
 
     /// The asker, with what it may at this moment.

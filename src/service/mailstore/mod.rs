@@ -14,6 +14,7 @@ mod folders;
 pub mod fuzz;
 pub mod intake;
 pub mod mime;
+pub(in crate::service) mod revived;
 pub mod search;
 mod stage;
 pub mod summary;

@@ -36,7 +36,7 @@ pub(in crate::service) struct CameBack {
     pub octets: u64,
 }
 
-async fn lock(conn: &mut Conn, back: &Back) -> Result<LockedMailbox> {
+pub(super) async fn lock(conn: &mut Conn, back: &Back) -> Result<LockedMailbox> {
     let locked = lock_mailbox(conn, back.mailbox).await?;
     if locked.customer != back.customer {
         return Err(ServiceError::NotFound { what: "the mailbox".to_owned() });

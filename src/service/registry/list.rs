@@ -114,6 +114,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<server::orders::ServerStop>(),
     declare::<backup::BackupCreate>(),
     declare::<backup::BackupVerify>(),
+    declare::<backup::BackupTest>(),
+    declare::<backup::BackupPrune>(),
+    declare::<backup::BackupList>(),
+    declare::<backup::BackupShow>(),
+    declare::<backup::MailboxRestore>(),
 ];
 
 /// All operations.

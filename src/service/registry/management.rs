@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Clock;
 use crate::service::audit::ReadTrail;
 use crate::service::authority::Authority;
+use crate::service::backup::BackupSetup;
 use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::directory::tokens;
 use crate::service::error::ServiceError;
@@ -65,6 +66,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) meter: OnceLock<Arc<Meter>>,
     /// What offloads and compacts packs, once the daemon has brought it.
     pub(in crate::service) offloader: OnceLock<Arc<Offloader>>,
+    /// What backups need to know, once the daemon has brought it.
+    pub(in crate::service) backup: OnceLock<BackupSetup>,
 }
 
 impl Management {
@@ -101,6 +104,7 @@ impl Management {
             packer: OnceLock::new(),
             meter: OnceLock::new(),
             offloader: OnceLock::new(),
+            backup: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -128,6 +132,11 @@ impl Management {
     /// Brings what offloads and compacts packs, so that both can be asked for. The first call counts.
     pub fn attach_offloader(&self, offloader: Arc<Offloader>) {
         let _ = self.inner.offloader.set(offloader);
+    }
+
+    /// Brings what backups need to know. The first call counts.
+    pub fn attach_backup(&self, setup: BackupSetup) {
+        let _ = self.inner.backup.set(setup);
     }
 
     /// Lets records that wait be written, when this is the last handle.

@@ -11,6 +11,7 @@ use super::{Installation, OneNode};
 use crate::base::clock::Timestamp;
 use crate::base::telemetry::metrics::Protocol;
 use crate::base::telemetry::process::process_use;
+use crate::service::backup;
 use crate::service::delivery::routes::takes_postmaster;
 use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::moment;
@@ -274,6 +275,7 @@ impl Operate for ServerShow {
         if !takes_postmaster(tx.conn).await? {
             warnings.push(NO_POSTMASTER.to_owned());
         }
+        warnings.extend(backup::warnings(tx).await?.into_iter().map(str::to_owned));
         if let Some(error) = &row.restart_error {
             warnings.push(format!("the last restart did not come about: {error}"));
         }

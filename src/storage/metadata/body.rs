@@ -32,6 +32,14 @@ impl Location {
             Self::Pack(place) => place.store,
         }
     }
+
+    /// Octets that reading it takes.
+    pub fn octets(&self) -> u64 {
+        match self {
+            Self::Fresh { packed, .. } => packed.data.len() as u64,
+            Self::Pack(place) => u64::from(place.frame.length),
+        }
+    }
 }
 
 /// A place in a pack.

@@ -93,6 +93,15 @@ pub async fn ensure_root(conn: &mut Conn, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
+/// The root, once it is there.
+///
+/// # Errors
+/// What the database says.
+pub async fn root(conn: &mut Conn) -> Result<Option<CustomerId>> {
+    let text = "SELECT id FROM customer WHERE parent_id IS NULL ORDER BY id LIMIT 1";
+    conn.row(text, Vec::new()).await?.map(|row| row.int(0).map(CustomerId)).transpose()
+}
+
 /// Own limits of a customer; nothing means no own limit, 0 means nothing at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CustomerLimits {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::changes::Changes;
 use super::delivery::{Deliver, DeliverJob, TargetOutcome};
 use super::lane::{ClosureJob, Priority, Work};
+use super::portable;
 use super::postgres::Postgres;
 use super::snapshot;
 use super::sql::{Conn, Handle};
@@ -81,17 +82,29 @@ impl Database {
         matches!(&*self.backend, Backend::Postgres(_))
     }
 
-    /// Writes a copy of the database, as of one moment, to a file that must not exist. On SQLite only; PostgreSQL has
-    /// tools of its own.
+    /// Writes a copy of the database, as of one moment, to an SQLite file that must not exist.
     ///
     /// # Errors
-    /// When the file exists or cannot be written, and on PostgreSQL.
+    /// When the file exists or cannot be written; then it may be there in part.
     pub async fn copy_to(&self, target: &Path) -> Result<()> {
-        let Backend::Sqlite(sqlite) = &*self.backend else {
-            return Err(StorageError::Busy("only an SQLite database can be copied"));
-        };
-        let name = target.to_str().ok_or(StorageError::Busy("the name of the copy is not UTF-8"))?;
-        snapshot::copy(&sqlite.path, name).await
+        match &*self.backend {
+            Backend::Sqlite(sqlite) => {
+                let name = target.to_str().ok_or(StorageError::Busy("the name of the copy is not UTF-8"))?;
+                snapshot::copy(&sqlite.path, name).await
+            }
+            Backend::Postgres(postgres) => portable::export(&postgres.pool, target).await,
+        }
+    }
+
+    /// Fills this database, which is PostgreSQL and empty, from a copy: all of it or nothing.
+    ///
+    /// # Errors
+    /// `Exists` when there is something in it; `Busy` on SQLite, where the copy itself is the database.
+    pub async fn load_from(&self, source: &Path) -> Result<()> {
+        match &*self.backend {
+            Backend::Sqlite(_) => Err(StorageError::Busy("a copy is itself an SQLite database")),
+            Backend::Postgres(postgres) => portable::import(&postgres.pool, source).await,
+        }
     }
 
     /// Runs `work` on a reading connection. Keep it short: at most 1,000 rows or 50 ms, and never across a write to

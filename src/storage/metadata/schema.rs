@@ -48,6 +48,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0007_pack_scope.sql"),
         include_str!("../../../migrations/postgres/0007_pack_scope.sql"),
     ),
+    (
+        8,
+        "backup",
+        include_str!("../../../migrations/sqlite/0008_backup.sql"),
+        include_str!("../../../migrations/postgres/0008_backup.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -7,8 +7,11 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use super::erasure::{self, Erased};
+use super::restore::{self, Counts};
 use super::sql::{Conn, Handle};
 use super::tally::Tally;
+use crate::base::id::StoreId;
 use crate::params;
 use crate::storage::pack::PackName;
 use crate::storage::{Result, StorageError};
@@ -30,6 +33,20 @@ pub(super) async fn copy(source: &str, target: &str) -> Result<()> {
     copied.map(drop).map_err(StorageError::from)
 }
 
+/// Makes a database whose connections were all closed one file, without a log beside it.
+///
+/// # Errors
+/// When it is still in use after ten seconds.
+pub async fn settle(path: &Path) -> Result<()> {
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10));
+    let mut connection = options.disable_statement_logging().connect().await?;
+    for text in ["PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA journal_mode = DELETE"] {
+        sqlx::query(text).fetch_all(&mut connection).await?;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
 /// A copy, opened to be read only.
 pub struct Snapshot(Conn);
 
@@ -44,8 +61,10 @@ pub struct NamedPack {
     pub store: String,
     /// Folder of its mail store, as configured.
     pub store_path: String,
+    /// Key of its mail store.
+    pub store_id: StoreId,
     /// Length of the file in octets.
-    pub octets: i64,
+    pub octets: u64,
 }
 
 impl Snapshot {
@@ -72,7 +91,7 @@ impl Snapshot {
     /// # Errors
     /// When it cannot be read.
     pub async fn packs(&mut self, after: i64) -> Result<Vec<NamedPack>> {
-        let text = "SELECT p.id, p.public_id, s.name, s.path, p.octets
+        let text = "SELECT p.id, p.public_id, s.name, s.path, p.octets, s.id
                     FROM pack p JOIN store s ON s.id = p.store_id
                     WHERE p.id > $1 AND p.dropped_at IS NULL ORDER BY p.id LIMIT 256";
         let pack = |row: &super::sql::Row| {
@@ -83,9 +102,33 @@ impl Snapshot {
                     .ok_or_else(|| StorageError::Corrupt(format!("{name} is no name of a pack")))?,
                 store: row.text(2)?,
                 store_path: row.text(3)?,
-                octets: row.int(4)?,
+                octets: row.number(4)?,
+                store_id: StoreId(row.int(5)?),
             })
         };
         self.0.rows(text, params![after]).await?.iter().map(pack).collect()
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn count(&mut self) -> Result<Counts> {
+        restore::count(&mut self.0).await
+    }
+
+    /// What was purged for good before it was taken.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn erased(&mut self) -> Result<Vec<Erased>> {
+        let mut all: Vec<Erased> = Vec::new();
+        loop {
+            let page = erasure::page(&mut self.0, all.last()).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
     }
 }

@@ -79,7 +79,7 @@ impl Sqlite {
             .connect()
             .await?;
         migrator(Dialect::Sqlite)
-            .run(&mut writer)
+            .run_direct(None, &mut writer, false)
             .await
             .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
         let checkpointer = options.clone().statement_cache_capacity(4).busy_timeout(CHECKPOINT_WAIT);

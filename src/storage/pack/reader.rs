@@ -96,6 +96,22 @@ impl PackReader {
         decode_index(self.name, trailer, &bytes)
     }
 
+    /// Compares every frame and the index with their checksums, without decompressing anything.
+    ///
+    /// # Errors
+    /// `Corrupt` with the first that is wrong, `Io` when the file cannot be read.
+    pub fn check(&self) -> Result<()> {
+        let end = u32::try_from(self.trailer()?.index_offset).map_err(|_| corrupt("the pack is too long"))?;
+        let mut index = self.index()?;
+        index.sort_unstable_by_key(|entry| entry.offset);
+        let ends = index.iter().skip(1).map(|entry| entry.offset).chain([end]);
+        for (entry, end) in index.iter().zip(ends) {
+            let length = end.checked_sub(entry.offset).ok_or_else(|| corrupt("the index is damaged"))?;
+            self.frame(FrameLocation { offset: entry.offset, length }, entry.body)?;
+        }
+        Ok(())
+    }
+
     /// The trailer, which fits the length of the file.
     pub(super) fn trailer(&self) -> Result<Trailer> {
         let offset =

@@ -10,7 +10,7 @@ const DAYS: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Provider {
     /// Gives the mail store a bucket and these settings.
-    async fn offloads(&self, bodies: &Bodies, settings: &[(&str, &str)]) {
+    pub(super) async fn offloads(&self, bodies: &Bodies, settings: &[(&str, &str)]) {
         let bucket = self.bucket();
         std::fs::create_dir_all(&bucket).unwrap();
         let endpoint = format!("file://{}", self.folder.path().display());
@@ -28,7 +28,7 @@ impl Provider {
         bodies.volumes().refresh().await.unwrap();
     }
 
-    fn bucket(&self) -> PathBuf {
+    pub(super) fn bucket(&self) -> PathBuf {
         self.folder.path().join("bucket")
     }
 

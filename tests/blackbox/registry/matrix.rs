@@ -125,8 +125,8 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "whoami" | "store.list" | "store.show" | "store.pack" | "store.create" | "store.set"
         | "store.stop" | "store.read-only" | "store.start" | "store.offload" | "store.compact"
         | "store.verify" | "store.probe" | "server.list" | "server.show" | "server.history"
-        | "server.restart" | "server.stop" | "backup.create" | "backup.verify" | "job.show"
-        | "job.cancel" => {
+        | "server.restart" | "server.stop" | "backup.create" | "backup.verify" | "backup.test"
+        | "backup.prune" | "backup.list" | "backup.show" | "job.show" | "job.cancel" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
@@ -150,7 +150,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "mailbox.create" => json!({ "address": format!("new@{domain}"), "password_hash": PASSWORD_HASH }),
         "mailbox.password" => json!({ "address": address, "password_hash": PASSWORD_HASH }),
         "mailbox.show" | "mailbox.rename" | "mailbox.quota" | "mailbox.suspend" | "mailbox.resume"
-        | "mailbox.delete" | "session.close" => json!({ "address": address }),
+        | "mailbox.delete" | "mailbox.restore" | "session.close" => json!({ "address": address }),
         "mailbox.undelete" => json!({ "address": names.deleted_address }),
         "message.deleted" | "message.undelete" => json!({ "address": address }),
         "folder.undelete" => json!({ "address": address, "name": "Gone" }),
@@ -242,7 +242,10 @@ async fn callers_without_permission_are_refused(world: World) {
             name if name.starts_with("store.") && !matches!(name, "store.list" | "store.pack") => {
                 json!({ "name": "main" })
             }
-            "backup.create" | "backup.verify" => json!({ "dir": "/nonexistent" }),
+            "backup.create" | "backup.verify" | "backup.test" | "backup.prune" => {
+                json!({ "dir": "/nonexistent" })
+            }
+            "backup.show" => json!({ "id": "none" }),
             "job.show" | "job.cancel" => json!({ "id": "zzzzzzzzzzzzzzzz" }),
             _ => json!({}),
         });
