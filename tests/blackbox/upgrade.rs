@@ -8,18 +8,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 
+use crate::support::Random;
 use crate::support::corpus::message;
 use crate::support::daemon::{Daemon, Database, Setup};
 use crate::support::imap::{Imap, body_of};
 use crate::support::programs::{need, run, write};
 
 /// Folders with fixtures, oldest first.
-const FIXTURES: &[&str] = &["0001"];
+const FIXTURES: &[&str] = &["0001", "0004"];
 /// The folder that a new fixture is written to.
-const MADE: &str = "0001";
+const MADE: &str = "0004";
 /// What is read back: mailbox and folder.
 const FOLDERS: [(&str, &str); 5] = [
     ("alice@acme.test", "INBOX"),
@@ -76,6 +79,12 @@ fn report(daemon: &Daemon) -> Vec<Value> {
     lines
 }
 
+/// What can come back of the expunged messages of alice's INBOX: folder and UID.
+fn deleted(daemon: &Daemon) -> Value {
+    let rows = daemon.json(&["mailbox", "deleted", "alice@acme.test", "--folder", "INBOX"]);
+    rows.iter().map(|row| json!({ "folder": row["folder"], "uid": row["uid"] })).collect()
+}
+
 /// Copies the files of a folder and those below it.
 fn copy_all(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("folder") {
@@ -123,7 +132,10 @@ fn data_of_earlier_versions_opens_and_goes_on() {
                 std::fs::read_to_string(folder(fixture, name).join("expected.json")).expect("expected");
             let expected: Value = serde_json::from_str(&expected).expect("JSON");
             let prepare = |data: &Path, url: &str| restore(fixture, data, url);
-            let setup = Setup { database, prepare: Some(Box::new(prepare)), ..Setup::default() };
+            // What a fixture has expunged can come back whenever this runs.
+            let configuration = "[retention]\nundelete_days = 36500\n".to_owned();
+            let setup =
+                Setup { database, configuration, prepare: Some(Box::new(prepare)), ..Setup::default() };
             let daemon = Daemon::with(setup);
             check(&daemon, &expected);
         }
@@ -136,6 +148,9 @@ fn check(daemon: &Daemon, expected: &Value) {
         assert_eq!(folders[index], expected["folders"][index], "{name} of {mailbox}");
     }
     assert_eq!(Value::from(report(daemon)), expected["report"]);
+    if let Some(expected) = expected.get("deleted") {
+        assert_eq!(&deleted(daemon), expected);
+    }
     let verify = || daemon.json(&["quota", "verify"]).remove(0)["drift"].clone();
     assert_eq!(verify(), 0);
     // It goes on where it was: new mail gets the next UID, limits hold, old mail is packed and expunged.
@@ -159,10 +174,32 @@ fn check(daemon: &Daemon, expected: &Value) {
     session.command("EXPUNGE").expect("EXPUNGE").ok();
     assert_eq!(session.select("INBOX").exists(), Some(0));
     assert_eq!(seen(&mut daemon.imap("bob@acme.test"), "INBOX"), folders[3]);
+    // Also what an earlier version expunged comes back.
+    let gone = deleted(daemon).as_array().map_or(0, Vec::len);
+    daemon.posthouse(&["mailbox", "undelete-messages", "alice@acme.test", "--folder", "INBOX"]).ok();
+    assert_eq!(session.select("INBOX").exists(), Some(gone as u32));
+    assert_eq!(session.bodies("1:*").len(), gone);
     assert_eq!(verify(), 0);
 }
 
-/// Customers, domains, mailboxes, folders, flags; some bodies packed, some fresh, one shared, one expunged.
+/// A message with an attachment that others have too.
+fn with_attachment(subject: &str) -> Vec<u8> {
+    let mut random = Random::new(4);
+    let attachment: Vec<u8> = (0..2_200).flat_map(|_| random.next().to_le_bytes()).collect();
+    let mut text = format!(
+        "Subject: {subject}\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
+         --b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    );
+    for line in STANDARD.encode(attachment).as_bytes().chunks(76) {
+        text.push_str(std::str::from_utf8(line).expect("ASCII"));
+        text.push_str("\r\n");
+    }
+    text.push_str("--b--\r\n");
+    text.into_bytes()
+}
+
+/// Customers, domains, mailboxes, folders, flags; some bodies packed, some fresh, one shared, one expunged; one
+/// attachment shared by two bodies; jobs that are done.
 fn fill(daemon: &Daemon) {
     daemon.customer("acme", "acme.test");
     daemon.customer("acme/research", "research.test");
@@ -178,6 +215,9 @@ fn fill(daemon: &Daemon) {
         daemon.deliver("alice@acme.test", &message(700 * number as usize, number));
     }
     daemon.deliver("carol@research.test", &message(2_500, 6));
+    for subject in ["one", "two"] {
+        daemon.deliver("bob@acme.test", &with_attachment(subject));
+    }
     let mut session = daemon.imap("alice@acme.test");
     session.command("CREATE Work/2026").expect("CREATE").ok();
     session.append("Work/2026", "\\Seen $Later", &message(1_200, 7)).expect("APPEND").ok();
@@ -204,7 +244,11 @@ fn fixtures_are_made() {
         let is_sqlite = matches!(database, Database::Sqlite);
         let mut daemon = Daemon::with(Setup { database, ..Setup::default() });
         fill(&daemon);
-        let expected = json!({ "folders": everything(&daemon), "report": report(&daemon) });
+        let expected = json!({
+            "folders": everything(&daemon),
+            "report": report(&daemon),
+            "deleted": deleted(&daemon),
+        });
         let url = daemon.database_url();
         daemon.stop();
         let mut dump = Command::new(if is_sqlite { &sqlite3 } else { &pg_dump });
