@@ -17,6 +17,8 @@ mod bad_input;
 mod cli;
 #[path = "blackbox/crash.rs"]
 mod crash;
+#[path = "blackbox/crash_offload.rs"]
+mod crash_offload;
 #[path = "blackbox/crash_packing.rs"]
 mod crash_packing;
 #[path = "blackbox/delivery.rs"]
@@ -43,6 +45,10 @@ mod modes;
 mod nodes;
 #[path = "blackbox/offload.rs"]
 mod offload;
+#[path = "blackbox/offload_faults.rs"]
+mod offload_faults;
+#[path = "blackbox/offload_run.rs"]
+mod offload_run;
 #[path = "blackbox/operation.rs"]
 mod operation;
 #[path = "blackbox/packs.rs"]

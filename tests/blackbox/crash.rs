@@ -30,13 +30,21 @@ impl Ledger {
     pub(super) fn send(&self, lmtp: &str) {
         let Ok(mut session) = Smtp::open(lmtp, Dialect::Lmtp) else { return };
         while !self.stop.load(Ordering::Relaxed) {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let content = content(number);
-            let reader = (number % READERS.len() as u64) as usize;
-            let Ok(replies) = session.deliver(SENDER, &[READERS[reader]], &content) else { return };
-            assert!(replies[0].is_ok(), "{replies:?}");
-            self.acknowledged.lock().expect("ledger").push((number, reader));
+            if self.send_next(&mut session).is_none() {
+                return;
+            }
         }
+    }
+
+    /// Delivers one message; nothing when the connection broke.
+    pub(super) fn send_next(&self, session: &mut Smtp) -> Option<()> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let content = content(number);
+        let reader = (number % READERS.len() as u64) as usize;
+        let replies = session.deliver(SENDER, &[READERS[reader]], &content).ok()?;
+        assert!(replies[0].is_ok(), "{replies:?}");
+        self.acknowledged.lock().expect("ledger").push((number, reader));
+        Some(())
     }
 
     pub(super) fn acknowledged(&self) -> Vec<(u64, usize)> {
@@ -109,9 +117,22 @@ impl History {
     /// Removes the message with the highest UID, so that its UID could be given again by mistake.
     fn expunge_last(&mut self, session: &mut Imap, stored: &BTreeMap<u64, Vec<u8>>) {
         let Some(uid) = stored.keys().next_back() else { return };
+        self.expunge(session, *uid);
+    }
+
+    /// Removes the oldest message.
+    pub(super) fn expunge_first(&mut self, daemon: &Daemon, reader: usize) {
+        let there = self.numbers.keys().filter(|uid| !self.expunged.contains(uid));
+        let Some(&uid) = there.min() else { return };
+        let mut session = daemon.imap(READERS[reader]);
+        session.select("INBOX");
+        self.expunge(&mut session, uid);
+    }
+
+    fn expunge(&mut self, session: &mut Imap, uid: u64) {
         session.command(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)")).expect("STORE").ok();
         session.command("EXPUNGE").expect("EXPUNGE").ok();
-        self.expunged.insert(*uid);
+        self.expunged.insert(uid);
     }
 }
 

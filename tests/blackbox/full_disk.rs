@@ -60,13 +60,13 @@ fn fill(file: &Path) {
 }
 
 /// Sets how large a file of the daemon may become, or that there is no bound.
-fn limit_files(daemon: &Daemon, octets_max: Option<u64>) {
+pub(super) fn limit_files(daemon: &Daemon, octets_max: Option<u64>) {
     let pid = daemon.pid().and_then(|pid| Pid::from_raw(pid as i32)).expect("the daemon runs");
     prlimit(Some(pid), Resource::Fsize, Rlimit { current: octets_max, maximum: None }).expect("prlimit");
 }
 
 /// Size of the largest file in a folder.
-fn largest_file(folder: PathBuf) -> u64 {
+pub(super) fn largest_file(folder: PathBuf) -> u64 {
     let entries = std::fs::read_dir(folder).expect("data directory");
     entries.map(|entry| entry.expect("entry").metadata().expect("metadata").len()).max().unwrap_or(0)
 }

@@ -382,6 +382,23 @@ impl Daemon {
         http::over_socket(&self.admin_socket(), method, path, &[], body).expect("admin socket")
     }
 
+    /// Starts a job and waits for its end, however long that takes; gives its report.
+    #[track_caller]
+    pub fn job(&self, path: &str) -> serde_json::Value {
+        let started = self.api("POST", path, Some(&serde_json::json!({})));
+        let mut job = started.json();
+        assert_eq!(started.status, 202, "{job}");
+        let place = format!("/v1/jobs/{}", job["id"].as_str().expect("the job's id"));
+        let mut pause = Duration::from_millis(2);
+        while ["waiting", "running"].contains(&job["state"].as_str().unwrap_or("")) {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(200));
+            job = self.api("GET", &place, None).json();
+        }
+        assert_eq!(job["state"], "done", "{job}\n{}", self.log());
+        job["report"].clone()
+    }
+
     /// Brings a customer with a domain aboard.
     #[track_caller]
     pub fn customer(&self, path: &str, domain: &str) {

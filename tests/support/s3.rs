@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -56,6 +56,15 @@ impl Fault {
     }
 }
 
+/// Where a request is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// It has come, and nothing was done.
+    Before,
+    /// It was done, and is not answered.
+    After,
+}
+
 /// Requests so far, by method, also those that went wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Requests {
@@ -76,6 +85,8 @@ struct State {
     requests: Requests,
     /// For every request, or for so many.
     fault: Option<(Fault, u64)>,
+    /// The next request of this method gets no answer; who waits for it is told.
+    hold: Option<(Method, Moment, mpsc::Sender<()>)>,
 }
 
 /// A running server with one empty bucket; ends with this value.
@@ -133,9 +144,26 @@ impl S3Server {
         self.state().fault = Some((fault, times));
     }
 
+    /// Holds the next request of a method for good; gives what tells when it is held.
+    pub fn hold(&self, method: Method, moment: Moment) -> mpsc::Receiver<()> {
+        let (told, is_held) = mpsc::channel();
+        self.state().hold = Some((method, moment, told));
+        is_held
+    }
+
     /// From now on everything goes right.
     pub fn heal(&self) {
-        self.state().fault = None;
+        let mut state = self.state();
+        (state.fault, state.hold) = (None, None);
+    }
+
+    /// A configuration file's only mail store, which has this bucket, with more of its keys.
+    pub fn store_configuration(&self, offload: &str, more: &str) -> String {
+        format!(
+            "[[store]]\nname = \"main\"\n{more}\n[store.offload]\nendpoint = \"{}\"\nbucket = \"{BUCKET}\"\n\
+             access_key = \"{ACCESS_KEY}\"\nsecret_key = \"{SECRET_KEY}\"\n{offload}\n",
+            self.endpoint()
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -198,12 +226,30 @@ fn note(method: &Method, state: &Mutex<State>) -> Option<Fault> {
     Some(fault)
 }
 
+/// Whether a request is held, and who is to be told.
+fn held(method: &Method, state: &Mutex<State>) -> Option<(Moment, mpsc::Sender<()>)> {
+    let mut state = state.lock().expect("no test panics while it holds the state");
+    let (_, moment, told) = state.hold.take_if(|(wanted, ..)| wanted == method)?;
+    Some((moment, told))
+}
+
 async fn answer(
     request: Request<Incoming>,
     service: S3Service,
     state: Arc<Mutex<State>>,
 ) -> std::io::Result<Response<Body>> {
     let fault = note(request.method(), &state);
+    if let Some((moment, told)) = held(request.method(), &state) {
+        if moment == Moment::After {
+            let answered = Service::call(&service, request).await;
+            if let Ok(response) = answered {
+                response.into_body().collect().await.ok();
+            }
+        }
+        told.send(()).ok();
+        std::future::pending::<()>().await;
+        return Err(std::io::Error::other("held"));
+    }
     match fault {
         Some(Fault::Outage) => return Err(std::io::Error::other("outage")),
         Some(Fault::Silence) => std::future::pending().await,
