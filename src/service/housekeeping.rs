@@ -5,7 +5,8 @@
 //! - expunged messages and deleted folders after `retention.undelete_days`, the oldest beyond a bound before;
 //! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
 //! - audit records of reads after 90 days, of changes and refusals after ten years;
-//! - samples of what nodes use, and answers kept for Idempotency-Key, after a day; pins that have expired; jobs 30 days after their end.
+//! - samples of what nodes use, and answers kept for Idempotency-Key, after a day; pins that have expired; jobs 30 days
+//!   after their end.
 //!
 //! # Cancellation
 //! Every slice is a transaction of its own, so that it may be dropped anywhere.

@@ -1,5 +1,5 @@
-//! Bound sockets. They outlive those who accept on them: while nobody does, connections wait in the kernel's backlog, and
-//! whoever is handed the descriptor goes on where the other left off.
+//! Bound sockets. They outlive those who accept on them: while nobody does, connections wait in the kernel's backlog,
+//! and whoever is handed the descriptor goes on where the other left off.
 
 use std::io;
 use std::net::SocketAddr;

@@ -62,8 +62,8 @@ pub(in crate::service) struct StorageLine {
 pub(in crate::service) struct StorageReport {
     /// The customers that hold anything, and those that were asked for, in the order of the tree.
     customers: Vec<StorageLine>,
-    /// What of it is in which mail store, for whoever may see mail stores: mailboxes by where they are at home, bodies by
-    /// where they are.
+    /// What of it is in which mail store, for whoever may see mail stores: mailboxes by where they are at home, bodies
+    /// by where they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     stores: Option<Vec<StorageLine>>,
 }
