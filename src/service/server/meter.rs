@@ -73,7 +73,7 @@ impl Meter {
         let node = self.bodies.node().id.clone();
         let write = self.database.write(Priority::Background, move |conn| {
             let (node, sample) = (node.clone(), sample.clone());
-            Box::pin(async move { Ok::<_, StorageError>(node::keep(conn, &node, &sample).await?) })
+            Box::pin(async move { node::keep(conn, &node, &sample).await })
         });
         write.await
     }
