@@ -4,6 +4,7 @@ mod backups;
 mod dictionaries;
 mod offload;
 mod parts;
+mod volumes;
 
 use crate::base::store_settings::{PackingSettings, StoreSettings};
 use crate::base::telemetry::metrics::Metrics;
