@@ -10,7 +10,8 @@ use super::client::Call;
 use super::failure::Failure;
 use super::job::Follow;
 use super::output::{Column, Kind, Output, columns, member, note, show};
-use super::plan::{Change, Plan, partly};
+use super::plan::{Change, Destruction, Plan, partly};
+use super::prompt::consent;
 
 const LIST: &[Column] = columns![
     "ID" "id" Text, "AS OF" "at" Time, "STATE" "state" Text, "PACKS" "packs" Count, "SIZE" "octets" Size,
@@ -81,7 +82,7 @@ pub(super) enum Command {
         #[command(flatten)]
         place: Place,
         #[command(flatten)]
-        change: Change,
+        destruction: Destruction,
         #[command(flatten)]
         following: Follow,
     },
@@ -117,7 +118,11 @@ impl Command {
                 let call = place.add_to(Call::new("backup.verify").maybe("id", id))?;
                 Plan::Job { call, change, following }
             }
-            Self::Prune { place, change, following } => {
+            Self::Prune { place, destruction, following } => {
+                if !destruction.yes && !destruction.dry_run {
+                    consent("Remove the backups that need not be kept any more?", false)?;
+                }
+                let change = Change { dry_run: destruction.dry_run };
                 Plan::Job { call: place.add_to(Call::new("backup.prune"))?, change, following }
             }
             Self::Test { place, id, bodies, change, following } => {

@@ -104,6 +104,7 @@ const COMMANDS: &[&str] = &[
     "backup show b1",
     "backup verify /tmp/x --id b1 --detach",
     "backup prune /tmp/x --dry-run",
+    "backup prune --yes",
     "backup test /tmp/x --id b1 --bodies 5",
     "restore mailbox x@d.test --at 2d --folder A --into B --dry-run",
     "restore mailbox x@d.test --backup b1 --detach",

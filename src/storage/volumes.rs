@@ -406,7 +406,8 @@ async fn answer<T: Send + 'static>(
     }
 }
 
-/// Object storage of these settings: a bucket, or the folder that an endpoint `file://` names; nothing without a bucket.
+/// Object storage of these settings: a bucket, or the folder that an endpoint `file://` names; nothing without a
+/// bucket.
 ///
 /// # Errors
 /// `Invalid` when the settings are wrong.

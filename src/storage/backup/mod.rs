@@ -9,10 +9,10 @@
 //!
 //! # Consistency
 //! A pin keeps pack files from being removed. After it is committed the database is copied as of one moment; whatever
-//! the copy names stays while the pin lasts. Packs are immutable, so a pack that a backup of the target names already is
-//! only looked at (is it there, is it as long?) and not copied again. Packs that are in object storage alone are copied
-//! from there, a few at a time through scratch files. One job at a time writes to a target; a backup that is being read
-//! is not removed.
+//! the copy names stays while the pin lasts. Packs are immutable, so a pack that a backup of the target names already
+//! is only looked at (is it there, is it as long?) and not copied again. Packs that are in object storage alone are
+//! copied from there, a few at a time through scratch files. One job at a time writes to a target; a backup that is
+//! being read is not removed.
 //!
 //! # Crash Consistency
 //! Objects are written first, then the manifest, then the index: a backup that the index does not name is none. The two
