@@ -19,8 +19,10 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 22] = [
     target("admin-request", admin::fuzz::requests),
+    target("catalog", storage::catalogs::fuzz::bytes),
+    target("catalog-section", storage::catalogs::fuzz::sections),
     target("configuration", base::fuzz::configuration),
     target("imap-answer", imap::fuzz::answers),
     target("imap-command", imap::fuzz::commands),

@@ -13,6 +13,9 @@ fn main() -> ExitCode {
             daemon::restore(&config, &daemon::Restoring { from, at, backup })
         }
         Start::Quickstart { dir, demo } => daemon::quickstart(&dir, demo),
+        Start::Rebuild { config, store, dry_run, json } => {
+            daemon::rebuild(&config, &daemon::RebuildRequest { store, dry_run, json })
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

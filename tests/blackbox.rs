@@ -13,6 +13,8 @@ mod support;
 mod backups;
 #[path = "blackbox/bad_input.rs"]
 mod bad_input;
+#[path = "blackbox/catalogs.rs"]
+mod catalogs;
 #[path = "blackbox/cli.rs"]
 mod cli;
 #[path = "blackbox/crash.rs"]
@@ -63,6 +65,8 @@ mod postfix;
 mod quickstart;
 #[path = "blackbox/quota.rs"]
 mod quota;
+#[path = "blackbox/rebuild.rs"]
+mod rebuild;
 #[path = "blackbox/registry.rs"]
 mod registry;
 #[path = "blackbox/restart.rs"]

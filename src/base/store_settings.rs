@@ -125,6 +125,8 @@ pub struct StoreSettings {
     pub offload: OffloadSettings,
     /// Bound of the cache for packs in object storage, in octets.
     pub cache_octets_max: u64,
+    /// How often catalogs are brought up to date, in minutes.
+    pub catalog_minutes: u32,
 }
 
 impl Default for StoreSettings {
@@ -169,6 +171,7 @@ impl Default for StoreSettings {
                 connections_max: 16,
             },
             cache_octets_max: 10 << 30,
+            catalog_minutes: 15,
         }
     }
 }
@@ -303,6 +306,8 @@ static PLAIN: &[Setting] = settings! {
     "offload.upload_octets_per_sec", "limit of uploads; none: no limit": offload.upload_octets_per_sec = size(0);
     "offload.connections_max", "most requests at a time": offload.connections_max = integer(1, 1_024);
     "cache.octets_max", "bound of the cache for packs in object storage": cache_octets_max = size(64 << 20);
+    "catalog.minutes", "how often catalogs beside the packs are brought up to date":
+        catalog_minutes = integer(1, 10_080);
 };
 
 /// The others.

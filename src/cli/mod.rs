@@ -187,6 +187,17 @@ pub enum Start {
         /// This backup.
         backup: Option<String>,
     },
+    /// Fill an empty database from catalogs and packs.
+    Rebuild {
+        /// The configuration.
+        config: Box<Config>,
+        /// Only this store.
+        store: Option<String>,
+        /// Whether it is only to be seen what would come of it.
+        dry_run: bool,
+        /// Whether the report is JSON.
+        json: bool,
+    },
     /// Set up an instance and run it.
     Quickstart {
         /// Where.
@@ -241,6 +252,13 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
             load(&config)?;
             note(format!("{}: no mistakes", config.display()));
             return Ok(Start::Done(ExitCode::SUCCESS));
+        }
+        Command::Store(store::Command::Rebuild { config, store, dry_run }) => {
+            let config = Box::new(load(&config)?);
+            if let Some(name) = store.as_ref().filter(|name| config.stores.iter().all(|one| one.name != **name)) {
+                return Err(Failure::usage(format!("there is no mail store {name} in the configuration")));
+            }
+            return Ok(Start::Rebuild { config, store, dry_run, json });
         }
         Command::Completions { shell } => {
             manual::completions(shell, Arguments::command())?;

@@ -1,5 +1,6 @@
 //! `posthouse store …`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -91,10 +92,23 @@ pub(super) enum Command {
         #[command(flatten)]
         following: Follow,
     },
-    /// Move all bodies from the database into packs now, whatever their age
+    /// Move all bodies from the database into packs now, whatever their age, and bring the catalogs up to date
     Pack {
         #[command(flatten)]
         following: Follow,
+    },
+    /// Bring the mail back when the database is lost: fill an empty database from catalogs and packs. The daemon must
+    /// not run
+    Rebuild {
+        /// The daemon's configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Only this mail store
+        #[arg(long, value_name = "NAME")]
+        store: Option<String>,
+        /// Show what would come of it; keep nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Send all packs to object storage now, whatever their age, and remove the local copies
     Offload {
@@ -221,6 +235,7 @@ impl Command {
                 let call = Call::new("store.verify").with("name", name).maybe("sample_percent", sample);
                 Plan::Job { call, change: Change { dry_run: false }, following }
             }
+            Self::Rebuild { .. } => return Err(Failure::usage("this command asks nothing of the daemon")),
         })
     }
 }

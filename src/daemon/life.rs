@@ -12,7 +12,7 @@ use super::handover::{Predecessor, Program};
 use super::listeners::Sockets;
 use super::lock::DataLock;
 use super::signals::Signals;
-use super::{DaemonError, Rooms, background, build, load_tls};
+use super::{DaemonError, Rooms, background, build, last_catalogs, load_tls};
 use crate::base::config::{self, Config};
 use crate::base::telemetry::{self, LogHandle};
 use crate::service::server::orders::{Order, Orders};
@@ -126,10 +126,10 @@ impl Served {
             return;
         };
         let Rooms {
-            database, management, delivery, login, mail_store, bodies, packer, offloader, meter, ..
+            database, management, delivery, login, mail_store, bodies, packer, offloader, meter, catalogs, ..
         } = rooms;
         login.flush().await;
-        drop((delivery, login, mail_store, bodies, packer, offloader, meter));
+        drop((delivery, login, mail_store, bodies, packer, offloader, meter, catalogs));
         management.close().await;
         database.close().await;
     }
@@ -140,6 +140,7 @@ impl Served {
         tracing::info!("stopping: running commands are finished first");
         self.orders().entered("draining").await;
         self.drain(config).await;
+        last_catalogs(&self.rooms.catalogs, &self.rooms.clock).await;
         self.orders().entered("stopped").await;
         self.close().await;
     }

@@ -10,6 +10,7 @@ mod life;
 mod listeners;
 mod lock;
 mod quickstart;
+mod rebuild;
 mod restore;
 mod signals;
 
@@ -39,6 +40,7 @@ use crate::service::server::meter::Meter;
 use crate::storage::StorageError;
 use crate::storage::backup::BackupError;
 use crate::storage::bodies::Bodies;
+use crate::storage::catalogs::Catalogs;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::instance::{self, StoreSetup};
 use crate::storage::metadata::lane::Priority;
@@ -51,6 +53,7 @@ use crate::storage::volumes::Volumes;
 use crate::wire::listen::Shutdown;
 use life::run;
 pub use quickstart::quickstart;
+pub use rebuild::{RebuildRequest, rebuild};
 pub use restore::{Restoring, restore};
 
 /// Why the daemon did not start, or ended.
@@ -68,6 +71,15 @@ pub enum DaemonError {
     #[error("another posthouse is running on {}; stop it first, or give this one a data.dir of its own", dir.display())]
     InUse {
         /// The directory.
+        dir: PathBuf,
+    },
+    /// A rebuild of the database was not finished.
+    #[error(
+        "a rebuild of the database of {} was not finished; remove it and run posthouse store rebuild again",
+        dir.display()
+    )]
+    Unfinished {
+        /// The data directory.
         dir: PathBuf,
     },
     /// Listeners that could not be bound, each with its reason.
@@ -102,6 +114,9 @@ pub enum DaemonError {
 /// How often certificate files are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// At the end, catalogs are written for so long at most.
+const LAST_CATALOGS_MAX: Duration = Duration::from_secs(10);
+
 /// A running daemon's rooms.
 struct Rooms {
     database: Database,
@@ -113,6 +128,7 @@ struct Rooms {
     packer: Arc<Packer>,
     meter: Arc<Meter>,
     offloader: Arc<Offloader>,
+    catalogs: Arc<Catalogs>,
     clock: Clock,
     metrics: Metrics,
     tls: Tls,
@@ -138,6 +154,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let url = config.database.url.read()?;
     let metrics = Metrics::new();
     let database = Database::open_measured(url.expose_secret(), metrics.clone()).await?;
+    rebuild::check_finished(&database, &config.data.dir).await?;
     let now = clock.now();
     let stores: Vec<StoreSetup> = config.stores.iter().map(store_setup).collect();
     let (node, this_node) = (node.to_owned(), node.to_owned());
@@ -180,6 +197,8 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     let meter = Arc::new(meter);
     management.attach_meter(Arc::clone(&meter));
     management.attach_offloader(Arc::clone(&offloader));
+    let catalogs = Arc::new(Catalogs::new(bodies.clone()));
+    management.attach_catalogs(Arc::clone(&catalogs));
     let scratch = config.data.dir.join("scratch");
     // Nobody else writes there while the data directory is locked.
     std::fs::remove_dir_all(&scratch).ok();
@@ -204,6 +223,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         mail_store,
         bodies,
         packer,
+        catalogs,
         meter,
         offloader,
         clock,
@@ -231,6 +251,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(until(shutdown.clone(), Box::pin(packer.run(rooms.clock.clone()))));
     let meter = Arc::clone(&rooms.meter);
     tasks.spawn(until(shutdown.clone(), Box::pin(meter.run())));
+    let catalogs = Arc::clone(&rooms.catalogs);
+    tasks.spawn(until(shutdown.clone(), Box::pin(catalogs.run(rooms.clock.clone()))));
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
     let ended = shutdown.clone();
     tasks.spawn(async move { runner.run(ended.requested()).await });
@@ -242,6 +264,15 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     let (database, mail_store) = (rooms.database.clone(), rooms.mail_store.clone());
     let housekeeping = Housekeeping::new(database, mail_store, rooms.clock.clone(), node, kept);
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { housekeeping.run().await })));
+}
+
+/// Brings the catalogs up to date once more, as far as there is time: the next start goes on.
+async fn last_catalogs(catalogs: &Catalogs, clock: &Clock) {
+    match tokio::time::timeout(LAST_CATALOGS_MAX, catalogs.write_all(clock.now())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the catalogs are not up to date"),
+        Err(_) => tracing::warn!("there was no time to bring the catalogs up to date"),
+    }
 }
 
 /// Takes new certificates when their files change.

@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod login;
 pub mod mailstore;
 pub mod quota;
+pub mod rebuild;
 pub mod registry;
 pub mod reports;
 pub mod server;

@@ -61,6 +61,8 @@ struct Inner {
     codec: Codec,
     node: Node,
     readers: Cache<PackId, Arc<PackReader>>,
+    /// Whoever writes the names of the present files of a store takes turns.
+    current_turn: tokio::sync::Mutex<()>,
 }
 
 impl Bodies {
@@ -68,7 +70,8 @@ impl Bodies {
     pub fn new(volumes: Volumes, codec: Codec, node: Node) -> Self {
         let readers = Cache::builder().max_capacity(READERS_MAX).time_to_idle(READER_IDLE).build();
         let database = volumes.database().clone();
-        Self { inner: Arc::new(Inner { database, volumes, codec, node, readers }) }
+        let current_turn = tokio::sync::Mutex::default();
+        Self { inner: Arc::new(Inner { database, volumes, codec, node, readers, current_turn }) }
     }
 
     /// The mail stores.
@@ -155,8 +158,13 @@ impl Bodies {
     }
 
     /// The database that says where bodies are.
-    pub(super) fn database(&self) -> &Database {
+    pub fn database(&self) -> &Database {
         &self.inner.database
+    }
+
+    /// Held while CURRENT is made and written: an older one never takes the place of a newer.
+    pub(super) fn current_turn(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.current_turn
     }
 
     /// The running daemon.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bodies::{Bodies, blocking};
+use super::catalogs::name_packs;
 use super::metadata::lane::Priority;
 use super::metadata::pack::Intended;
 use super::metadata::rewrite::{self, PackRow, Wanted};
@@ -332,6 +333,7 @@ impl Offloader {
         done: &mut Offloaded,
     ) -> Result<()> {
         let (remote, id) = (volume.remote()?, pack.pack);
+        self.bodies.place_dictionaries_of(volume.store.store, &[id]).await?;
         let begin = self
             .bodies
             .database()
@@ -367,7 +369,12 @@ impl Offloader {
         done: &mut Offloaded,
     ) -> Result<u64> {
         let mut freed = 0;
-        for pack in until_octets(self.packs(volume, wanted).await?, octets) {
+        let packs = until_octets(self.packs(volume, wanted).await?, octets);
+        if !packs.is_empty() {
+            // Whoever has only the bucket must find them.
+            name_packs(&self.bodies, volume, now).await?;
+        }
+        for pack in packs {
             let id = pack.pack;
             let going = self
                 .bodies

@@ -1,6 +1,7 @@
 //! Packing under crashes, deletions and reads.
 
 mod backups;
+mod catalogs;
 mod dictionaries;
 mod offload;
 mod parts;

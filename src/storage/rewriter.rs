@@ -127,6 +127,9 @@ impl Rewriting<'_> {
 pub async fn rewrite(bodies: &Bodies, sources: &[Source], mut how: Rewriting<'_>) -> Result<Rewritten> {
     let mut living = Vec::new();
     let mut done = Rewritten::default();
+    // Frames that are copied as they are need theirs.
+    let packs: Vec<PackId> = sources.iter().map(|source| source.row.pack).collect();
+    bodies.place_dictionaries_of(how.volume.store, &packs).await?;
     for source in sources {
         done.octets_before += source.row.octets;
         living.extend(living_of(bodies, source).await?);
@@ -188,6 +191,7 @@ impl Recoder {
         let (all, mut dictionaries): (Vec<u32>, BTreeMap<i64, u32>) = read.await?;
         let lost = bodies.learn(all.into_iter().collect()).await?;
         dictionaries.retain(|_, id| wanted.retrain && !lost.contains(id));
+        bodies.place_dictionaries(volume.store, &dictionaries.values().copied().collect()).await?;
         let codec = bodies.codec().at_level(wanted.level.cast_signed());
         Ok(Self { codec, dictionaries, dictionary: wanted.dictionary, decode: wanted.decode })
     }

@@ -273,7 +273,8 @@ fn read_stores(root: &mut Section<'_>, data: &Path) -> Vec<Store> {
 }
 
 /// Tables of a store; their keys are in `store_settings`.
-const SETTING_TABLES: [&str; 5] = ["compression", "packing", "compaction", "offload", "cache"];
+const SETTING_TABLES: [&str; 6] =
+    ["compression", "packing", "compaction", "offload", "cache", "catalog"];
 
 fn read_settings(
     table: &str,

@@ -16,6 +16,7 @@ use crate::service::jobs::Queue;
 use crate::service::login::Login;
 use crate::service::server::meter::Meter;
 use crate::storage::bodies::Bodies;
+use crate::storage::catalogs::Catalogs;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::{administrator, customer, hold, instance, token};
@@ -68,6 +69,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) offloader: OnceLock<Arc<Offloader>>,
     /// What backups need to know, once the daemon has brought it.
     pub(in crate::service) backup: OnceLock<BackupSetup>,
+    /// What writes catalogs, once the daemon has brought it.
+    pub(in crate::service) catalogs: OnceLock<Arc<Catalogs>>,
 }
 
 impl Management {
@@ -105,6 +108,7 @@ impl Management {
             meter: OnceLock::new(),
             offloader: OnceLock::new(),
             backup: OnceLock::new(),
+            catalogs: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -137,6 +141,11 @@ impl Management {
     /// Brings what backups need to know. The first call counts.
     pub fn attach_backup(&self, setup: BackupSetup) {
         let _ = self.inner.backup.set(setup);
+    }
+
+    /// Brings what writes catalogs, so that they can be asked for. The first call counts.
+    pub fn attach_catalogs(&self, catalogs: Arc<Catalogs>) {
+        let _ = self.inner.catalogs.set(catalogs);
     }
 
     /// Lets records that wait be written, when this is the last handle.

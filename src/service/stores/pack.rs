@@ -41,7 +41,7 @@ impl Operate for StorePack {
     const PATH: &'static str = "/v1/packing";
     const PERMISSION: Permission = Permission::SystemStorePack;
     const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Move all bodies from the database into packs now, whatever their age";
+    const SUMMARY: &'static str = "Move all bodies from the database into packs now, whatever their age, and bring the catalogs up to date";
     const STARTS_JOB: bool = true;
     type Request = StorePackRequest;
     type Response = Job;
@@ -76,6 +76,9 @@ impl Work for Packing {
                 packed = &mut pass => {
                     let packed = packed?;
                     context.advance(total.max(packed.bodies), Some(total.max(packed.bodies)), "bodies");
+                    if let Some(catalogs) = context.inner.catalogs.get() {
+                        catalogs.write_all(context.now()).await?;
+                    }
                     let report =
                         PackingReport { packs: packed.packs, bodies: packed.bodies, octets: packed.octets };
                     return Ok(report);

@@ -81,6 +81,15 @@ pub async fn identity(conn: &mut Conn) -> Result<String> {
     row.ok_or(StorageError::Gone("the installation's name"))?.text(0)
 }
 
+/// Gives a new installation the name of the one whose mail stores it takes over.
+///
+/// # Errors
+/// When the database fails.
+pub async fn keep_identity(conn: &mut Conn, identity: &str) -> Result<()> {
+    let text = "INSERT INTO instance (key, value) VALUES ('identity', $1) ON CONFLICT DO NOTHING";
+    conn.execute(text, params![identity]).await.map(drop)
+}
+
 /// Enters a start of the node and answers its epoch: one more than at its last start. What that left on its way into
 /// folders is given up.
 ///

@@ -234,7 +234,11 @@ pub async fn publish(conn: &mut Conn, written: &Written, now: Timestamp) -> Resu
     let pack = PackId(conn.insert(text, params).await?);
     // A dictionary that is gone meanwhile refuses, and the pack is discarded.
     let trained = written.summary.dictionaries.iter().filter_map(|id| dictionary::key(*id));
-    let rows = trained.map(|key| params![pack, key]).collect();
+    let trained: Vec<i64> = trained.collect();
+    if !trained.is_empty() && !dictionary::are_placed(conn, store, &trained).await? {
+        return Err(StorageError::Gone("a dictionary beside the packs"));
+    }
+    let rows = trained.into_iter().map(|key| params![pack, key]).collect();
     conn.insert_rows("INSERT INTO pack_dictionary (pack_id, dictionary_id)", 2, rows).await?;
     Ok(pack)
 }

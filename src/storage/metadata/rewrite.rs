@@ -361,7 +361,7 @@ pub async fn upload_begins(conn: &mut Conn, pack: PackId) -> Result<bool> {
 /// # Errors
 /// What the database says.
 pub async fn uploaded(conn: &mut Conn, pack: PackId, now: Timestamp) -> Result<bool> {
-    let text = "UPDATE pack SET remote_state = 'present', uploaded_at = $2 WHERE id = $1";
+    let text = "UPDATE pack SET remote_state = 'present', is_named = 0, uploaded_at = $2 WHERE id = $1";
     Ok(conn.execute(text, params![pack, now]).await? > 0)
 }
 
@@ -377,14 +377,14 @@ pub async fn uploading(conn: &mut Conn, store: StoreId) -> Result<Vec<PackRow>> 
     conn.rows(text, params![store, PACKS_MAX]).await?.iter().map(pack_row).collect()
 }
 
-/// Says that the local file of a pack goes; from this on readers take the object. False when there is no object, or
-/// a pin lasts at `now`.
+/// Says that the local file of a pack goes; from this on readers take the object. False when there is no object, the
+/// CURRENT beside it does not name it, or a pin lasts at `now`.
 ///
 /// # Errors
 /// What the database says.
 pub async fn local_goes(conn: &mut Conn, pack: PackId, now: Timestamp) -> Result<bool> {
     let text = "UPDATE pack SET local_state = 'removing'
-                WHERE id = $1 AND local_state = 'present' AND remote_state = 'present'
+                WHERE id = $1 AND local_state = 'present' AND remote_state = 'present' AND is_named = 1
                   AND NOT EXISTS (SELECT 1 FROM pin WHERE pin.expires_at > $2)";
     Ok(conn.execute(text, params![pack, now]).await? > 0)
 }

@@ -54,6 +54,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0008_backup.sql"),
         include_str!("../../../migrations/postgres/0008_backup.sql"),
     ),
+    (
+        9,
+        "catalogs",
+        include_str!("../../../migrations/sqlite/0009_catalogs.sql"),
+        include_str!("../../../migrations/postgres/0009_catalogs.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -75,9 +75,7 @@ impl Packer {
             }
             turns.next_at = Some(now.plus(INTERVAL));
             let database = self.bodies.database();
-            let prune =
-                database.write(Priority::Background, move |conn| Box::pin(dictionary::prune(conn, now)));
-            let _: u64 = prune.await?;
+            self.bodies.prune_dictionaries(now).await?;
             let before = now.minus(AGE_MIN);
             let read = database.read(|conn| {
                 Box::pin(async move { dictionary::candidates(conn, CUSTOMER_OCTETS_MIN, before).await })

@@ -106,6 +106,11 @@ impl Packer {
         let mut dictionaries: BTreeMap<i64, u32> = read.await?;
         let lost = self.bodies.learn(dictionaries.values().copied().collect()).await?;
         dictionaries.retain(|_, id| !lost.contains(id));
+        let numbers = dictionaries.values().copied().collect();
+        if let Err(error) = self.bodies.place_dictionaries(volume.store, &numbers).await {
+            tracing::warn!(%error, "dictionaries cannot be put beside the packs: this pack does without");
+            dictionaries.clear();
+        }
         Ok(dictionaries)
     }
 

@@ -64,14 +64,37 @@ async fn customer_with_enough_mail_gets_a_dictionary_of_its_own() {
         assert_eq!(frame.header.dictionary_id, expected[&frame.header.body], "of this customer alone");
     }
     provider.check(&bodies).await;
+    let beside = provider.folder.path().join(format!("main/dictionaries/{trained}.dictionary"));
+    assert!(beside.exists(), "it lies beside the packs");
     // It goes with its last frame, once it is out of use.
     provider.execute("UPDATE dictionary SET retired_at = 1").await;
     assert_eq!(provider.prune().await, 0);
     let all: Vec<BodyId> = provider.expected.keys().copied().collect();
     provider.delete(&all).await;
     assert_eq!(packer.remove_dead(NOW).await.unwrap(), 1);
-    assert_eq!(provider.prune().await, 1);
+    assert!(beside.exists(), "the pack's file is gone, its row with it; the dictionary's comes next");
+    assert_eq!(bodies.prune_dictionaries(NOW).await.unwrap(), 1);
     assert_eq!(provider.dictionaries().await, 0);
+    assert!(!beside.exists());
+    assert_eq!(provider.number("SELECT count(*) FROM dictionary_place").await, 0);
+}
+
+/// Without a place for it beside the packs a dictionary is not used, and a pack that needs it is not made known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dictionary_that_cannot_be_put_beside_the_packs_is_not_used() {
+    let mut provider = Provider::new().await;
+    let (bodies, packer) = provider.start().await;
+    provider.lease(&bodies, 100).await;
+    assert!(packer.retrain(CUSTOMER, NOW).await.unwrap().unwrap().dictionary.is_some());
+    std::fs::create_dir_all(provider.folder.path().join("main")).unwrap();
+    // A file stands where the folder has to be.
+    std::fs::write(provider.folder.path().join("main/dictionaries"), b"").unwrap();
+    packer.pack_everything(NOW).await.unwrap();
+    let file = files(provider.folder.path()).into_iter().next().unwrap();
+    let frames = recover(bodies.codec(), &file).unwrap();
+    assert!(frames.iter().all(|frame| frame.header.dictionary_id == DICTIONARY_SHIPPED));
+    provider.check(&bodies).await;
+    assert_eq!(provider.number("SELECT count(*) FROM pack_dictionary").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,16 @@ impl ObjectKey {
         Self(format!("{name}.{extension}"))
     }
 
+    /// `FOLDER/NAME`, both of plain characters.
+    pub(in crate::storage) fn in_folder(folder: &'static str, name: &str) -> Self {
+        Self(format!("{folder}/{name}"))
+    }
+
+    /// Whether it names a pack.
+    pub(super) fn is_pack(&self) -> bool {
+        self.0.ends_with(".pack")
+    }
+
     /// Reads a key, such as `manifests/2026-11-22.json`; nothing if it is none.
     pub fn parse(text: &str) -> Option<Self> {
         is_path(text).then(|| Self(text.to_owned()))

@@ -115,8 +115,9 @@ impl Bucket {
         if prefix.is_empty() { key.to_string() } else { format!("{prefix}/{key}") }
     }
 
-    fn storage_class(&self) -> Option<StorageClass> {
-        self.settings.storage_class.as_deref().map(StorageClass::from)
+    /// Packs have the class of the settings; what is small and soon replaced costs less in the bucket's own.
+    fn storage_class(&self, key: &ObjectKey) -> Option<StorageClass> {
+        self.settings.storage_class.as_deref().filter(|_| key.is_pack()).map(StorageClass::from)
     }
 
     /// Waits for a request without content.
@@ -134,7 +135,7 @@ impl Bucket {
         let (body, progress) = outgoing(content);
         let request = self.client().await?.put_object();
         let request = request.bucket(&self.settings.bucket).key(self.key(key)).content_md5(md5(content));
-        let request = request.content_length(length(content.octets)?).set_storage_class(self.storage_class());
+        let request = request.content_length(length(content.octets)?).set_storage_class(self.storage_class(key));
         let answer = self.sent(&progress, request.body(body).send()).await?;
         let answer = answer.map_err(|error| self.failed("put", key, error))?;
         Ok(answer.e_tag().map(bare))
@@ -143,7 +144,7 @@ impl Bucket {
     async fn begin(&self, key: &ObjectKey) -> Result<String> {
         let request = self.client().await?.create_multipart_upload();
         let request = request.bucket(&self.settings.bucket).key(self.key(key));
-        let request = request.set_storage_class(self.storage_class()).send();
+        let request = request.set_storage_class(self.storage_class(key)).send();
         let answer = self.timed("the beginning of an upload", request).await?;
         let answer = answer.map_err(|error| self.failed("begin", key, error))?;
         let upload = answer.upload_id().map(str::to_owned);
