@@ -255,7 +255,9 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
         }
         Command::Store(store::Command::Rebuild { config, store, dry_run }) => {
             let config = Box::new(load(&config)?);
-            if let Some(name) = store.as_ref().filter(|name| config.stores.iter().all(|one| one.name != **name)) {
+            if let Some(name) =
+                store.as_ref().filter(|name| config.stores.iter().all(|one| one.name != **name))
+            {
                 return Err(Failure::usage(format!("there is no mail store {name} in the configuration")));
             }
             return Ok(Start::Rebuild { config, store, dry_run, json });

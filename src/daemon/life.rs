@@ -126,7 +126,17 @@ impl Served {
             return;
         };
         let Rooms {
-            database, management, delivery, login, mail_store, bodies, packer, offloader, meter, catalogs, ..
+            database,
+            management,
+            delivery,
+            login,
+            mail_store,
+            bodies,
+            packer,
+            offloader,
+            meter,
+            catalogs,
+            ..
         } = rooms;
         login.flush().await;
         drop((delivery, login, mail_store, bodies, packer, offloader, meter, catalogs));

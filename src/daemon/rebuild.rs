@@ -79,11 +79,7 @@ async fn run(config: &Config, request: &RebuildRequest) -> Result<Report, Daemon
 }
 
 /// Marks the folders of the stores that were rebuilt as those of this installation.
-async fn mark(
-    config: &Config,
-    request: &RebuildRequest,
-    database: &Database,
-) -> Result<(), DaemonError> {
+async fn mark(config: &Config, request: &RebuildRequest, database: &Database) -> Result<(), DaemonError> {
     let identity = database.write(Priority::Interactive, |conn| Box::pin(instance::identity(conn)));
     let instance: Result<String, StorageError> = identity.await;
     let instance = instance?;

@@ -168,7 +168,8 @@ fn lost_database_is_rebuilt_and_what_was_only_in_it_is_told() {
     // This one is in no pack when the daemon ends; the catalog written then knows of it.
     daemon.deliver(BOB, &corpus::message(700, 77));
     daemon.stop();
-    let refused = daemon.posthouse(&["store", "rebuild", "--config", daemon.configuration_file().to_str().unwrap()]);
+    let refused =
+        daemon.posthouse(&["store", "rebuild", "--config", daemon.configuration_file().to_str().unwrap()]);
     assert!(!refused.status.success() && refused.stderr.contains("not empty"), "{}", refused.stderr);
     lose_database(&daemon);
     let dry = rebuild(&daemon, &["--dry-run"]);
@@ -177,7 +178,10 @@ fn lost_database_is_rebuilt_and_what_was_only_in_it_is_told() {
     assert_eq!((&dry["messages"], &dry["lost_messages"]), (&report["messages"], &report["lost_messages"]));
     assert_eq!((&report["mailboxes"], &report["lost_messages"]), (&3.into(), &1.into()), "{report}");
     assert_eq!(report["lost"][0]["address"], BOB);
-    assert_eq!((&report["customers"], &report["domains"], &report["aliases"]), (&3.into(), &2.into(), &1.into()));
+    assert_eq!(
+        (&report["customers"], &report["domains"], &report["aliases"]),
+        (&3.into(), &2.into(), &1.into())
+    );
     assert_eq!(report["recovered"], 0, "{report}");
     let count: usize = before.values().map(Vec::len).sum();
     assert_eq!(report["messages"], count, "{report}");
@@ -281,7 +285,8 @@ async fn offload(url: &str, folder: &Path) {
     });
     let epoch: Result<i64> = start.await;
     let node = Node { id: "test".to_owned(), epoch: epoch.unwrap() };
-    let bodies = Bodies::new(Volumes::new(database.clone(), folder.to_owned(), metrics), Codec::default(), node);
+    let bodies =
+        Bodies::new(Volumes::new(database.clone(), folder.to_owned(), metrics), Codec::default(), node);
     let packer = Packer::new(bodies.clone(), PackerSettings::default());
     packer.pack_everything(now).await.unwrap();
     let volume = bodies.volumes().get(StoreId(1)).await.unwrap();
@@ -314,7 +319,11 @@ fn store_is_rebuilt_from_object_storage_alone() {
     std::fs::remove_dir_all(&store).unwrap();
     lose_database(&daemon);
     let report = rebuild(&daemon, &[]);
-    assert_eq!((&report["mailboxes"], &report["lost_messages"], &report["recovered"]), (&3.into(), &0.into(), &0.into()), "{report}");
+    assert_eq!(
+        (&report["mailboxes"], &report["lost_messages"], &report["recovered"]),
+        (&3.into(), &0.into(), &0.into()),
+        "{report}"
+    );
     assert_eq!(report["stores"][0]["damaged"], serde_json::json!([]), "{report}");
     daemon.start_again();
     check_restored(&daemon, &before);

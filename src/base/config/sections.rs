@@ -273,8 +273,7 @@ fn read_stores(root: &mut Section<'_>, data: &Path) -> Vec<Store> {
 }
 
 /// Tables of a store; their keys are in `store_settings`.
-const SETTING_TABLES: [&str; 6] =
-    ["compression", "packing", "compaction", "offload", "cache", "catalog"];
+const SETTING_TABLES: [&str; 6] = ["compression", "packing", "compaction", "offload", "cache", "catalog"];
 
 fn read_settings(
     table: &str,

@@ -202,7 +202,8 @@ impl Rebuild<'_> {
             let home = match home {
                 Some(home) => home,
                 None => {
-                    let made = write(self.database(), move |conn| Box::pin(rebuild_bodies::recovered(conn, now)));
+                    let made =
+                        write(self.database(), move |conn| Box::pin(rebuild_bodies::recovered(conn, now)));
                     *home.insert(made.await?)
                 }
             };

@@ -134,7 +134,8 @@ async fn gather(bodies: &Bodies, volume: &Volume, covered: &BTreeSet<i64>) -> Re
             let page: Vec<(i64, i64, i64)> = read.await?;
             let Some(&(mailbox, sequence, _)) = page.last() else { break };
             after = (mailbox, sequence);
-            entries.extend(page.into_iter().map(|(mailbox, sequence, _)| (mailbox, sequence.cast_unsigned())));
+            entries
+                .extend(page.into_iter().map(|(mailbox, sequence, _)| (mailbox, sequence.cast_unsigned())));
             if entries.len() >= ENTRIES_MAX {
                 catalogs.push(record(std::mem::take(&mut entries)));
             }

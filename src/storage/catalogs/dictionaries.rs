@@ -52,9 +52,8 @@ impl Bodies {
     /// As there.
     pub async fn place_dictionaries_of(&self, store: StoreId, packs: &[PackId]) -> Result<()> {
         let packs: Vec<i64> = packs.iter().map(|pack| pack.0).collect();
-        let read = self
-            .database()
-            .read(|conn| Box::pin(async move { dictionary::of_packs(conn, &packs).await }));
+        let read =
+            self.database().read(|conn| Box::pin(async move { dictionary::of_packs(conn, &packs).await }));
         let numbers: BTreeSet<u32> = read.await?;
         self.place_dictionaries(store, &numbers).await
     }
@@ -96,8 +95,7 @@ impl Bodies {
         let prune =
             self.database().write(Priority::Background, move |conn| Box::pin(dictionary::prune(conn, now)));
         let _: u64 = prune.await?;
-        let places: Vec<Place> =
-            self.database().read(|conn| Box::pin(dictionary::going(conn))).await?;
+        let places: Vec<Place> = self.database().read(|conn| Box::pin(dictionary::going(conn))).await?;
         let mut removed = 0;
         for Place { number, store, is_remote } in places {
             let volume = self.volumes().get(store).await?;
@@ -106,9 +104,9 @@ impl Bodies {
             }
             let path = dictionary_path(&self.volumes().folder().join(&volume.store.path), number);
             blocking(move || file::remove(&path)).await?;
-            let gone = self
-                .database()
-                .write(Priority::Background, move |conn| Box::pin(dictionary::place_gone(conn, store, number)));
+            let gone = self.database().write(Priority::Background, move |conn| {
+                Box::pin(dictionary::place_gone(conn, store, number))
+            });
             let gone: Result<()> = gone.await;
             gone?;
             removed += 1;

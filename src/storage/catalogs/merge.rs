@@ -70,8 +70,9 @@ pub(super) async fn merge(bodies: &Bodies, volume: &Volume, now: Timestamp) -> R
     }
     let octets = writer.finish().await?;
     upload(bodies, volume, id, name, octets).await;
-    let complete =
-        bodies.database().write(Priority::Background, move |conn| Box::pin(catalog::complete(conn, id, octets)));
+    let complete = bodies
+        .database()
+        .write(Priority::Background, move |conn| Box::pin(catalog::complete(conn, id, octets)));
     let completed: Result<()> = complete.await;
     completed?;
     for (from, entries) in moved {

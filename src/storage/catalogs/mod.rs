@@ -175,10 +175,9 @@ impl Catalogs {
     /// What the database says.
     pub async fn files(bodies: &Bodies, volume: &Volume) -> Result<Vec<StateFile>> {
         let catalogs = current::present_files(bodies, volume).await?;
-        let catalogs = catalogs.into_iter().map(|file| StateFile {
-            name: file::key(file.name).to_string(),
-            octets: Some(file.octets),
-        });
+        let catalogs = catalogs
+            .into_iter()
+            .map(|file| StateFile { name: file::key(file.name).to_string(), octets: Some(file.octets) });
         let dictionaries = dictionaries::placed(bodies, volume.store.store).await?.into_iter();
         let dictionaries = dictionaries
             .map(|number| StateFile { name: file::dictionary_key(number).to_string(), octets: None });
@@ -197,10 +196,8 @@ impl Catalogs {
 
     /// The packs as the next pass finds them if nothing changes.
     fn note_current(&self, volume: &Volume, packs: &[NamedPack], is_complete: bool) {
-        let covered = |pack: &NamedPack| NamedPack {
-            is_covered: pack.is_covered || is_complete,
-            ..pack.clone()
-        };
+        let covered =
+            |pack: &NamedPack| NamedPack { is_covered: pack.is_covered || is_complete, ..pack.clone() };
         let mut known = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(volume.store.store, packs.iter().map(covered).collect());
     }

@@ -141,7 +141,8 @@ impl Catalogs {
             // Or what is not mounted would be taken for gone.
             volume_there.confirm_folder()?;
             let files = files.into_iter().filter(|file| !file::path(&folder, file.name).exists());
-            let placed = placed.into_iter().filter(|number| !file::dictionary_path(&folder, *number).exists());
+            let placed =
+                placed.into_iter().filter(|number| !file::dictionary_path(&folder, *number).exists());
             Ok((files.collect::<Vec<CatalogFile>>(), placed.collect::<Vec<u32>>()))
         });
         let (files, placed) = missing.await?;
@@ -310,7 +311,8 @@ impl Pass<'_> {
                 Some(open) => open,
                 None => begin(self.bodies, self.volume, Kind::Mailboxes, self.now).await?,
             };
-            let written = entry::write(self.bodies, &mut open.writer, content, path.clone(), self.now).await?;
+            let written =
+                entry::write(self.bodies, &mut open.writer, content, path.clone(), self.now).await?;
             let is_full = open.writer.octets() >= TARGET_OCTETS;
             self.open = Some(open);
             if let Some(entry) = written {

@@ -360,13 +360,12 @@ pub fn rows(plain: &[u8]) -> Result<(i64, Vec<MessageRecord>)> {
         let body = last.body.wrapping_add(numbers.signed()?);
         let prefix_id = last.prefix_id.wrapping_add(numbers.signed()?);
         let octets = numbers.signed()?;
-        let grave = (
-            last.grave.0.wrapping_add(numbers.signed()?),
-            last.grave.1.wrapping_add(numbers.signed()?),
-        );
+        let grave =
+            (last.grave.0.wrapping_add(numbers.signed()?), last.grave.1.wrapping_add(numbers.signed()?));
         let length = numbers.unsigned()?;
         let prefix = numbers.bytes(length)?.to_vec();
-        last = MessageRecord { uid, flags, internal_date, body, prefix_id, octets, grave, prefix: Vec::new() };
+        last =
+            MessageRecord { uid, flags, internal_date, body, prefix_id, octets, grave, prefix: Vec::new() };
         rows.push(MessageRecord { prefix, ..last.clone() });
     }
     Ok((folder, rows))

@@ -1,9 +1,7 @@
 use proptest::prelude::*;
 
 use super::file::{FileWriter, open};
-use super::record::{
-    CatalogRecord, CurrentRecord, MessageRecord, PackRecord, Present, Rows, present, rows,
-};
+use super::record::{CatalogRecord, CurrentRecord, MessageRecord, PackRecord, Present, Rows, present, rows};
 use super::{Current, Header, Kind, SectionReader, SectionWriter};
 use crate::base::clock::Timestamp;
 use crate::storage::StorageError;
@@ -32,7 +30,8 @@ fn read(bytes: &[u8]) -> Result<Vec<(u8, Vec<u8>)>, StorageError> {
 
 #[test]
 fn any_changed_bit_and_any_missing_octet_is_found() {
-    let sections = vec![(10, b"{}".to_vec()), (13, b"some messages, some messages".to_vec()), (13, Vec::new())];
+    let sections =
+        vec![(10, b"{}".to_vec()), (13, b"some messages, some messages".to_vec()), (13, Vec::new())];
     let bytes = written(&sections);
     assert_eq!(read(&bytes).unwrap(), sections);
     for at in 0..bytes.len() {
@@ -58,7 +57,8 @@ fn sections_of_another_file_or_in_another_order_are_refused() {
     let foreign = [&one[..at], &other[at..at + length], &one[at + length..]].concat();
     assert!(matches!(read(&foreign), Err(StorageError::Corrupt(_))));
     let swapped =
-        [&one[..at], &one[at + length..at + 2 * length], &one[at..at + length], &one[at + 2 * length..]].concat();
+        [&one[..at], &one[at + length..at + 2 * length], &one[at..at + length], &one[at + 2 * length..]]
+            .concat();
     assert!(matches!(read(&swapped), Err(StorageError::Corrupt(_))));
 }
 
@@ -78,7 +78,13 @@ fn current_comes_back_as_it_was_written() {
         is_covered: true,
     };
     let current = Current {
-        record: CurrentRecord { number: 3, store: "main".to_owned(), at: 1, object_last: 2, dictionaries: vec![1_001] },
+        record: CurrentRecord {
+            number: 3,
+            store: "main".to_owned(),
+            at: 1,
+            object_last: 2,
+            dictionaries: vec![1_001],
+        },
         catalogs: vec![catalog("a", vec![(1, 2), (1, 3)]), catalog("b", Vec::new())],
         packs: (0..2_500).map(|number| pack(&number.to_string())).collect(),
     };

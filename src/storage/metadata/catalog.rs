@@ -101,7 +101,8 @@ pub async fn begin(
 /// # Errors
 /// What the database says.
 pub async fn give_up(conn: &mut Conn, node: &Node, store: StoreId) -> Result<()> {
-    let text = "UPDATE catalog SET state = 'dropped' WHERE state = 'writing' AND node_id = $1 AND store_id = $2";
+    let text =
+        "UPDATE catalog SET state = 'dropped' WHERE state = 'writing' AND node_id = $1 AND store_id = $2";
     conn.execute(text, params![&node.id, store]).await.map(drop)
 }
 
@@ -168,7 +169,8 @@ pub async fn publish(conn: &mut Conn, store: StoreId, file: i64, entries: &[NewE
         let (mailbox, sequence, tombstone) = (entry.mailbox, *sequence, *tombstone);
         params![store, mailbox, fingerprint, sequence, *whole_octets, *more_octets, positions, tombstone]
     };
-    let head = "INSERT INTO catalog_mailbox (store_id, mailbox_id, fingerprint, sequence, whole_octets, more_octets,
+    let head =
+        "INSERT INTO catalog_mailbox (store_id, mailbox_id, fingerprint, sequence, whole_octets, more_octets,
                                              positions, tombstone)";
     conn.insert_rows(head, 8, entries.iter().map(row).collect()).await
 }
@@ -207,7 +209,8 @@ pub async fn forget_gone(conn: &mut Conn, store: StoreId) -> Result<u64> {
 /// # Errors
 /// What the database says.
 pub async fn drop_dead(conn: &mut Conn, store: StoreId) -> Result<u64> {
-    let text = "UPDATE catalog SET state = 'dropped' WHERE store_id = $1 AND state = 'present' AND is_directory = 0
+    let text =
+        "UPDATE catalog SET state = 'dropped' WHERE store_id = $1 AND state = 'present' AND is_directory = 0
                   AND NOT EXISTS (SELECT 1 FROM catalog_entry e WHERE e.catalog_id = catalog.id)";
     conn.execute(text, params![store]).await
 }
@@ -277,7 +280,9 @@ pub async fn give_up_entries(conn: &mut Conn, file: i64) -> Result<u64> {
 /// What the database says.
 pub async fn forget_directory(conn: &mut Conn, store: StoreId, file: i64) -> Result<()> {
     conn.execute("UPDATE catalog SET state = 'dropped' WHERE id = $1", params![file]).await?;
-    conn.execute("UPDATE catalog_store SET directory = '' WHERE store_id = $1", params![store]).await.map(drop)
+    conn.execute("UPDATE catalog_store SET directory = '' WHERE store_id = $1", params![store])
+        .await
+        .map(drop)
 }
 
 /// A pack as CURRENT names it.

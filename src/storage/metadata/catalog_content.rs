@@ -8,10 +8,10 @@ use super::delivery::Packed;
 use super::sql::{Conn, Row, Value, ids};
 use crate::base::id::{MailboxId, StoreId};
 use crate::params;
-use crate::storage::{Result, StorageError};
 use crate::storage::catalogs::record::{
     AliasRecord, CustomerRecord, DomainRecord, FolderRecord, HoldRecord, MailboxRecord, MessageRecord,
 };
+use crate::storage::{Result, StorageError};
 
 /// Most rows of one question.
 pub const PAGE_ROWS: i64 = 1_000;
@@ -19,7 +19,6 @@ pub const PAGE_ROWS: i64 = 1_000;
 const PAGE_MAILBOXES: i64 = 64;
 /// Most UIDs of one question: they are read fast.
 const PAGE_UIDS: i64 = 10_000;
-
 
 /// Customers behind `after`; at most 1,000.
 ///
@@ -84,8 +83,7 @@ pub async fn domains(conn: &mut Conn, after: i64) -> Result<Vec<DomainRecord>> {
 /// # Errors
 /// What the database says.
 pub async fn aliases(conn: &mut Conn, after: i64) -> Result<Vec<AliasRecord>> {
-    let text =
-        "SELECT id, public_id, domain_id, local_part, created_at FROM alias WHERE id > $1 ORDER BY id LIMIT $2";
+    let text = "SELECT id, public_id, domain_id, local_part, created_at FROM alias WHERE id > $1 ORDER BY id LIMIT $2";
     let record = |row: &Row| {
         Ok(AliasRecord {
             id: row.int(0)?,
@@ -98,7 +96,8 @@ pub async fn aliases(conn: &mut Conn, after: i64) -> Result<Vec<AliasRecord>> {
     };
     let mut aliases: Vec<AliasRecord> =
         conn.rows(text, params![after, PAGE_ROWS]).await?.iter().map(record).collect::<Result<_>>()?;
-    let text = "SELECT alias_id, address FROM alias_target WHERE alias_id IN IDS($1) ORDER BY alias_id, address";
+    let text =
+        "SELECT alias_id, address FROM alias_target WHERE alias_id IN IDS($1) ORDER BY alias_id, address";
     let mut targets: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for row in conn.rows(text, vec![ids(aliases.iter().map(|alias| alias.id))]).await? {
         targets.entry(row.int(0)?).or_default().push(row.text(1)?);
@@ -158,7 +157,8 @@ pub struct MailboxContent {
 /// # Errors
 /// What the database says.
 pub async fn mailboxes(conn: &mut Conn, store: StoreId, after: MailboxId) -> Result<Vec<MailboxContent>> {
-    let text = "SELECT m.id, m.public_id, m.local_part, m.domain_id, d.name, d.customer_id, m.name, m.bytes_max,
+    let text =
+        "SELECT m.id, m.public_id, m.local_part, m.domain_id, d.name, d.customer_id, m.name, m.bytes_max,
                        m.messages_max, m.uid_validity_next, m.created_at, m.deleted_at, m.deleted_by,
                        m.tombstone_octets,
                        (SELECT count(*) FROM folder_purge p WHERE p.mailbox_id = m.id),
@@ -171,7 +171,8 @@ pub async fn mailboxes(conn: &mut Conn, store: StoreId, after: MailboxId) -> Res
     let keys: Vec<i64> = contents.iter().map(|content| content.record.id).collect();
     let mut folders = folders(conn, &keys).await?;
     let mut subscriptions: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-    let text = "SELECT mailbox_id, name FROM subscription WHERE mailbox_id IN IDS($1) ORDER BY mailbox_id, name";
+    let text =
+        "SELECT mailbox_id, name FROM subscription WHERE mailbox_id IN IDS($1) ORDER BY mailbox_id, name";
     for row in conn.rows(text, vec![ids(keys)]).await? {
         subscriptions.entry(row.int(0)?).or_default().push(row.text(1)?);
     }
@@ -226,7 +227,8 @@ type Folders = (Vec<FolderRecord>, BTreeMap<i64, i64>);
 
 /// Folders of mailboxes, those that were deleted and can come back too.
 async fn folders(conn: &mut Conn, mailboxes: &[i64]) -> Result<BTreeMap<i64, Folders>> {
-    let text = "SELECT id, name, special_use, selectable, uid_validity, uid_next, mod_seq, recent_uid, created_at,
+    let text =
+        "SELECT id, name, special_use, selectable, uid_validity, uid_next, mod_seq, recent_uid, created_at,
                        mailbox_id, messages
                 FROM folder WHERE mailbox_id IN IDS($1) ORDER BY id";
     let mut rows: Vec<(i64, i64, FolderRecord)> = Vec::new();

@@ -254,7 +254,8 @@ pub async fn going(conn: &mut Conn) -> Result<Vec<Place>> {
 /// # Errors
 /// What the database says.
 pub async fn place_gone(conn: &mut Conn, store: StoreId, number: u32) -> Result<()> {
-    let text = "DELETE FROM dictionary_place WHERE dictionary_id = $1 AND store_id = $2 AND state = 'removing'";
+    let text =
+        "DELETE FROM dictionary_place WHERE dictionary_id = $1 AND store_id = $2 AND state = 'removing'";
     conn.execute(text, params![key(number), store]).await.map(drop)
 }
 

@@ -13,10 +13,10 @@ use super::sql::{Conn, Value, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{StoreId, public_id, random_text};
 use crate::params;
-use crate::storage::{Result, StorageError};
 use crate::storage::catalogs::record::{
     AliasRecord, CustomerRecord, DomainRecord, FolderRecord, HoldRecord, MailboxRecord, MessageRecord,
 };
+use crate::storage::{Result, StorageError};
 
 /// The key in table `instance` that marks an unfinished rebuild.
 const MARK: &str = "rebuild";
@@ -32,7 +32,8 @@ const TOMBSTONE_ROW_OCTETS: i64 = 1_024;
 /// # Errors
 /// What the database says.
 pub async fn is_empty(conn: &mut Conn) -> Result<bool> {
-    let text = "SELECT (SELECT count(*) FROM mailbox) + (SELECT count(*) FROM domain) + (SELECT count(*) FROM body)
+    let text =
+        "SELECT (SELECT count(*) FROM mailbox) + (SELECT count(*) FROM domain) + (SELECT count(*) FROM body)
                      + (SELECT count(*) FROM administrator) + (SELECT count(*) FROM pack)
                      + (SELECT count(*) FROM customer WHERE parent_id IS NOT NULL)";
     Ok(conn.row(text, params![]).await?.map_or(Ok(1), |row| row.int(0))? == 0 && !is_unfinished(conn).await?)
@@ -146,8 +147,7 @@ pub async fn domain(conn: &mut Conn, record: &DomainRecord) -> Result<bool> {
 pub async fn alias(conn: &mut Conn, record: &AliasRecord) -> Result<bool> {
     let text = "INSERT INTO alias (id, public_id, domain_id, local_part, created_at)
                 SELECT $1, $2, $3, $4, $5 WHERE EXISTS (SELECT 1 FROM domain WHERE id = $3) ON CONFLICT DO NOTHING";
-    let params =
-        params![record.id, &record.public_id, record.domain, &record.local_part, record.created_at];
+    let params = params![record.id, &record.public_id, record.domain, &record.local_part, record.created_at];
     if conn.execute(text, params).await? == 0 {
         return Ok(false);
     }
@@ -200,7 +200,8 @@ pub async fn mailbox(
     let living = folders.iter().filter(|folder| folder.deleted_at.is_none());
     let first = record.uid_validity_next.saturating_add(UID_VALIDITY_GAP).max(now.secs());
     let first = first.clamp(1, i64::from(u32::MAX) - 1 - i64::try_from(folders.len()).unwrap_or(i64::MAX));
-    let text = "INSERT INTO mailbox (id, public_id, domain_id, local_part, name, password_hash, store_id, bytes_max,
+    let text =
+        "INSERT INTO mailbox (id, public_id, domain_id, local_part, name, password_hash, store_id, bytes_max,
                        messages_max, uid_validity_next, created_at, deleted_at, deleted_by)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
     let next = first.saturating_add(i64::try_from(living.clone().count()).unwrap_or(0));
@@ -241,7 +242,8 @@ pub async fn mailbox(
             numbers.2
         ]
     });
-    let head = "INSERT INTO folder (id, mailbox_id, name, special_use, selectable, uid_validity, uid_next, mod_seq,
+    let head =
+        "INSERT INTO folder (id, mailbox_id, name, special_use, selectable, uid_validity, uid_next, mod_seq,
                                     recent_uid, created_at)";
     conn.insert_rows(head, 10, rows.collect()).await?;
     let rows = folders.iter().filter_map(|folder| {
@@ -249,7 +251,8 @@ pub async fn mailbox(
         let (validity, at) = (one.uid_validity, one.deleted_at?);
         Some(params![one.id, record.id, one.name, one.special_use, validity, at])
     });
-    let head = "INSERT INTO deleted_folder (folder_id, mailbox_id, name, special_use, uid_validity, deleted_at)";
+    let head =
+        "INSERT INTO deleted_folder (folder_id, mailbox_id, name, special_use, uid_validity, deleted_at)";
     conn.insert_rows(head, 6, rows.collect()).await?;
     let keywords = folders.iter().flat_map(|folder| {
         folder.keywords.iter().map(|(number, name)| params![folder.id, *number, name.as_str()])
@@ -313,7 +316,8 @@ pub async fn tombstones(
         let (uid, body, octets, grave) = (message.uid, message.body, message.octets, message.grave);
         params![mailbox, grave.0, uid, flags, body, prefix_id, octets, message.internal_date, grave.1]
     };
-    let head = "INSERT INTO tombstone (mailbox_id, folder_id, uid, flags, body_id, prefix_id, octets, internal_date,
+    let head =
+        "INSERT INTO tombstone (mailbox_id, folder_id, uid, flags, body_id, prefix_id, octets, internal_date,
                                        expunged_at)";
     conn.insert_rows(head, 9, tombstones.iter().map(row).collect()).await
 }

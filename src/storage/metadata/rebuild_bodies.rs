@@ -66,7 +66,8 @@ pub struct FoundPack {
 /// # Errors
 /// What the database says.
 pub async fn pack(conn: &mut Conn, found: &FoundPack, now: Timestamp) -> Result<PackId> {
-    let text = "INSERT INTO pack (public_id, store_id, octets, bodies, dead_bodies, dead_octets, original_octets,
+    let text =
+        "INSERT INTO pack (public_id, store_id, octets, bodies, dead_bodies, dead_octets, original_octets,
                        created_at, local_state, remote_state, uploaded_at, is_covered, is_named)
                 VALUES ($1, $2, $3, $4, $4, $12, $5, $6, $7, $8, $9, $10, $11)";
     let int = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -128,9 +129,8 @@ pub async fn place(
             last + 1,
             last + 2
         );
-        let values = |one: &FoundFrame| {
-            params![one.frame.body, one.frame.offset, one.frame.stored_octets, one.octets]
-        };
+        let values =
+            |one: &FoundFrame| params![one.frame.body, one.frame.offset, one.frame.stored_octets, one.octets];
         let mut params: Vec<Value> = chunk.iter().flat_map(values).collect();
         params.extend(params![pack, store]);
         for row in conn.rows(text, params).await? {
@@ -254,8 +254,7 @@ pub async fn recovered(conn: &mut Conn, now: Timestamp) -> Result<Home> {
     let folder = match folder::find(conn, mailbox, "Recovered").await? {
         Some(folder) => folder.id,
         None => {
-            let new =
-                NewFolder { mailbox, name: "Recovered", special_use: None, selectable: true, at: now };
+            let new = NewFolder { mailbox, name: "Recovered", special_use: None, selectable: true, at: now };
             folder::insert(conn, new).await?
         }
     };
@@ -272,9 +271,10 @@ pub async fn adopt(conn: &mut Conn, bodies: &[(i64, i64)], home: Home, now: Time
     let text = "UPDATE folder SET uid_next = uid_next + $2 WHERE id = $1 RETURNING uid_next - $2";
     let count = i64::try_from(bodies.len()).unwrap_or(0);
     let row = conn.row(text, params![folder, count]).await?.ok_or(StorageError::Gone("folder"))?;
-    let rows = bodies.iter().zip(row.int(0)?..).map(|((body, octets), uid)| {
-        params![mailbox, folder, uid, 0_i64, 1_i64, *body, 0_i64, *octets, now]
-    });
+    let rows = bodies
+        .iter()
+        .zip(row.int(0)?..)
+        .map(|((body, octets), uid)| params![mailbox, folder, uid, 0_i64, 1_i64, *body, 0_i64, *octets, now]);
     let head = "INSERT INTO message (mailbox_id, folder_id, uid, flags, mod_seq, body_id, prefix_id, octets,
                                      internal_date)";
     conn.insert_rows(head, 9, rows.collect()).await?;

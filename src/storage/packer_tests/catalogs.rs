@@ -55,7 +55,8 @@ impl Provider {
                     }
                     section::PRESENT => {
                         let (folder, ranges) = record::present(&plain).unwrap();
-                        let is_there = |uid: i64| ranges.iter().any(|(first, last)| (*first..=*last).contains(&uid));
+                        let is_there =
+                            |uid: i64| ranges.iter().any(|(first, last)| (*first..=*last).contains(&uid));
                         own.retain(|(of, uid), _| *of != folder || is_there(*uid));
                     }
                     _ => {}
@@ -80,8 +81,10 @@ impl Provider {
         let named: BTreeSet<String> =
             current.catalogs.iter().map(|catalog| format!("{}.catalog", catalog.name)).collect();
         let files = std::fs::read_dir(self.folder.path().join("main/catalogs")).unwrap();
-        let files: BTreeSet<String> =
-            files.map(|file| file.unwrap().file_name().into_string().unwrap()).filter(|name| name != "CURRENT").collect();
+        let files: BTreeSet<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "CURRENT")
+            .collect();
         assert_eq!(files, named, "no file is lost, none is left");
         let packs: BTreeSet<String> = current.packs.iter().map(|pack| pack.name.clone()).collect();
         let mut known = BTreeSet::new();
@@ -123,7 +126,11 @@ async fn catalogs_say_what_the_database_says_and_only_changed_mailboxes_are_writ
     let (current, _) = provider.catalogued().await;
     assert!(current.packs.iter().all(|pack| pack.is_covered && pack.is_local));
     assert_eq!(catalogs.write(&volume, NOW).await.unwrap(), Written::default());
-    assert_eq!(provider.catalogued().await.0.record.number, current.record.number, "nothing is written for nothing");
+    assert_eq!(
+        provider.catalogued().await.0.record.number,
+        current.record.number,
+        "nothing is written for nothing"
+    );
     provider.deliver(&bodies, Bytes::from_static(b"Subject: x\r\n\r\n"), &[MailboxId(2)]).await;
     let later = NOW.plus(Duration::from_secs(60));
     assert_eq!(catalogs.write(&volume, later).await.unwrap().mailboxes, 1);

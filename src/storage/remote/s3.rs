@@ -135,7 +135,8 @@ impl Bucket {
         let (body, progress) = outgoing(content);
         let request = self.client().await?.put_object();
         let request = request.bucket(&self.settings.bucket).key(self.key(key)).content_md5(md5(content));
-        let request = request.content_length(length(content.octets)?).set_storage_class(self.storage_class(key));
+        let request =
+            request.content_length(length(content.octets)?).set_storage_class(self.storage_class(key));
         let answer = self.sent(&progress, request.body(body).send()).await?;
         let answer = answer.map_err(|error| self.failed("put", key, error))?;
         Ok(answer.e_tag().map(bare))
