@@ -182,7 +182,7 @@ impl Scene {
                     acknowledged(enough);
                     let backup = daemon.dir().join(format!("backup-{number}"));
                     let dir = backup.to_str().expect("UTF-8").to_owned();
-                    daemon.posthouse(&["backup", &dir, "--detach"]).ok();
+                    daemon.posthouse(&["backup", "create", &dir, "--detach"]).ok();
                     let entries = || std::fs::read_dir(&backup).into_iter().flatten().count();
                     wait_for("files of the backup", || (entries() > 0).then_some(()));
                 }
