@@ -43,6 +43,8 @@ mod jobs;
 mod metadata;
 #[path = "blackbox/modes.rs"]
 mod modes;
+#[path = "blackbox/moves.rs"]
+mod moves;
 #[path = "blackbox/nodes.rs"]
 mod nodes;
 #[path = "blackbox/offload.rs"]

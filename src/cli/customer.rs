@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::Failure;
@@ -19,7 +20,8 @@ const SHEET: &[Column] = columns![
     "Path" "path" Text, "Name" "name" Text, "Kind" "kind" Text, "Code" "code" Text, "Contact" "contact" Text,
     "State" "state" Text, "Used" "bytes_used" Size, "Domains" "domains" Count, "Mailboxes" "mailboxes" Count,
     "Aliases" "aliases" Count,
-    "Administrators" "administrators" Count, "Switched off" "switches_off" List, "Limit on mail" "limits.bytes" Size,
+    "Administrators" "administrators" Count, "Switched off" "switches_off" List,
+    "Mail store" "store" Text, "Mail stores allowed" "stores" List, "Limit on mail" "limits.bytes" Size,
     "Limit on messages" "limits.messages" Count, "Limit on mailboxes" "limits.mailboxes" Count,
     "Limit on aliases" "limits.aliases" Count, "Limit on domains" "limits.domains" Count,
     "Limit on customers" "limits.customers" Count, "Limit on administrators" "limits.administrators" Count,
@@ -29,6 +31,8 @@ const CREATED: &[Column] = columns![
     "Path" "path" Text, "Code" "code" Text, "Domain" "domain" Text, "Administrator" "administrator" Text,
     "Token" "token" Text
 ];
+const PLACED: &[Column] =
+    columns!["Mail store of new mailboxes" "store" Text, "Mail stores allowed" "stores" List];
 const MOVED: &[Column] = columns![
     "From" "from" Text, "To" "to" Text, "Customers" "customers" Count, "Mail" "bytes" Size,
     "Messages" "messages" Count, "Grants that end" "grants_ended" List
@@ -60,6 +64,9 @@ pub(super) enum Command {
         /// Where to write to: mail for postmaster goes there
         #[arg(long, value_name = "ADDRESS")]
         contact: Option<String>,
+        /// The mail store for its new mailboxes
+        #[arg(long)]
+        store: Option<String>,
         #[command(flatten)]
         change: Change,
     },
@@ -92,6 +99,18 @@ pub(super) enum Command {
         /// Where to write to: mail for postmaster goes there
         #[arg(long, value_name = "ADDRESS")]
         contact: Option<String>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Say which mail store new mailboxes of a customer go to, and which its administrators may name
+    Store {
+        /// Its path
+        path: String,
+        /// The mail store, or `none` for what is said above
+        store: Option<String>,
+        /// Mail stores that its administrators may know and name, or `none` for what is allowed above
+        #[arg(long, value_name = "STORE", value_delimiter = ',')]
+        allow: Option<Vec<String>>,
         #[command(flatten)]
         change: Change,
     },
@@ -162,10 +181,10 @@ pub(super) struct Limits {
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { path, name, kind, domain, admin, contact, change } => {
+            Self::Create { path, name, kind, domain, admin, contact, store, change } => {
                 let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
                 let call = call.maybe("kind", kind).maybe("domain", domain);
-                let call = call.maybe("admin", admin).maybe("contact", contact);
+                let call = call.maybe("admin", admin).maybe("contact", contact).maybe("store", store);
                 let done = format!("customer {path} created");
                 Plan::Change { call, change, done, columns: CREATED }
             }
@@ -187,6 +206,7 @@ impl Command {
                 let done = format!("customer {path} changed");
                 Plan::Change { call, change, done, columns: &[] }
             }
+            Self::Store { path, store, allow, change } => place(path, store, allow, change)?,
             Self::Move { path, to, destruction } => {
                 let call = Call::new("customer.move").with("path", path.clone()).with("to", to.clone());
                 let question = format!("Move {path} below {to}?");
@@ -210,6 +230,27 @@ impl Command {
             Self::Hold(hold) => hold.plan(hold::Kind::Customer),
         })
     }
+}
+
+fn place(
+    path: String,
+    store: Option<String>,
+    allow: Option<Vec<String>>,
+    change: Change,
+) -> Result<Plan, Failure> {
+    if store.is_none() && allow.is_none() {
+        return Err(Failure::usage("nothing to change").hint("give a mail store, --allow STORE, or both"));
+    }
+    let mut call = Call::new("customer.store").with("path", path.clone());
+    if let Some(store) = store {
+        let is_none = store.eq_ignore_ascii_case("none");
+        call = call.with("store", if is_none { Value::Null } else { store.into() });
+    }
+    if let Some(mut allow) = allow {
+        allow.retain(|store| !store.eq_ignore_ascii_case("none"));
+        call = call.with("allowed", allow);
+    }
+    Ok(Plan::Change { call, change, done: format!("mail stores of {path} set"), columns: PLACED })
 }
 
 impl Limits {

@@ -15,13 +15,17 @@ const LIST: &[Column] = columns![
 ];
 const SHEET: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Alias of" "alias_of" Text,
-    "Alias domains" "alias_domains" List, "Catch-all" "catch_all" Text, "Switched off" "switches_off" List,
+    "Alias domains" "alias_domains" List, "Offered to" "offered_to" Text, "Catch-all" "catch_all" Text, "Switched off" "switches_off" List,
     "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Used" "bytes_used" Size,
     "Limit on mail" "bytes_max" Size, "Limit on messages" "messages_max" Count,
     "Limit of new mailboxes" "mailbox_bytes_max_default" Size, "Id" "id" Text, "Created" "created_at" Time
 ];
 const BRIEF: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "Alias of" "alias_of" Text, "State" "state" Text
+];
+const MOVED: &[Column] = columns![
+    "Domain" "domain" Text, "State" "state" Text, "Customer" "customer" Text, "Alias domains" "alias_domains" List,
+    "Mailboxes" "mailboxes" Count, "Mail" "bytes" Size, "Messages" "messages" Count
 ];
 const DELETED: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Mailboxes" "mailboxes" Count,
@@ -119,6 +123,37 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Give a domain with its mailboxes to another customer; where that is not yours, it must accept
+    Move {
+        /// The domain
+        domain: String,
+        /// Who gets it: a path, or the short code of a customer that you do not see
+        #[arg(long, value_name = "CUSTOMER")]
+        to: String,
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Take the offer of a domain back
+    Withdraw {
+        /// The domain
+        domain: String,
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Accept a domain that another customer offers
+    Accept {
+        /// The domain
+        domain: String,
+        /// Who gets it
+        #[arg(long, value_name = "PATH")]
+        customer: String,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Delete a domain with its mailboxes; it can be undeleted for a while
     Delete {
         /// The domain
@@ -186,6 +221,22 @@ impl Command {
                 let call = call.maybe("bytes", bytes).maybe("messages", messages);
                 let call = whose.of(call.maybe("mailbox_default", mailbox_default));
                 Plan::Change { call, change, done: format!("limits of {domain} set"), columns: &[] }
+            }
+            Self::Move { domain, to, whose, destruction } => {
+                let call = Call::new("domain.move").with("domain", domain.clone()).with("to", to.clone());
+                let question = format!("Give {domain} with all its mailboxes to {to}?");
+                let done = format!("domain {domain} given or offered to {to}");
+                Plan::Destroy { call: whose.of(call), destruction, effects: MOVED, question, done }
+            }
+            Self::Withdraw { domain, whose, change } => {
+                let call = Call::new("domain.move").with("domain", domain.clone()).with("to", Value::Null);
+                let done = format!("domain {domain} is not offered any more");
+                Plan::Change { call: whose.of(call), change, done, columns: &[] }
+            }
+            Self::Accept { domain, customer, change } => {
+                let call = Call::new("domain.accept").with("domain", domain.clone());
+                let done = format!("domain {domain} is {customer}'s now");
+                Plan::Change { call: call.with("customer", customer), change, done, columns: MOVED }
             }
             Self::Delete { domain, whose, destruction } => {
                 let call = whose.of(Call::new("domain.delete").with("domain", domain.clone()));

@@ -11,11 +11,13 @@ use serde_json::Value;
 use super::backup::{show_checked, show_created, show_pruned, show_revived, show_tried};
 use super::client::{Call, Client, Watched};
 use super::failure::{Exit, Failure};
-use super::mailbox::show_undeleted;
+use super::mailbox::{show_moved, show_undeleted};
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
 use super::server::show_drift;
-use super::store::{show_offloaded, show_packing, show_probed, show_started, show_verified};
+use super::store::{
+    show_drained, show_offloaded, show_packing, show_probed, show_started, show_verified,
+};
 
 const JOBS: &[Column] = columns![
     "ID" "id" Text, "KIND" "kind" Text, "TARGET" "target" Text, "STATE" "state" Text, "DONE" "done" Count,
@@ -44,10 +46,12 @@ const FINISHES: &[(&str, Finish)] = &[
     ("backup.test", show_tried),
     ("backup.verify", show_checked),
     ("folder.undelete", show_undeleted),
+    ("mailbox.move", show_moved),
     ("mailbox.restore", show_revived),
     ("message.undelete", show_undeleted),
     ("quota.verify", show_drift),
     ("store.compact", show_offloaded),
+    ("store.drain", show_drained),
     ("store.offload", show_offloaded),
     ("store.pack", show_packing),
     ("store.probe", show_probed),

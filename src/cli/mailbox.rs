@@ -11,8 +11,8 @@ use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
 use super::job::Follow;
 use super::limit::{Limit, count_limit, size_limit};
-use super::output::{Column, Output, columns};
-use super::plan::{Change, Destruction, Plan};
+use super::output::{Column, Output, columns, member};
+use super::plan::{Change, Destruction, Plan, partly};
 use super::prompt::{Password, SecretSource};
 
 const LIST: &[Column] = columns![
@@ -21,7 +21,7 @@ const LIST: &[Column] = columns![
 ];
 const SHEET: &[Column] = columns![
     "Address" "address" Text, "Name" "name" Text, "Customer" "customer" Text, "State" "state" Text,
-    "Switched off" "switches_off" List, "Used" "bytes_used" Size, "Limit" "bytes_max" Size,
+    "Switched off" "switches_off" List, "Mail store" "store" Text, "Used" "bytes_used" Size, "Limit" "bytes_max" Size,
     "Messages" "messages_used" Count, "Limit on messages" "messages_max" Count, "Last login" "last_login_at" Time,
     "Id" "id" Text, "Created" "created_at" Time
 ];
@@ -33,6 +33,8 @@ const DELETED_MESSAGES: &[Column] = columns![
     "FOLDER" "folder" Text, "DELETED" "folder_deleted" Truth, "UID" "uid" Text, "SIZE" "size" Size,
     "RECEIVED" "date" Time, "EXPUNGED" "expunged_at" Time
 ];
+const MOVED: &[Column] =
+    columns!["Messages" "messages" Count, "Mail" "octets" Size, "Damaged, left where they were" "damaged" Count];
 const UNDELETED: &[Column] = columns!["Messages" "messages" Count, "Mail" "octets" Size];
 
 /// Mailboxes
@@ -117,6 +119,18 @@ pub(super) enum Command {
     /// Holds: reasons for which something is switched off
     #[command(subcommand)]
     Hold(Hold),
+    /// Move a mailbox to another mail store while it is in use
+    Move {
+        /// Its address
+        address: String,
+        /// The mail store; the present one: a move that was cut off goes on
+        #[arg(long)]
+        store: String,
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        following: Follow,
+    },
     /// Delete a mailbox; it can be undeleted for a while
     Delete {
         /// Its address
@@ -234,6 +248,10 @@ impl Command {
                 let call = Call::new("mailbox.rename").with("address", address).maybe("to", to);
                 Plan::Change { call: call.maybe("name", name), change, done, columns: &[] }
             }
+            Self::Move { address, store, change, following } => {
+                let call = Call::new("mailbox.move").with("address", address).with("store", store);
+                Plan::Job { call, change, following }
+            }
             Self::Delete { address, destruction } => {
                 let call = Call::new("mailbox.delete").with("address", address.clone());
                 let question = format!("Delete {address} with all its mail?");
@@ -275,6 +293,17 @@ pub(super) fn show_undeleted(output: &Output, answer: &Value) -> Result<ExitCode
         output.sheet(UNDELETED, answer)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What moved; damage is told by the exit code too.
+pub(super) fn show_moved(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        output.sheet(MOVED, answer)?;
+    }
+    let is_whole = member(answer, "damaged").and_then(Value::as_u64) == Some(0);
+    Ok(if is_whole { ExitCode::SUCCESS } else { partly() })
 }
 
 fn with_password(call: Call, password: &Password) -> Call {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::client::{Call, Client};
 use super::failure::Failure;
 use super::job::Follow;
-use super::output::{Column, Kind, Output, columns, note, show};
+use super::output::{Column, Kind, Output, columns, member, note, show};
 use super::plan::{Change, Plan, partly};
 use super::prompt::KeySource;
 use crate::base::store_settings::{Setting, named};
@@ -94,6 +94,18 @@ pub(super) enum Command {
     },
     /// Move all bodies from the database into packs now, whatever their age, and bring the catalogs up to date
     Pack {
+        #[command(flatten)]
+        following: Follow,
+    },
+    /// Move all mailboxes of a mail store elsewhere, so that it can be stopped
+    Drain {
+        /// Its name
+        name: String,
+        /// Where they go; default: where new mailboxes of their customers go
+        #[arg(long, value_name = "STORE")]
+        to: Option<String>,
+        #[command(flatten)]
+        change: Change,
         #[command(flatten)]
         following: Follow,
     },
@@ -229,6 +241,10 @@ impl Command {
             Self::Pack { following } => {
                 Plan::Job { call: Call::new("store.pack"), change: Change { dry_run: false }, following }
             }
+            Self::Drain { name, to, change, following } => {
+                let call = Call::new("store.drain").with("name", name).maybe("to", to);
+                Plan::Job { call, change, following }
+            }
             Self::Offload { name, following } => job("store.offload", name, following),
             Self::Compact { name, following } => job("store.compact", name, following),
             Self::Verify { name, sample, all: _, following } => {
@@ -314,6 +330,21 @@ pub(super) fn show_probed(output: &Output, answer: &Value) -> Result<ExitCode, F
     }
     let works = answer.get("works").and_then(Value::as_bool).unwrap_or_default();
     Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is left is told by the exit code too.
+pub(super) fn show_drained(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        let columns: &[Column] = columns![
+            "Mailboxes" "mailboxes" Count, "Messages" "messages" Count, "Mail" "octets" Size,
+            "Bodies left" "left" Count
+        ];
+        output.sheet(columns, answer)?;
+    }
+    let is_empty = member(answer, "left").and_then(Value::as_u64) == Some(0);
+    Ok(if is_empty { ExitCode::SUCCESS } else { partly() })
 }
 
 pub(super) fn show_packing(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {

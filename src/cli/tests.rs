@@ -5,7 +5,9 @@ use crate::service::registry::operations;
 
 /// One command line for every verb that asks something of the daemon, with every option it has.
 const COMMANDS: &[&str] = &[
-    "customer create a/b --name N --kind K --domain d.test --admin root --contact x@y.test --dry-run",
+    "customer create a/b --name N --kind K --domain d.test --admin root --contact x@y.test --store main --dry-run",
+    "customer store a main --allow main,second",
+    "customer store a none --allow none --dry-run",
     "customer list a --tree",
     "customer show a",
     "customer rename a --slug b --name N --kind K --contact x@y.test",
@@ -29,6 +31,9 @@ const COMMANDS: &[&str] = &[
     "domain alias e.test --of d.test --customer a",
     "domain catch-all d.test x@d.test --customer a",
     "domain limit d.test --bytes 1GiB --messages 5 --mailbox-default none --customer a",
+    "domain move d.test --to b --customer a --yes",
+    "domain withdraw d.test --customer a",
+    "domain accept d.test --customer b --dry-run",
     "domain delete d.test --customer a --yes",
     "domain undelete d.test --customer a",
     "mailbox list --domain d.test --customer a",
@@ -38,6 +43,7 @@ const COMMANDS: &[&str] = &[
     "mailbox suspend x@d.test --reason abuse --yes",
     "mailbox resume x@d.test --reason abuse",
     "mailbox rename x@d.test y@d.test --name Anna",
+    "mailbox move x@d.test --store second --detach",
     "mailbox delete x@d.test --yes",
     "mailbox undelete x@d.test",
     "mailbox undelete x@d.test --as y@d.test",
@@ -87,6 +93,7 @@ const COMMANDS: &[&str] = &[
     "store compact fast",
     "store verify fast --sample 10",
     "store verify fast --all",
+    "store drain main --to second --detach",
     "job list --customer a --open --limit 5",
     "job show j1",
     "job watch j1",

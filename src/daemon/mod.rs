@@ -35,6 +35,7 @@ use crate::service::jobs::Runner;
 use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::mailstore::{MailStore, MailStoreLimits};
+use crate::service::moves::Rehoming;
 use crate::service::registry::{Management, ManagementOptions};
 use crate::service::server::meter::Meter;
 use crate::storage::StorageError;
@@ -253,6 +254,9 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(until(shutdown.clone(), Box::pin(meter.run())));
     let catalogs = Arc::clone(&rooms.catalogs);
     tasks.spawn(until(shutdown.clone(), Box::pin(catalogs.run(rooms.clock.clone()))));
+    let (bodies, packer) = (rooms.bodies.clone(), Arc::clone(&rooms.packer));
+    let rehoming = Rehoming::new(rooms.database.clone(), bodies, packer, rooms.clock.clone());
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { rehoming.run().await })));
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
     let ended = shutdown.clone();
     tasks.spawn(async move { runner.run(ended.requested()).await });

@@ -1,7 +1,7 @@
 //! The audit trail: making records, writing reads in batches, searching.
 //!
 //! A record belongs to the target's customer; when the actor may not see the target, to the actor's home and nowhere
-//! else. Reads lose at most the last second when the daemon is killed; changes and refusals lose nothing.
+//! else. A change of two customers leaves one with each. Reads lose at most the last second when the daemon is killed; changes and refusals lose nothing.
 
 pub(in crate::service) mod names;
 mod search;
@@ -44,9 +44,14 @@ pub(in crate::service) struct Event<'a> {
 
 /// Makes the record of an event.
 pub(in crate::service) fn record(caller: &Caller, context: &Context, event: Event<'_>) -> Record {
-    let tree = &caller.tree;
-    let home = caller.home();
-    let place = event.place.filter(|&place| caller.sees(place)).or(home);
+    let place = event.place.filter(|&place| caller.sees(place)).or(caller.home());
+    record_of_side(caller, context, Event { place, ..event })
+}
+
+/// Makes the record of an event for one of the sides that took part in it, also where the actor, who is of the other
+/// side, does not see it.
+pub(in crate::service) fn record_of_side(caller: &Caller, context: &Context, event: Event<'_>) -> Record {
+    let (tree, home, place) = (&caller.tree, caller.home(), event.place);
     Record {
         id: 0,
         public_id: public_id(),

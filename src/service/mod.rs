@@ -11,6 +11,8 @@ pub mod housekeeping;
 pub mod jobs;
 pub mod login;
 pub mod mailstore;
+pub mod moves;
+mod placement;
 pub mod quota;
 pub mod rebuild;
 pub mod registry;

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod bodies;
 pub mod cache;
 pub mod catalogs;
+pub mod homing;
 pub mod metadata;
 pub mod offload;
 pub mod pack;

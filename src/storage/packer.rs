@@ -358,7 +358,7 @@ impl Packer {
 }
 
 /// Cuts a list behind each item that makes a part reach `octets` or `rows`; `weigh` gives both of an item.
-fn cut<T>(items: &[T], octets: u64, rows: usize, weigh: impl Fn(&T) -> (u64, usize)) -> Vec<&[T]> {
+pub(super) fn cut<T>(items: &[T], octets: u64, rows: usize, weigh: impl Fn(&T) -> (u64, usize)) -> Vec<&[T]> {
     let (mut sum, mut row_sum, mut count) = (0, 0, 0);
     let mut parts: Vec<&[T]> = Vec::new();
     let mut rest = items;

@@ -3,6 +3,7 @@
 mod backups;
 mod catalogs;
 mod dictionaries;
+mod homing;
 mod offload;
 mod parts;
 mod volumes;

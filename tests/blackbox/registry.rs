@@ -24,6 +24,8 @@ mod holds;
 mod isolation;
 #[path = "registry/matrix.rs"]
 mod matrix;
+#[path = "registry/moves.rs"]
+mod moves;
 #[path = "registry/undelete.rs"]
 mod undelete;
 

@@ -35,6 +35,8 @@ permissions! {
     CustomerHold = "customer.hold",
     /// Set limits, at the parent.
     CustomerLimit = "customer.limit",
+    /// Say which mail stores customers have, at the parent.
+    CustomerStore = "customer.store",
     /// See domains.
     DomainRead = "domain.read",
     /// Create domains.
@@ -43,6 +45,8 @@ permissions! {
     DomainUpdate = "domain.update",
     /// Delete and undelete domains.
     DomainDelete = "domain.delete",
+    /// Offer domains to other customers, and accept theirs.
+    DomainMove = "domain.move",
     /// See mailboxes.
     MailboxRead = "mailbox.read",
     /// Create mailboxes.
@@ -97,6 +101,8 @@ permissions! {
     SystemStoreUpdate = "system.store.update",
     /// Pack, offload, compact and verify on request.
     SystemStorePack = "system.store.pack",
+    /// Move mailboxes between mail stores.
+    SystemStoreMove = "system.store.move",
     /// Take backups.
     SystemBackup = "system.backup",
     /// See servers.

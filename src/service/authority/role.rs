@@ -38,6 +38,7 @@ const SYSTEM: PermissionSet = PermissionSet::of(&[
     P::SystemStoreRead,
     P::SystemStoreUpdate,
     P::SystemStorePack,
+    P::SystemStoreMove,
     P::SystemBackup,
     P::SystemServerRead,
     P::SystemServerControl,

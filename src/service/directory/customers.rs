@@ -13,6 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, random_text};
 use crate::service::authority::{Permission, Role};
 use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::placement::{self, Placed, Stores};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow, NewCustomer};
@@ -153,6 +154,8 @@ pub(in crate::service) struct CustomerCreateRequest {
     domain: Option<String>,
     /// Name of its first administrator, who gets the role `admin` and a token.
     admin: Option<String>,
+    /// The mail store for its new mailboxes.
+    store: Option<String>,
 }
 
 /// What was made.
@@ -203,6 +206,7 @@ impl Operate for CustomerCreate {
         if request.code.is_some() {
             needs.push(Need::above(tx, root(tx)?, Permission::SystemRoot));
         }
+        needs.extend(request.store.as_ref().map(|_| Need::at(target.id, Permission::CustomerStore)));
         Ok(needs)
     }
 
@@ -213,6 +217,10 @@ impl Operate for CustomerCreate {
     ) -> Result<CustomerCreated> {
         let slug = slug(split(&request.path).1)?;
         let row = create(tx, &target, slug, &request).await?;
+        if let Some(name) = &request.store {
+            let above = Stores::of(tx, target.id).await?;
+            placement::set_default(tx, &above, row.id, Some(name)).await?;
+        }
         let domain = match &request.domain {
             Some(name) => Some(domains::create(tx, row.id, name, None).await?.name),
             None => None,
@@ -365,6 +373,8 @@ pub(in crate::service) struct CustomerDetail {
     aliases: i64,
     domains: i64,
     administrators: i64,
+    #[serde(flatten)]
+    placed: Placed,
     etag: String,
 }
 
@@ -388,7 +398,9 @@ impl Operate for CustomerShow {
         let used = customer::bytes_used(tx.conn, &[target.id.0]).await?;
         let bytes_used = used.first().map(|(_, bytes)| *bytes);
         let customer = Customer { bytes_used, ..show(tx, row) };
+        let placed = Stores::of(tx, target.id).await?.shown();
         Ok(CustomerDetail {
+            placed,
             etag: etag(&customer, &VOLATILE)?,
             customer,
             switches_off: switches_off.into_iter().collect(),
@@ -472,10 +484,10 @@ impl Operate for CustomerRename {
 }
 
 /// Tells an absent member (unchanged) from null (no limit).
-pub(super) fn given<'de, D: serde::Deserializer<'de>>(
+pub(in crate::service) fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
-) -> std::result::Result<Option<Option<i64>>, D::Error> {
-    Option::<i64>::deserialize(deserializer).map(Some)
+) -> std::result::Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
 }
 
 /// The limits to set: absent ones stay, null is no own limit, 0 is nothing at all.

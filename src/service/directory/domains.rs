@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::customers::{given, set_limit};
+use super::domain_move::OFFER_DURATION;
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, address, domain_name};
 use super::targets::{OneCustomer, OneDomain};
@@ -17,7 +18,7 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::domain::{self, DomainRow, NewDomain};
-use crate::storage::metadata::{alias, hold, mailbox, quota as counters};
+use crate::storage::metadata::{alias, domain_move, hold, mailbox, quota as counters};
 
 /// A domain.
 #[derive(Clone, Serialize, ToSchema)]
@@ -248,6 +249,9 @@ pub(in crate::service) struct DomainDetail {
     alias_domains: Vec<String>,
     /// Switches that are off here, by holds here or above.
     switches_off: Vec<String>,
+    /// Short code of the customer to which it is offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offered_to: Option<String>,
     etag: String,
 }
 
@@ -268,9 +272,10 @@ impl Operate for DomainShow {
         let alias_domains = domain::aliases_of(tx.conn, row.id).await?;
         let sums = domain::sums(tx.conn, &[row.id.0]).await?;
         let off = hold::switches_off(tx.conn, None, Some(row.id), Some(row.customer)).await?;
+        let offered_to = domain_move::offered_to(tx.conn, row.id, tx.now.minus(OFFER_DURATION)).await?;
         let domain = show(tx, row).with(sums.first().map(|(_, sums)| sums));
         let switches_off = off.into_iter().collect();
-        Ok(DomainDetail { etag: etag(&domain, &VOLATILE)?, domain, alias_domains, switches_off })
+        Ok(DomainDetail { etag: etag(&domain, &VOLATILE)?, domain, alias_domains, switches_off, offered_to })
     }
 }
 

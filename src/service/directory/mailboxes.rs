@@ -7,16 +7,17 @@ use utoipa::ToSchema;
 use super::customers::{given, set_limit};
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, address, plain_text};
-use super::targets::{OneDomain, OneMailbox, absent};
+use super::targets::{OneDomain, OneMailbox};
 use crate::base::address::{Address, DETAIL_SEPARATOR};
 use crate::base::clock::Timestamp;
-use crate::base::id::{DomainId, MailboxId, StoreId};
+use crate::base::id::{DomainId, MailboxId};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::login::password::PasswordHash;
+use crate::service::placement::Stores;
 use crate::service::quota;
 use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
-use crate::storage::metadata::{alias, domain, hold, quota as counters, store};
+use crate::storage::metadata::{alias, domain, hold, quota as counters};
 
 /// Shortest password that is taken.
 const PASSWORD_CHARACTERS_MIN: usize = 8;
@@ -117,7 +118,7 @@ pub(in crate::service) struct MailboxCreateRequest {
     quota: Option<Option<i64>>,
     /// Limit on messages.
     messages: Option<i64>,
-    /// Mail store; default: the first one that is online.
+    /// Mail store, if the caller may name it; default: where the customer's mailboxes go.
     store: Option<String>,
     /// The domain's customer, where several have one of this name; default: the verified one, or the only one.
     customer: Option<String>,
@@ -165,7 +166,7 @@ impl Operate for MailboxCreate {
             local_part: wanted.local().to_owned(),
             name: plain_text("name", request.name.as_deref().unwrap_or_default())?,
             password_hash: request.password_hash.unwrap_or_default(),
-            store: place_on(tx, request.store.as_deref()).await?,
+            store: Stores::of(tx, home.customer).await?.place(request.store.as_deref())?,
             bytes_max,
             messages_max,
         };
@@ -189,23 +190,6 @@ async fn free(tx: &mut Tx<'_>, domain: DomainId, wanted: &Address) -> Result<()>
         return Err(ServiceError::Conflict { message: format!("{wanted} exists already") });
     }
     Ok(())
-}
-
-/// The mail store a new mailbox goes to.
-async fn place_on(tx: &mut Tx<'_>, name: Option<&str>) -> Result<StoreId> {
-    let stores = store::list(tx.conn).await?;
-    let found = match name {
-        Some(name) => stores.iter().find(|store| store.name == name).ok_or_else(|| absent("store", name))?,
-        None => stores
-            .iter()
-            .find(|store| store.state.takes_mailboxes())
-            .ok_or_else(|| ServiceError::Unavailable("no mail store is online".to_owned()))?,
-    };
-    if !found.state.takes_mailboxes() {
-        let message = format!("store {} is {}", found.name, found.state.name());
-        return Err(ServiceError::Conflict { message });
-    }
-    Ok(found.id)
 }
 
 /// Which mailboxes to list.
@@ -306,6 +290,9 @@ pub(in crate::service) struct MailboxDetail {
     mailbox: Mailbox,
     /// Switches that are off here, by holds here or above.
     switches_off: Vec<String>,
+    /// Its mail store, if the caller may know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
     etag: String,
 }
 
@@ -324,9 +311,10 @@ impl Operate for MailboxShow {
 
     async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<MailboxDetail> {
         let off = hold::switches_off(tx.conn, Some(row.id), Some(row.domain), Some(row.customer)).await?;
+        let store = Stores::of(tx, row.customer).await?.name_of(row.store);
         let mailbox = show(tx, row);
         let etag = etag(&mailbox, &VOLATILE)?;
-        Ok(MailboxDetail { mailbox, switches_off: off.into_iter().collect(), etag })
+        Ok(MailboxDetail { mailbox, switches_off: off.into_iter().collect(), store, etag })
     }
 }
 

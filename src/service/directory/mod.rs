@@ -6,6 +6,7 @@ pub(in crate::service) mod administrators;
 pub(in crate::service) mod aliases;
 pub(in crate::service) mod customer_life;
 pub(in crate::service) mod customers;
+pub(in crate::service) mod domain_move;
 pub(in crate::service) mod domains;
 pub(in crate::service) mod holds;
 pub(in crate::service) mod identity;

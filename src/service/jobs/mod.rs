@@ -53,7 +53,7 @@ use crate::service::authority::{Caller, Permission};
 use crate::service::context::Context;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Inner;
-use crate::service::{backup, quota, stores, undelete};
+use crate::service::{backup, moves, quota, stores, undelete};
 use crate::storage::StorageError;
 use crate::storage::metadata::job::{self, Hold};
 use crate::storage::metadata::sql::Conn;
@@ -74,6 +74,8 @@ pub(in crate::service) static KINDS: &[Kind] = &[
     Kind::of::<quota::verify::Recount>(),
     Kind::of::<undelete::Messages>(),
     Kind::of::<undelete::Folder>(),
+    Kind::of::<moves::mailbox::Moving>(),
+    Kind::of::<moves::drain::Draining>(),
 ];
 
 /// Why work ended before it was done.

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::base::address::Address;
 use crate::base::clock::Clock;
-use crate::base::id::MailboxId;
+use crate::base::id::{CustomerId, MailboxId};
 use crate::service::context::{Owner, Service, Source};
 use crate::service::error::Result;
 use crate::storage::StorageError;
@@ -212,7 +212,8 @@ impl Login {
             checking: Arc::clone(&inner.checking),
             password_hash: Arc::new(Mutex::new(row.password_hash.as_str().into())),
         };
-        match standing(&inner.database, row.id, &row.password_hash, service).await.map_err(unavailable)? {
+        let standing = standing(&inner.database, (row.id, row.customer), &row.password_hash, service);
+        match standing.await.map_err(unavailable)? {
             Standing::Good => {}
             Standing::Held => return Err(LoginError::Held),
             Standing::Gone => return Err(LoginError::Failed),
@@ -263,13 +264,13 @@ enum Standing {
     Good,
     /// Login, or the service, is held at the mailbox or above.
     Held,
-    /// Deleted, its domain no longer verified, or the password is another one.
+    /// Deleted, its domain no longer verified or another customer's, or the password is another one.
     Gone,
 }
 
 async fn standing(
     database: &Database,
-    id: MailboxId,
+    (id, customer): (MailboxId, CustomerId),
     password_hash: &str,
     service: Service,
 ) -> Result<Standing> {
@@ -280,6 +281,10 @@ async fn standing(
             // The mailbox may have another name by now; only under its present one is it known to take part.
             let present = mailbox::by_address(conn, &row.local_part, &row.domain_name).await?;
             if present.is_none_or(|present| present.id != id) || row.password_hash != password_hash {
+                return Ok(Standing::Gone);
+            }
+            // Who is logged in is shown to the customer to which the mailbox belonged at that time.
+            if row.customer != customer {
                 return Ok(Standing::Gone);
             }
             let off = hold::switches_off(conn, Some(id), Some(row.domain), Some(row.customer)).await?;

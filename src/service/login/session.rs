@@ -194,7 +194,8 @@ impl MailSession {
     pub(super) async fn may_go_on(&self) -> bool {
         let Ok(_turn) = self.watch.checking.acquire().await else { return true };
         let hash = Arc::clone(&self.watch.password_hash.lock().unwrap_or_else(PoisonError::into_inner));
-        let look = standing(&self.watch.database, self.owner.mailbox, &hash, self.service);
+        let whose = (self.owner.mailbox, self.owner.customer);
+        let look = standing(&self.watch.database, whose, &hash, self.service);
         match look.await {
             Ok(standing) => standing == Standing::Good,
             Err(error) => {

@@ -7,6 +7,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::storage::bodies::Bodies;
 use crate::storage::metadata::content::Stored;
 use crate::storage::metadata::delivery::Packed;
+use crate::storage::{self, StorageError};
 
 /// A summary.
 pub(super) fn unpack_summary(bodies: &Bodies, packed: &Packed) -> Result<Summary> {
@@ -14,24 +15,42 @@ pub(super) fn unpack_summary(bodies: &Bodies, packed: &Packed) -> Result<Summary
     Summary::decode(&bytes).map_err(|error| ServiceError::Internal(format!("summary: {error}")))
 }
 
-/// The bodies of messages, in their order.
-pub(super) async fn read_bodies(bodies: &Bodies, stored: &[Stored]) -> Vec<Result<Bytes>> {
-    let wanted = stored.iter().map(|stored| (stored.body, stored.location.clone())).collect();
-    bodies.read_located(wanted).await.into_iter().map(|body| body.map_err(ServiceError::from)).collect()
+/// Whether what is read begins with a message's trace lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reads {
+    /// Trace lines and body.
+    Whole,
+    /// The body alone.
+    Body,
 }
 
-/// Whole messages, in their order: trace lines and body.
-pub(super) async fn read_messages(bodies: &Bodies, stored: &[Stored]) -> Vec<Result<Bytes>> {
-    let read = read_bodies(bodies, stored).await;
-    let whole = |(stored, body): (&Stored, Result<Bytes>)| {
-        let body = body?;
-        let Some(prefix) = &stored.prefix else { return Ok(body) };
-        let mut message = bodies.decompress(prefix)?;
-        message.reserve_exact(body.len());
-        message.extend_from_slice(&body);
-        Ok(message.into())
+/// Messages, in their order; nothing for those whose body is not there any more: they were expunged, or another body
+/// with the same bytes has taken its place.
+pub(super) async fn read_messages(
+    bodies: &Bodies,
+    stored: &[Stored],
+    reads: Reads,
+) -> Vec<Option<Result<Bytes>>> {
+    let wanted = stored.iter().map(|stored| (stored.body, stored.location.clone())).collect();
+    let read = bodies.read_located(wanted).await;
+    let message = |(stored, body): (&Stored, storage::Result<Bytes>)| {
+        let body = match body {
+            Err(StorageError::Gone(_)) => return None,
+            body => body.map_err(ServiceError::from),
+        };
+        Some(body.and_then(|body| match (&stored.prefix, reads) {
+            (Some(prefix), Reads::Whole) => with_prefix(bodies, prefix, &body),
+            _ => Ok(body),
+        }))
     };
-    stored.iter().zip(read).map(whole).collect()
+    stored.iter().zip(read).map(message).collect()
+}
+
+fn with_prefix(bodies: &Bodies, prefix: &Packed, body: &Bytes) -> Result<Bytes> {
+    let mut message = bodies.decompress(prefix)?;
+    message.reserve_exact(body.len());
+    message.extend_from_slice(body);
+    Ok(message.into())
 }
 
 /// Runs work for the processor where it delays no other session.

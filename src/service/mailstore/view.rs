@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::content::{off_thread, read_bodies, read_messages, unpack_summary};
+use super::content::{Reads, off_thread, read_messages, unpack_summary};
 use super::flags::{FlagChange, store_slice};
 use super::search::SearchKey;
 use super::stage;
@@ -31,6 +31,9 @@ use crate::storage::metadata::summary::{self, SUMMARIES_MAX, SummaryRow};
 pub const CHUNK_MESSAGES_MAX: usize = 64;
 /// Most octets in one read of bodies, unless the first message alone is larger.
 pub const CHUNK_OCTETS_MAX: u64 = 1024 * 1024;
+
+/// How often a message is looked up whose body is not there any more.
+const LOOKUPS_MAX: usize = 8;
 
 /// What a message's summary row holds for one message.
 #[derive(Clone, Debug)]
@@ -462,9 +465,7 @@ impl FolderView {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn messages(&self, uids: &[Uid]) -> Result<Vec<(Uid, Result<Bytes>)>> {
-        let stored = self.stored(uids).await?;
-        let messages = read_messages(&self.inner.bodies, &stored).await;
-        Ok(stored.iter().map(|stored| Uid(stored.uid)).zip(messages).collect())
+        self.read(uids, Reads::Whole).await
     }
 
     /// The whole message: trace lines and body. `Unavailable` when it cannot be read now, never empty instead.
@@ -480,8 +481,32 @@ impl FolderView {
 
     /// The body of a message without its trace lines; nothing when it was expunged meanwhile.
     pub(super) async fn body(&self, uid: Uid) -> Result<Option<Bytes>> {
-        let stored = self.stored(&[uid]).await?;
-        read_bodies(&self.inner.bodies, &stored).await.pop().transpose()
+        self.read(&[uid], Reads::Body).await?.pop().map(|(_, body)| body).transpose()
+    }
+
+    /// Reads messages. While a mailbox moves, a body that a message has just had may be gone, since the message has
+    /// another by now: then the message is looked up again.
+    async fn read(&self, uids: &[Uid], reads: Reads) -> Result<Vec<(Uid, Result<Bytes>)>> {
+        let (mut found, mut wanted) = (Vec::with_capacity(uids.len()), uids.to_vec());
+        for _ in 0..LOOKUPS_MAX {
+            let stored = self.stored(&wanted).await?;
+            wanted.clear();
+            for (stored, message) in
+                stored.iter().zip(read_messages(&self.inner.bodies, &stored, reads).await)
+            {
+                match message {
+                    Some(message) => found.push((Uid(stored.uid), message)),
+                    None => wanted.push(Uid(stored.uid)),
+                }
+            }
+            if wanted.is_empty() {
+                break;
+            }
+        }
+        let later = || ServiceError::Unavailable("the message is on its way to another place".to_owned());
+        found.extend(wanted.into_iter().map(|uid| (uid, Err(later()))));
+        found.sort_unstable_by_key(|(uid, _)| *uid);
+        Ok(found)
     }
 
     async fn stored(&self, uids: &[Uid]) -> Result<Vec<content::Stored>> {

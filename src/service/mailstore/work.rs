@@ -164,12 +164,14 @@ pub(super) async fn append_rows(
 ) -> Result<Vec<MessageRow>> {
     let mut keywords = Keywords::new(folder);
     let bodies = messages.iter().map(|message| content::NewBody {
+        folder,
+        references: 1,
         at: message.at,
         octets: message.octets,
         place: &message.prepared.body,
-        summary: &message.prepared.summary,
+        summary: Some(&message.prepared.summary),
     });
-    let bodies = content::insert(conn, mailbox, folder, &bodies.collect::<Vec<_>>()).await?;
+    let bodies = content::insert(conn, mailbox, &bodies.collect::<Vec<_>>()).await?;
     let mut rows = Vec::with_capacity(bodies.len());
     for ((message, body), uid) in messages.iter().zip(bodies).zip(first..) {
         let flags = keywords.bits(conn, &message.flags, true).await?;
@@ -375,6 +377,8 @@ async fn remove(
 /// Purges a slice of a set that was given up before it became visible; false when there is none.
 pub(super) async fn purge_abandoned_slice(conn: &mut Conn) -> Result<bool> {
     let Some((mailbox, id, first)) = stage::abandoned_next(conn).await? else { return Ok(false) };
+    // Who holds the lock may be giving their bodies others' place.
+    mailbox::lock_rows(conn, [mailbox.0]).await?;
     let limit = i64::try_from(SLICE_ROWS).unwrap_or(i64::MAX);
     let rows = message::first_rows(conn, mailbox, id, first, limit).await?;
     if rows.is_empty() {

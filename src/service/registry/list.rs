@@ -5,14 +5,14 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::AuditSearch;
 use crate::service::directory::{
-    administrator_state, administrators, aliases, customer_life, customers, domains, holds, identity,
-    mailbox_deletion, mailboxes, sessions, tokens,
+    administrator_state, administrators, aliases, customer_life, customers, domain_move, domains, holds,
+    identity, mailbox_deletion, mailboxes, sessions, tokens,
 };
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::reports::storage::StorageReportRun;
 use crate::service::trace::TraceFind;
-use crate::service::{backup, jobs, server, stores, undelete};
+use crate::service::{backup, jobs, moves, placement, server, stores, undelete};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -43,6 +43,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<customers::CustomerShow>(),
     declare::<customers::CustomerRename>(),
     declare::<customers::CustomerLimit>(),
+    declare::<placement::CustomerStore>(),
     declare::<customer_life::CustomerMove>(),
     declare::<customer_life::CustomerDelete>(),
     declare::<customer_life::CustomerUndelete>(),
@@ -60,6 +61,8 @@ static OPERATIONS: &[Operation] = &[
     declare::<domains::DomainConfirm>(),
     declare::<domains::DomainDelete>(),
     declare::<domains::DomainUndelete>(),
+    declare::<domain_move::DomainMove>(),
+    declare::<domain_move::DomainAccept>(),
     declare::<mailboxes::MailboxCreate>(),
     declare::<mailboxes::MailboxList>(),
     declare::<mailboxes::MailboxShow>(),
@@ -70,6 +73,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<holds::MailboxResume>(),
     declare::<mailbox_deletion::MailboxDelete>(),
     declare::<mailboxes::MailboxUndelete>(),
+    declare::<moves::mailbox::MailboxMove>(),
     declare::<undelete::MessageDeleted>(),
     declare::<undelete::MessageUndelete>(),
     declare::<undelete::FolderUndelete>(),
@@ -107,6 +111,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<stores::work::StoreCompact>(),
     declare::<stores::verify::StoreVerify>(),
     declare::<stores::verify::StoreProbe>(),
+    declare::<moves::drain::StoreDrain>(),
     declare::<server::nodes::ServerList>(),
     declare::<server::nodes::ServerShow>(),
     declare::<server::nodes::ServerHistory>(),

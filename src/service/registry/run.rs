@@ -230,7 +230,7 @@ async fn perform<O: Operate>(
             for other in tx.also.iter().filter(|&&other| other != place) {
                 let event =
                     event::<O>(&tx, *other, &label, record.before.clone(), record.after.clone(), "done");
-                records.push(audit::record(&after, &asked.context, event));
+                records.push(audit::record_of_side(&after, &asked.context, event));
             }
         }
         insert(tx.conn, &records).await?;

@@ -171,6 +171,7 @@ async fn drop_references(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) ->
     for text in [
         "DELETE FROM fresh_body WHERE body_id IN IDS($1)",
         "DELETE FROM summary WHERE body_id IN IDS($1)",
+        "DELETE FROM body_copy WHERE body_id IN IDS($1)",
         "DELETE FROM body WHERE id IN IDS($1)",
     ] {
         conn.execute(text, vec![ids(dead.iter().copied())]).await?;

@@ -13,26 +13,29 @@ use crate::base::id::{BodyId, FolderId, MailboxId, PackId};
 use crate::params;
 use crate::storage::{Result, StorageError};
 
-/// A body to insert for one new message.
+/// A body to insert with what refers to it.
 pub struct NewBody<'a> {
+    /// Folder of the first message that refers to it.
+    pub folder: FolderId,
+    /// How many messages and tombstones refer to it.
+    pub references: i64,
     /// When: the age of a pack that holds it alone.
     pub at: Timestamp,
     /// Length in octets.
     pub octets: u64,
     /// Its bytes.
     pub place: &'a BodyPlace,
-    /// Its summary.
-    pub summary: &'a Packed,
+    /// Its summary; nothing if the caller sees to that.
+    pub summary: Option<&'a Packed>,
 }
 
-/// Inserts bodies of new messages of one folder; answers their ids in order.
+/// Inserts bodies of a locked mailbox; answers their ids in order.
 ///
 /// # Errors
 /// What the database says; `Gone` when the mailbox moved after the pack of a large body was written.
 pub async fn insert(
     conn: &mut Conn,
     mailbox: &LockedMailbox,
-    folder: FolderId,
     bodies: &[NewBody<'_>],
 ) -> Result<Vec<BodyId>> {
     let fresh = bodies.iter().filter(|body| matches!(body.place, BodyPlace::Fresh(_))).count();
@@ -46,10 +49,10 @@ pub async fn insert(
                 let id = ids.next().ok_or(StorageError::Gone("an object id"))?;
                 let stored = i64::try_from(packed.data.len()).unwrap_or(i64::MAX);
                 let (codec, dictionary) = (packed.codec, packed.dictionary_id);
-                fresh.push(params![id, mailbox.id, folder, codec, dictionary, &packed.data[..]]);
+                fresh.push(params![id, mailbox.id, body.folder, codec, dictionary, &packed.data[..]]);
                 let no_pack = (None::<PackId>, None::<i64>);
                 let (scope, store) = (mailbox.customer, mailbox.store);
-                rows.push(params![id, scope, store, octets, stored, 1_i64, no_pack.0, no_pack.1]);
+                rows.push(params![id, scope, store, octets, stored, body.references, no_pack.0, no_pack.1]);
                 BodyId(id)
             }
             BodyPlace::Packs(packs) => {
@@ -57,14 +60,14 @@ pub async fn insert(
                     |pack: &&pack::SinglePack| (pack.scope, pack.store) == (mailbox.customer, mailbox.store);
                 let single =
                     packs.iter().find(here).ok_or(StorageError::Gone("mail store of the mailbox"))?;
-                rows.push(pack::adopt(conn, single, body.at, octets, 1).await?);
+                rows.push(pack::adopt(conn, single, body.at, octets, body.references).await?);
                 single.frame.body
             }
         };
         if let Some(row) = rows.last_mut() {
-            row.extend(params![mailbox.id, folder]);
+            row.extend(params![mailbox.id, body.folder]);
         }
-        summaries.push(packed_row(id.0, body.summary));
+        summaries.extend(body.summary.map(|summary| packed_row(id.0, summary)));
         inserted.push(id);
     }
     let head = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id,

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::changes::Touched;
+use super::mailbox;
 use super::pack::{self, SinglePack};
 use super::quota::{Meter, OverLimit, QuotaOwner, meters};
 use super::sql::{Conn, Value, ids};
@@ -275,6 +276,9 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
     let mut mailboxes: Vec<i64> = mailboxes.collect();
     mailboxes.sort_unstable();
     mailboxes.dedup();
+    // A statement of its own: the next one sees what whoever held the locks has committed, another store or customer
+    // of a mailbox too.
+    mailbox::lock_rows(conn, mailboxes.iter().copied()).await?;
     let lock = if conn.is_postgres() { " FOR UPDATE OF m, f" } else { "" };
     let text = format!(
         "SELECT m.id, m.bytes_max, m.messages_max, m.bytes_used, m.messages_used, d.id, d.customer_id, s.id, s.state,
@@ -312,7 +316,7 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
 
 async fn read_chains(conn: &mut Conn, ground: &mut Ground) -> Result<()> {
     let domains = ids(ground.inboxes.values().map(|inbox| inbox.domain.0));
-    // Whose a domain is was read before its mailboxes were locked: whoever moves it locks them too.
+    // Whose a domain is cannot change any more: whoever moves it locks its mailboxes too.
     let text = "WITH RECURSIVE up (domain_id, id, parent_id) AS (
                     SELECT d.id, c.id, c.parent_id FROM domain d JOIN customer c ON c.id = d.customer_id
                     WHERE d.id IN IDS($1)

@@ -167,6 +167,30 @@ pub async fn inherit(
     conn.execute(text, params).await.map(drop)
 }
 
+/// As [`inherit`], for domains that come to another customer: what their own customer had set is the new one's now,
+/// what customers above it had set belongs to the one that stays above.
+///
+/// # Errors
+/// When the database fails.
+pub async fn inherit_domains(
+    conn: &mut Conn,
+    domains: &[DomainId],
+    (from, to): (CustomerId, CustomerId),
+    lost: impl IntoIterator<Item = i64>,
+    common: CustomerId,
+) -> Result<()> {
+    let lost: Vec<i64> = lost.into_iter().collect();
+    let own = lost.iter().copied().filter(|&id| id == from.0);
+    let above = lost.iter().copied().filter(|&id| id != from.0);
+    for (lost, heir) in [(ids(own), to), (ids(above), common)] {
+        let text = "UPDATE hold SET authority_customer_id = $3
+                    WHERE authority_customer_id IN IDS($2) AND (domain_id IN IDS($1)
+                        OR mailbox_id IN (SELECT id FROM mailbox WHERE domain_id IN IDS($1)))";
+        conn.execute(text, vec![ids(domains.iter().map(|domain| domain.0)), lost, heir.into()]).await?;
+    }
+    Ok(())
+}
+
 fn touch(conn: &mut Conn, on: HoldOn) {
     conn.touch(match on {
         HoldOn::Mailbox(id) => Touched::Mailbox(id),

@@ -335,11 +335,28 @@ pub struct LockedMailbox {
 /// # Errors
 /// What the database says.
 pub async fn lock(conn: &mut Conn, mailbox: MailboxId) -> Result<Option<LockedMailbox>> {
-    let lock = if conn.is_postgres() { " FOR UPDATE OF m" } else { "" };
+    locked(conn, mailbox, "AND m.deleted_at IS NULL AND d.deleted_at IS NULL").await
+}
+
+/// As [`lock`], for a mailbox that may have been deleted and is not purged yet.
+///
+/// # Errors
+/// What the database says.
+pub async fn lock_even_deleted(conn: &mut Conn, mailbox: MailboxId) -> Result<Option<LockedMailbox>> {
+    locked(conn, mailbox, "").await
+}
+
+async fn locked(
+    conn: &mut Conn,
+    mailbox: MailboxId,
+    condition: &'static str,
+) -> Result<Option<LockedMailbox>> {
+    // A statement of its own: the next one sees what whoever held the lock has committed, a new store or customer too.
+    lock_rows(conn, [mailbox.0]).await?;
     let text = format!(
         "SELECT d.customer_id, s.id, s.state
          FROM mailbox m JOIN domain d ON d.id = m.domain_id JOIN store s ON s.id = m.store_id
-         WHERE m.id = $1 AND m.deleted_at IS NULL AND d.deleted_at IS NULL{lock}"
+         WHERE m.id = $1 {condition}"
     );
     let Some(row) = conn.row(text, params![mailbox]).await? else { return Ok(None) };
     let (customer, store) = (CustomerId(row.int(0)?), StoreId(row.int(1)?));

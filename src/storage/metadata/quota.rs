@@ -242,6 +242,14 @@ pub async fn lock_customers(conn: &mut Conn, subtree: &[i64]) -> Result<Used> {
     lock_and_sum(conn, "d.customer_id IN IDS($1)", ids(subtree.iter().copied())).await
 }
 
+/// Locks and sums the mailboxes of these domains.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_domains(conn: &mut Conn, domains: &[DomainId]) -> Result<Used> {
+    lock_and_sum(conn, "d.id IN IDS($1)", ids(domains.iter().map(|domain| domain.0))).await
+}
+
 /// Makes the counter of a customer follow its limits: there while it has one on octets or messages. `subtree` are
 /// the keys of the customer and all below.
 ///
@@ -267,7 +275,7 @@ pub async fn follow_customer_limits(
 /// # Errors
 /// When the database fails.
 pub async fn follow_domain_limits(conn: &mut Conn, id: DomainId, limited: bool) -> Result<()> {
-    let used = lock_and_sum(conn, "d.id IN IDS($1)", ids([id.0])).await?;
+    let used = lock_domains(conn, &[id]).await?;
     conn.execute("DELETE FROM domain_usage WHERE domain_id = $1", params![id]).await?;
     if limited {
         let text = "INSERT INTO domain_usage (domain_id, bytes_used, messages_used) VALUES ($1, $2, $3)";

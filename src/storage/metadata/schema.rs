@@ -60,6 +60,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0009_catalogs.sql"),
         include_str!("../../../migrations/postgres/0009_catalogs.sql"),
     ),
+    (
+        10,
+        "homes",
+        include_str!("../../../migrations/sqlite/0010_homes.sql"),
+        include_str!("../../../migrations/postgres/0010_homes.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::sql::Conn;
 use super::store::{self, StoreRow};
+use crate::base::id::StoreId;
 use crate::params;
 use crate::storage::Result;
 
@@ -109,4 +110,22 @@ async fn add_bodies(conn: &mut Conn, volumes: &mut BTreeMap<i64, Volume>) -> Res
         from = end;
     }
     Ok(())
+}
+
+/// How many bodies a store holds, parts too. Goes through all bodies, in steps.
+///
+/// # Errors
+/// When the database fails.
+pub async fn bodies_of(conn: &mut Conn, store: StoreId) -> Result<u64> {
+    let ends = conn.row("SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM body", Vec::new()).await?;
+    let Some(ends) = ends else { return Ok(0) };
+    let (mut from, last, mut count) = (ends.int(0)?, ends.int(1)?, 0_u64);
+    while from <= last {
+        let text = "SELECT count(*) FROM body WHERE id >= $1 AND id < $2 AND store_id = $3";
+        let end = from.saturating_add(STEP_KEYS);
+        let row = conn.row(text, params![from, end, store]).await?;
+        count += row.map(|row| row.number(0)).transpose()?.unwrap_or(0);
+        from = end;
+    }
+    Ok(count)
 }

@@ -124,7 +124,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
     Some(match operation {
         "whoami" | "store.list" | "store.show" | "store.pack" | "store.create" | "store.set"
         | "store.stop" | "store.read-only" | "store.start" | "store.offload" | "store.compact"
-        | "store.verify" | "store.probe" | "server.list" | "server.show" | "server.history"
+        | "store.drain" | "store.verify" | "store.probe" | "server.list" | "server.show" | "server.history"
         | "server.restart" | "server.stop" | "backup.create" | "backup.verify" | "backup.test"
         | "backup.prune" | "backup.list" | "backup.show" | "job.show" | "job.cancel" => {
             return None;
@@ -137,6 +137,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
         | "customer.resume" | "hold.list" => json!({ "path": path }),
+        "customer.store" => json!({ "path": path, "store": null }),
         "customer.move" => json!({ "path": path, "to": path }),
         "customer.undelete" => json!({ "path": names.deleted_path }),
         "hold.add" => json!({ "path": path, "switch": "imap", "reason": "test" }),
@@ -146,11 +147,14 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "domain.show" | "domain.catch-all" | "domain.limit" | "domain.confirm" | "domain.delete" => {
             json!({ "domain": domain })
         }
+        "domain.move" => json!({ "domain": domain, "to": path }),
+        "domain.accept" => json!({ "domain": domain, "customer": path }),
         "domain.undelete" => json!({ "domain": names.deleted_domain }),
         "mailbox.create" => json!({ "address": format!("new@{domain}"), "password_hash": PASSWORD_HASH }),
         "mailbox.password" => json!({ "address": address, "password_hash": PASSWORD_HASH }),
         "mailbox.show" | "mailbox.rename" | "mailbox.quota" | "mailbox.suspend" | "mailbox.resume"
         | "mailbox.delete" | "mailbox.restore" | "session.close" => json!({ "address": address }),
+        "mailbox.move" => json!({ "address": address, "store": "main" }),
         "mailbox.undelete" => json!({ "address": names.deleted_address }),
         "message.deleted" | "message.undelete" => json!({ "address": address }),
         "folder.undelete" => json!({ "address": address, "name": "Gone" }),

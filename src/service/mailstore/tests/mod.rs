@@ -91,7 +91,7 @@ struct House {
 const PROVIDER: [&str; 5] = [
     "INSERT INTO customer (id, public_id, parent_id, slug, name, code, bytes_max, created_at)
      VALUES (1, 'c1', NULL, 'provider', 'Provider', 'ROOT', NULL, 0), (2, 'c2', 1, 'a', 'A', 'CUST', 100000000, 0)",
-    "INSERT INTO store (id, name, path, created_at) VALUES (1, 'main', 'main', 0)",
+    "INSERT INTO store (id, name, path, created_at) VALUES (1, 'main', 'main', 0), (2, 'second', 'second', 0)",
     "INSERT INTO domain (id, public_id, customer_id, name, state, bytes_max, created_at)
      VALUES (1, 'd1', 2, 'a.example', 'verified', 50000000, 0)",
     "INSERT INTO customer_usage (customer_id, bytes_used, messages_used) VALUES (2, 0, 0)",
@@ -257,6 +257,19 @@ impl House {
                 "tombstones",
                 "SELECT count(*) FROM mailbox m WHERE tombstone_octets <>
                    (SELECT coalesce(sum(octets + 1024), 0) FROM tombstone WHERE mailbox_id = m.id)",
+            ),
+            (
+                "packs of other stores than their bodies",
+                "SELECT count(*) FROM body b JOIN pack p ON p.id = b.pack_id WHERE p.store_id <> b.store_id",
+            ),
+            (
+                "living bodies of packs",
+                "SELECT count(*) FROM pack p WHERE bodies - dead_bodies <>
+                   (SELECT count(*) FROM body WHERE pack_id = p.id)",
+            ),
+            (
+                "copies of bodies that are gone",
+                "SELECT count(*) FROM body_copy WHERE body_id NOT IN (SELECT id FROM body)",
             ),
             ("summaries", "SELECT abs((SELECT count(*) FROM summary) - (SELECT count(*) FROM body))"),
             (

@@ -1,11 +1,17 @@
-//! Messages and a folder come and go at random, and what is there and what comes back is compared with a simple model;
-//! at the end references, quotas and everything else is counted again.
+//! Messages and a folder come and go at random, while the mailbox moves between mail stores and its mail is packed; what
+//! is there and what comes back is compared with a simple model, and at the end references, quotas and everything else
+//! is counted again.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::undelete::{housekeeping, in_days, undelete_all, undelete_folder};
 use super::*;
+use crate::base::id::StoreId;
+use crate::base::progress::Progress;
+use crate::storage::homing::{Homing, Journey};
+use crate::storage::metadata::home;
+use crate::storage::packer::{Packer, PackerSettings};
 
 /// What happens in a mailbox with INBOX and, at times, a folder A; masks pick messages by their place.
 #[derive(Clone, Debug)]
@@ -20,6 +26,9 @@ enum Step {
     UndeleteFolder,
     Purge,
     Expire,
+    /// The mailbox is placed on the other mail store; its bodies begin to follow beside what comes next.
+    Place,
+    Pack,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,6 +44,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::UndeleteFolder),
         1 => Just(Step::Purge),
         1 => Just(Step::Expire),
+        3 => Just(Step::Place),
+        2 => Just(Step::Pack),
     ]
 }
 
@@ -81,6 +92,16 @@ impl Expected {
 struct Scene {
     house: House,
     expected: Expected,
+    /// The mail store on which the mailbox is placed.
+    store: StoreId,
+    /// Bodies on their way home.
+    journeys: Vec<tokio::task::JoinHandle<Result<()>>>,
+}
+
+/// Brings all bodies of a mailbox home.
+async fn bring(house: House) -> Result<()> {
+    let (homing, progress) = (Homing::new(house.store.inner.bodies.clone(), None), Progress::default());
+    homing.bring(house.owner.mailbox, &mut Journey::new(&progress, 0, in_days(0))).await
 }
 
 impl Scene {
@@ -171,6 +192,20 @@ impl Scene {
                     self.expected.come_back(|place| place == last);
                 }
             }
+            Step::Place => {
+                self.store = StoreId(3 - self.store.0);
+                let (mailbox, store) = (self.house.owner.mailbox, self.store);
+                let write = self.house.database.write(Priority::Interactive, move |conn| {
+                    Box::pin(async move { home::set_store(conn, &[mailbox], store, in_days(0)).await })
+                });
+                let placed: Result<()> = write.await;
+                placed.unwrap();
+                self.journeys.push(tokio::spawn(bring(self.house.clone())));
+            }
+            Step::Pack => {
+                let packer = Packer::new(self.house.store.inner.bodies.clone(), PackerSettings::default());
+                packer.pack_everything(in_days(0)).await.unwrap();
+            }
             Step::Purge => while self.house.store.purge_slice().await.unwrap() {},
             Step::Expire => {
                 housekeeping(&self.house).pass(in_days(31)).await.unwrap();
@@ -180,7 +215,30 @@ impl Scene {
         }
     }
 
-    async fn compare(&self) {
+    /// Waits until all bodies are at home, in the mail store where they belong.
+    async fn come_home(&mut self) {
+        for journey in self.journeys.drain(..) {
+            journey.await.unwrap().unwrap();
+        }
+        bring(self.house.clone()).await.unwrap();
+        let (mailbox, store) = (self.house.owner.mailbox, self.store);
+        let text = "SELECT count(*) FROM (SELECT mailbox_id, body_id FROM message
+                                          UNION ALL SELECT mailbox_id, body_id FROM tombstone) r
+                         JOIN body b ON b.id = r.body_id
+                    WHERE r.mailbox_id = $1 AND b.store_id <> $2";
+        let away: Result<i64> = self
+            .house
+            .database
+            .read(|conn| {
+                Box::pin(async move { conn.row(text, params![mailbox, store]).await?.unwrap().int(0) })
+            })
+            .await;
+        assert_eq!(away.unwrap(), 0);
+        assert_eq!(self.house.number("SELECT count(*) FROM homing").await, 0);
+    }
+
+    async fn compare(&mut self) {
+        self.come_home().await;
         for (folder, wanted) in
             [("INBOX", Some(&self.expected.inbox)), ("A", self.expected.a.as_ref().map(|a| &a.1))]
         {
@@ -219,7 +277,8 @@ fn compare_with_model(url: &str, cases: u32) {
     let run = |steps: Vec<Step>| {
         let house = house.clone();
         let outcome = runtime.block_on(runtime.spawn(async move {
-            let mut scene = Scene { house: house.another_mailbox().await, expected: Expected::default() };
+            let (house, expected) = (house.another_mailbox().await, Expected::default());
+            let mut scene = Scene { house, expected, store: StoreId(1), journeys: Vec::new() };
             for step in steps {
                 scene.run(step).await;
             }
