@@ -15,9 +15,7 @@ use super::mailbox::{show_moved, show_undeleted};
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
 use super::server::show_drift;
-use super::store::{
-    show_drained, show_offloaded, show_packing, show_probed, show_started, show_verified,
-};
+use super::store::{show_drained, show_offloaded, show_packing, show_probed, show_started, show_verified};
 
 const JOBS: &[Column] = columns![
     "ID" "id" Text, "KIND" "kind" Text, "TARGET" "target" Text, "STATE" "state" Text, "DONE" "done" Count,

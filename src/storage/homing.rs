@@ -169,9 +169,10 @@ impl Homing {
         let (Some(first), Some(last)) = (held.first(), held.last()) else { return Ok(()) };
         let octets: BTreeMap<BodyId, u64> = held.iter().map(|held| (held.body, held.octets)).collect();
         let wanted: Vec<BodyId> = octets.keys().copied().collect();
-        let read = self.bodies.database().read(|conn| {
-            Box::pin(async move { home::copies(conn, mailbox, wanted.into_iter()).await })
-        });
+        let read = self
+            .bodies
+            .database()
+            .read(|conn| Box::pin(async move { home::copies(conn, mailbox, wanted.into_iter()).await }));
         let copies = read.await?;
         let mut places = Vec::new();
         let to_read = octets.keys().copied().filter(|body| !copies.contains_key(body)).collect();
@@ -217,10 +218,8 @@ impl Homing {
         if wanted.is_empty() {
             return Ok(());
         }
-        let read = self
-            .bodies
-            .database()
-            .read(|conn| Box::pin(async move { locate_all(conn, &wanted).await }));
+        let read =
+            self.bodies.database().read(|conn| Box::pin(async move { locate_all(conn, &wanted).await }));
         let located: Vec<(BodyId, Location)> = read.await?;
         let found: Vec<BodyId> = located.iter().map(|(body, _)| *body).collect();
         for (body, bytes) in found.into_iter().zip(self.bodies.read_located(located).await) {

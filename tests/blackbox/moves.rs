@@ -124,7 +124,10 @@ fn drained_store_is_empty_and_nothing_is_missing() {
         let report = daemon.json(&["store", "drain", "main"]).remove(0);
         assert_eq!((&report["mailboxes"], &report["left"]), (&3.into(), &0.into()), "{report}");
         let main = store(&daemon, "main");
-        assert_eq!((&main["state"], &main["bodies"], &main["mailboxes"]), (&"draining".into(), &0.into(), &0.into()));
+        assert_eq!(
+            (&main["state"], &main["bodies"], &main["mailboxes"]),
+            (&"draining".into(), &0.into(), &0.into())
+        );
         assert_eq!(store(&daemon, "second")["bodies"], all, "what was shared is shared");
         daemon.posthouse(&["mailbox", "undelete", "gone@acme.test"]).ok();
         assert_eq!(recipients.map(|user| bodies(&daemon, user)), before);

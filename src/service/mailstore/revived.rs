@@ -1,6 +1,6 @@
 //! Messages of a backup: read from a database that was restored aside, appended to the mailbox that they were in.
 
-use super::content::read_messages;
+use super::content::{Reads, read_messages};
 use super::folders;
 use super::intake::Intake;
 use super::types::{FlagBits, FlagSet, FolderName};
@@ -105,10 +105,11 @@ impl Slice {
         let (rows, stored) = find.await?;
         let Some(last) = rows.last() else { return Ok(None) };
         let mut slice = Self { ready: Vec::new(), next_uid: last.uid.saturating_add(1), unreadable: 0 };
-        let read = read_messages(bodies, &stored).await;
+        let read = read_messages(bodies, &stored, Reads::Whole).await;
         for (stored, bytes) in stored.iter().zip(read) {
             let Some(row) = rows.iter().find(|row| row.uid == stored.uid) else { continue };
-            let bytes = match bytes {
+            let gone = || Err(ServiceError::Unavailable("a body of the backup is not there now".to_owned()));
+            let bytes = match bytes.unwrap_or_else(gone) {
                 Ok(bytes) => bytes,
                 Err(error @ ServiceError::Unavailable(_)) => {
                     slice.settle(intake).await;

@@ -157,12 +157,7 @@ async fn place_slice(
     write.await
 }
 
-async fn place_all(
-    conn: &mut Conn,
-    store: StoreId,
-    to: Option<StoreId>,
-    now: Timestamp,
-) -> Result<u64> {
+async fn place_all(conn: &mut Conn, store: StoreId, to: Option<StoreId>, now: Timestamp) -> Result<u64> {
     let stores = store::list(conn).await?;
     let found = home::placed_on(conn, store).await?;
     let mut targets: BTreeMap<StoreId, Vec<MailboxId>> = BTreeMap::new();

@@ -44,9 +44,7 @@ fn homing(context: &JobContext) -> Result<Homing> {
 
 /// Octets of mailboxes, about.
 async fn octets_of(context: &JobContext, mailboxes: Vec<MailboxId>) -> Result<u64> {
-    let read = context
-        .inner
-        .database
-        .read(|conn| Box::pin(async move { home::octets_of(conn, &mailboxes).await }));
+    let read =
+        context.inner.database.read(|conn| Box::pin(async move { home::octets_of(conn, &mailboxes).await }));
     read.await.map_err(|error: StorageError| ServiceError::from(error))
 }

@@ -33,11 +33,7 @@ pub struct NewBody<'a> {
 ///
 /// # Errors
 /// What the database says; `Gone` when the mailbox moved after the pack of a large body was written.
-pub async fn insert(
-    conn: &mut Conn,
-    mailbox: &LockedMailbox,
-    bodies: &[NewBody<'_>],
-) -> Result<Vec<BodyId>> {
+pub async fn insert(conn: &mut Conn, mailbox: &LockedMailbox, bodies: &[NewBody<'_>]) -> Result<Vec<BodyId>> {
     let fresh = bodies.iter().filter(|body| matches!(body.place, BodyPlace::Fresh(_))).count();
     let mut ids = conn.object_ids(i64::try_from(fresh).unwrap_or(i64::MAX)).await?.into_iter();
     let (mut rows, mut fresh, mut summaries) = (Vec::new(), Vec::new(), Vec::new());

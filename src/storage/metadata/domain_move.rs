@@ -38,12 +38,7 @@ pub async fn offered_to(conn: &mut Conn, domain: DomainId, since: Timestamp) -> 
 ///
 /// # Errors
 /// When the database fails.
-pub async fn offered(
-    conn: &mut Conn,
-    name: &str,
-    code: &str,
-    since: Timestamp,
-) -> Result<Vec<DomainId>> {
+pub async fn offered(conn: &mut Conn, name: &str, code: &str, since: Timestamp) -> Result<Vec<DomainId>> {
     let text = "SELECT d.id FROM domain_offer o JOIN domain d ON d.id = o.domain_id
                 WHERE o.to_code = $2 AND d.name = $1 AND d.deleted_at IS NULL AND o.created_at >= $3
                 ORDER BY d.state DESC, d.id LIMIT 1000";
@@ -85,7 +80,8 @@ pub async fn leading_across(
     let mut across = Vec::new();
     for row in conn.rows(text, params![customer]).await? {
         let (name, address) = (row.text(2)?, row.text(3)?);
-        if keys.contains(&row.int(1)?) != is_inside(&address) && !across.contains(&name) && across.len() < 100 {
+        if keys.contains(&row.int(1)?) != is_inside(&address) && !across.contains(&name) && across.len() < 100
+        {
             across.push(name);
         }
     }

@@ -213,9 +213,8 @@ async fn still_held(conn: &mut Conn, mailbox: MailboxId, batch: &Batch) -> Resul
             let mut params = vec![mailbox.into(), bodies];
             params.extend(params![first, from, last, to]);
             let rows = conn.rows(text, params).await?;
-            let held = |row: &Row| {
-                Ok((Holder::Message(FolderId(row.int(1)?), row.number(2)?), BodyId(row.int(0)?)))
-            };
+            let held =
+                |row: &Row| Ok((Holder::Message(FolderId(row.int(1)?), row.number(2)?), BodyId(row.int(0)?)));
             rows.iter().map(held).collect()
         }
         (Holder::Tombstone(first), Holder::Tombstone(last)) => {

@@ -185,7 +185,10 @@ impl Provider {
                           - (SELECT count(*) FROM body WHERE pack_id IS NULL))",
             ),
             ("intents", "SELECT count(*) FROM pack_intent"),
-            ("copies of what is gone", "SELECT count(*) FROM body_copy WHERE body_id NOT IN (SELECT id FROM body)"),
+            (
+                "copies of what is gone",
+                "SELECT count(*) FROM body_copy WHERE body_id NOT IN (SELECT id FROM body)",
+            ),
             (
                 "living bodies of packs",
                 "SELECT count(*) FROM pack p WHERE bodies - dead_bodies <>
@@ -212,7 +215,9 @@ impl Provider {
         }
         let mut found = BTreeSet::new();
         for store in ["main", "second"] {
-            let Ok(prefixes) = std::fs::read_dir(self.folder.path().join(store).join("packs")) else { continue };
+            let Ok(prefixes) = std::fs::read_dir(self.folder.path().join(store).join("packs")) else {
+                continue;
+            };
             for prefix in prefixes.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
                 found.extend(std::fs::read_dir(prefix).unwrap().map(|file| file.unwrap().path()));
             }
@@ -391,8 +396,7 @@ async fn nothing_moves_into_a_store_that_takes_nothing() {
     provider.place(FIRST, SECOND_STORE).await;
     provider.execute("UPDATE store SET state = 'read-only' WHERE id = 2").await;
     let watch = Watch::default();
-    let refused =
-        Homing::new(bodies.clone(), None).bring(FIRST, &mut Journey::new(&watch, 0, NOW)).await;
+    let refused = Homing::new(bodies.clone(), None).bring(FIRST, &mut Journey::new(&watch, 0, NOW)).await;
     assert!(matches!(refused, Err(StorageError::Busy(_))), "{refused:?}");
     assert_eq!(provider.seen(&bodies).await, before);
     provider.check_all().await;

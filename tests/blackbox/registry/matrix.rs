@@ -124,9 +124,9 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
     Some(match operation {
         "whoami" | "store.list" | "store.show" | "store.pack" | "store.create" | "store.set"
         | "store.stop" | "store.read-only" | "store.start" | "store.offload" | "store.compact"
-        | "store.drain" | "store.verify" | "store.probe" | "server.list" | "server.show" | "server.history"
-        | "server.restart" | "server.stop" | "backup.create" | "backup.verify" | "backup.test"
-        | "backup.prune" | "backup.list" | "backup.show" | "job.show" | "job.cancel" => {
+        | "store.drain" | "store.verify" | "store.probe" | "server.list" | "server.show"
+        | "server.history" | "server.restart" | "server.stop" | "backup.create" | "backup.verify"
+        | "backup.test" | "backup.prune" | "backup.list" | "backup.show" | "job.show" | "job.cancel" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),

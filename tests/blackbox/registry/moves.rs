@@ -21,9 +21,9 @@ on_both!(
 );
 
 async fn execute(world: &World, text: &'static str) {
-    let write = world
-        .database
-        .write(Priority::Interactive, move |conn| Box::pin(async move { conn.execute(text, params![]).await }));
+    let write = world.database.write(Priority::Interactive, move |conn| {
+        Box::pin(async move { conn.execute(text, params![]).await })
+    });
     write.await.map_err(|error: StorageError| error).unwrap();
 }
 
@@ -77,9 +77,7 @@ async fn stores_are_named_only_as_far_as_they_are_allowed(world: World) {
     stores(&world).await;
     let chief = world.aboard("a", "a.example").await;
     world.aboard("a/b", "b.example").await;
-    let create = |address: &str, store: &str| {
-        json!({ "address": address, "password_hash": PASSWORD_HASH, "store": store })
-    };
+    let create = |address: &str, store: &str| json!({ "address": address, "password_hash": PASSWORD_HASH, "store": store });
     // One answer for stores that are there and others.
     for store in ["main", "nonsense"] {
         let refused = world.run(&chief, "mailbox.create", create("x@a.example", store)).await.unwrap_err();
@@ -87,7 +85,9 @@ async fn stores_are_named_only_as_far_as_they_are_allowed(world: World) {
     }
     let shown = world.run(&chief, "customer.show", json!({ "path": "a" })).await.unwrap();
     assert_eq!((shown.get("store"), shown.get("stores")), (None, None));
-    world.must("customer.store", json!({ "path": "a", "store": "main", "allowed": ["second", "main"] })).await;
+    world
+        .must("customer.store", json!({ "path": "a", "store": "main", "allowed": ["second", "main"] }))
+        .await;
     let shown = world.run(&chief, "customer.show", json!({ "path": "a" })).await.unwrap();
     assert_eq!((&shown["store"], &shown["stores"]), (&json!("main"), &json!(["main", "second"])));
     world.run(&chief, "mailbox.create", create("x@a.example", "second")).await.unwrap();
@@ -100,7 +100,9 @@ async fn stores_are_named_only_as_far_as_they_are_allowed(world: World) {
     assert_eq!(refusal(own), "forbidden");
     let below = json!({ "path": "a/b", "store": "second", "allowed": ["second"] });
     world.run(&chief, "customer.store", below).await.unwrap();
-    for foreign in [json!({ "path": "a/b", "store": "third" }), json!({ "path": "a/b", "allowed": ["third"] })] {
+    for foreign in
+        [json!({ "path": "a/b", "store": "third" }), json!({ "path": "a/b", "allowed": ["third"] })]
+    {
         assert_eq!(refusal(world.run(&chief, "customer.store", foreign).await), "not-found");
     }
     let made = json!({ "path": "a/c", "store": "second" });
@@ -167,8 +169,10 @@ async fn estate(world: &World) {
 
 /// Octets on the counters of `a` and `b`.
 async fn counters(world: &World) -> [i64; 2] {
-    let a = "SELECT bytes_used FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.slug = 'a'";
-    let b = "SELECT bytes_used FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.slug = 'b'";
+    let a =
+        "SELECT bytes_used FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.slug = 'a'";
+    let b =
+        "SELECT bytes_used FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.slug = 'b'";
     [world.integer(a).await, world.integer(b).await]
 }
 
@@ -195,7 +199,11 @@ async fn domain_goes_at_once_where_one_may_do_both(world: World) {
     // Each of the two has a record; that of the refusal is with whom the domain belongs to by then.
     for (path, count) in [("a", 1), ("b", 2)] {
         let search = json!({ "customer": path, "operation": "domain.move" });
-        assert_eq!(world.must("audit.search", search).await["items"].as_array().unwrap().len(), count, "{path}");
+        assert_eq!(
+            world.must("audit.search", search).await["items"].as_array().unwrap().len(),
+            count,
+            "{path}"
+        );
     }
     // Limits at the new place refuse, and nothing changes.
     world.must("customer.limit", json!({ "path": "a", "bytes": 299 })).await;

@@ -16,10 +16,22 @@ use crate::storage::packer::{Packer, PackerSettings};
 /// What happens in a mailbox with INBOX and, at times, a folder A; masks pick messages by their place.
 #[derive(Clone, Debug)]
 enum Step {
-    Append { in_a: bool, delivered: bool },
-    Copy { from_a: bool, mask: u8 },
-    Move { from_a: bool, mask: u8 },
-    Expunge { in_a: bool, mask: u8 },
+    Append {
+        in_a: bool,
+        delivered: bool,
+    },
+    Copy {
+        from_a: bool,
+        mask: u8,
+    },
+    Move {
+        from_a: bool,
+        mask: u8,
+    },
+    Expunge {
+        in_a: bool,
+        mask: u8,
+    },
     Delete,
     Create,
     Undelete,
