@@ -1,8 +1,8 @@
 //! Bringing the mail back when the database is lost: from catalogs, dictionaries and packs, into an empty database,
 //! while nothing else runs.
 //!
-//! What is in a pack and in no catalog goes to a mailbox of the provider: a pack does not say certainly whose it is, and
-//! mail must not come to somebody else. What was only in the database is told as lost.
+//! What is in a pack and in no catalog goes to a mailbox of the provider: a pack does not say certainly whose it is,
+//! and mail must not come to somebody else. What was only in the database is told as lost.
 
 mod content;
 mod packs;
@@ -58,8 +58,8 @@ struct Rebuild<'a> {
 /// Fills the empty database of `bodies`, which knows the stores, with what is left of them.
 ///
 /// # Errors
-/// `Conflict` when the database is not empty, or nothing is left; what the database says. Then the database is marked as
-/// unfinished.
+/// `Conflict` when the database is not empty, or nothing is left; what the database says. Then the database is marked
+/// as unfinished.
 pub async fn rebuild(bodies: &Bodies, wanted: &Wanted<'_>) -> Result<Report> {
     let database = bodies.database();
     let read = database.read(|conn| {

@@ -41,7 +41,8 @@ impl Operate for StorePack {
     const PATH: &'static str = "/v1/packing";
     const PERMISSION: Permission = Permission::SystemStorePack;
     const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Move all bodies from the database into packs now, whatever their age, and bring the catalogs up to date";
+    const SUMMARY: &'static str = "Move all bodies from the database into packs now, whatever their age, and bring the \
+                                   catalogs up to date";
     const STARTS_JOB: bool = true;
     type Request = StorePackRequest;
     type Response = Job;
