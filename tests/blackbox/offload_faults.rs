@@ -1,6 +1,6 @@
-//! Object storage that is away, slow, refuses, or answers with rubbish, and a full disk for the cache, as clients see it:
-//! what is in object storage alone is unavailable for a while and never empty; everything else goes on, and when the
-//! server is right again, so is the daemon.
+//! Object storage that is away, slow, refuses, or answers with rubbish, and a full disk for the cache, as clients see
+//! it: what is in object storage alone is unavailable for a while and never empty; everything else goes on, and when
+//! the server is right again, so is the daemon.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

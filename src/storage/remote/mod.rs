@@ -32,7 +32,7 @@ mod s3;
 mod settings;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod throttle;
 mod transfer;
 mod upload;

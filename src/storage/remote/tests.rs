@@ -20,7 +20,7 @@ mod moto;
 mod programs;
 #[allow(dead_code, reason = "the black-box tests use more of it")]
 #[path = "../../../tests/support/s3.rs"]
-mod server;
+pub(crate) mod server;
 use server::{Fault, S3Server};
 
 fn key(text: &str) -> ObjectKey {

@@ -3,10 +3,6 @@
 //! number of bodies and tombstones, and that files and objects are those that the database names. In the end everything
 //! is deleted, and nothing may be left anywhere.
 
-#[allow(dead_code, reason = "the black-box tests use more of it")]
-#[path = "../../../../tests/support/s3.rs"]
-mod s3;
-
 mod checks;
 mod expected;
 
@@ -19,7 +15,6 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use self::checks::{files, names};
 use self::expected::{Expected, Letter, read_all};
-use self::s3::{Fault as Wrong, S3Server};
 use super::undelete::{housekeeping, in_days, undelete_all};
 use super::*;
 use crate::base::id::{StoreId, random_bytes};
@@ -30,6 +25,8 @@ use crate::storage::metadata::delivery::{Deliver, DeliverTarget, TraceOrigin};
 use crate::storage::metadata::store;
 use crate::storage::offload::Offloader;
 use crate::storage::packer::{Packer, PackerSettings};
+use crate::storage::remote::tests::server as s3;
+use s3::{Fault as Wrong, S3Server};
 
 const STORE: StoreId = StoreId(1);
 /// Customer and domain of each mailbox: two share their bodies, the third may not.
