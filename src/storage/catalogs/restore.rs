@@ -65,8 +65,8 @@ impl Remains {
         (found.into_iter().max_by_key(|current| current.record.number), wrong)
     }
 
-    /// A state made of all catalogs on the volume, for when no CURRENT can be read: the last whole entry of each mailbox
-    /// and those after it. What was removed from the present state comes back with it.
+    /// A state made of all catalogs on the volume, for when no CURRENT can be read: the last whole entry of each
+    /// mailbox and those after it. What was removed from the present state comes back with it.
     ///
     /// # Errors
     /// `Io` when the folder cannot be read.

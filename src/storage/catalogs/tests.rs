@@ -139,7 +139,10 @@ proptest! {
     }
 
     #[test]
-    fn uids_come_back_as_they_were_written(folder in any::<i64>(), uids in prop::collection::btree_set(1_i64..200, 0..90)) {
+    fn uids_come_back_as_they_were_written(
+        folder in any::<i64>(),
+        uids in prop::collection::btree_set(1_i64..200, 0..90),
+    ) {
         let mut section = Present::of(folder);
         uids.iter().for_each(|uid| section.push(*uid));
         let (read, ranges) = present(&section.into_bytes()).unwrap();

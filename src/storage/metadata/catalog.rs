@@ -190,7 +190,8 @@ pub async fn outdate(conn: &mut Conn, mailboxes: &[i64]) -> Result<()> {
 /// # Errors
 /// What the database says.
 pub async fn forget_gone(conn: &mut Conn, store: StoreId) -> Result<u64> {
-    let text = "SELECT c.mailbox_id FROM catalog_mailbox c LEFT JOIN mailbox m ON m.id = c.mailbox_id AND m.store_id = $1
+    let text = "SELECT c.mailbox_id
+                FROM catalog_mailbox c LEFT JOIN mailbox m ON m.id = c.mailbox_id AND m.store_id = $1
                 WHERE c.store_id = $1 AND m.id IS NULL ORDER BY c.mailbox_id LIMIT 256";
     let rows = conn.rows(text, params![store]).await?;
     let gone = rows.iter().map(|row| row.int(0)).collect::<Result<Vec<i64>>>()?;

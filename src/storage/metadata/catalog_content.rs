@@ -235,8 +235,8 @@ async fn folders(conn: &mut Conn, mailboxes: &[i64]) -> Result<BTreeMap<i64, Fol
     for row in conn.rows(text, vec![ids(mailboxes.iter().copied())]).await? {
         rows.push((row.int(9)?, row.int(10)?, folder(&row, None)?));
     }
-    let text = "SELECT folder_id, name, special_use, CAST(1 AS BIGINT), uid_validity, CAST(1 AS BIGINT), CAST(1 AS BIGINT),
-                       CAST(1 AS BIGINT), deleted_at, mailbox_id, deleted_at
+    let text = "SELECT folder_id, name, special_use, CAST(1 AS BIGINT), uid_validity, CAST(1 AS BIGINT),
+                       CAST(1 AS BIGINT), CAST(1 AS BIGINT), deleted_at, mailbox_id, deleted_at
                 FROM deleted_folder WHERE mailbox_id IN IDS($1) ORDER BY folder_id";
     for row in conn.rows(text, vec![ids(mailboxes.iter().copied())]).await? {
         rows.push((row.int(9)?, 0, folder(&row, Some(row.int(10)?))?));

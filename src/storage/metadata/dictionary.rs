@@ -1,7 +1,8 @@
 //! Dictionaries that were trained from a customer's own mail, for that customer alone.
 //!
 //! # Consistency
-//! A dictionary is committed, and lies as a file beside the packs (`dictionary_place`), before the first frame uses it. `pack_dictionary` says which packs need it, dropped
+//! A dictionary is committed, and lies as a file beside the packs (`dictionary_place`), before the
+//! first frame uses it. `pack_dictionary` says which packs need it, dropped
 //! ones too for as long as their files may be read; its row goes after the last of them, and only when it is no
 //! longer in use for new packs.
 

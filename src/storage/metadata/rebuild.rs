@@ -60,9 +60,9 @@ pub async fn begin(conn: &mut Conn) -> Result<()> {
 /// # Errors
 /// What the database says.
 pub async fn customer(conn: &mut Conn, record: &CustomerRecord) -> Result<()> {
-    let text = "INSERT INTO customer (id, public_id, parent_id, slug, name, kind, code, contact, bytes_max, messages_max,
-                       mailboxes_max, aliases_max, domains_max, customers_max, administrators_max, created_at,
-                       deleted_at, deleted_by)
+    let text = "INSERT INTO customer (id, public_id, parent_id, slug, name, kind, code, contact, bytes_max,
+                       messages_max, mailboxes_max, aliases_max, domains_max, customers_max, administrators_max,
+                       created_at, deleted_at, deleted_by)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
                 ON CONFLICT (id) DO UPDATE SET public_id = excluded.public_id, slug = excluded.slug,
                        name = excluded.name, kind = excluded.kind, code = excluded.code, contact = excluded.contact,
@@ -129,8 +129,8 @@ pub async fn customer_keys(conn: &mut Conn) -> Result<BTreeSet<i64>> {
 /// # Errors
 /// What the database says.
 pub async fn domain(conn: &mut Conn, record: &DomainRecord) -> Result<bool> {
-    let text = "INSERT INTO domain (id, public_id, customer_id, name, state, alias_of, catch_all, bytes_max, messages_max,
-                       mailbox_bytes_max_default, created_at, deleted_at, deleted_by)
+    let text = "INSERT INTO domain (id, public_id, customer_id, name, state, alias_of, catch_all, bytes_max,
+                       messages_max, mailbox_bytes_max_default, created_at, deleted_at, deleted_by)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING";
     let one = record.clone();
     let mut params = params![one.id, one.public_id, one.customer, one.name, one.state, one.alias_of];
@@ -411,13 +411,15 @@ pub async fn settle(conn: &mut Conn, object_last: i64, now: Timestamp) -> Result
         conn.execute(text, params![]).await?;
     }
     let text = "UPDATE mailbox SET tombstone_octets =
-                    (SELECT CAST(coalesce(sum(t.octets + $1), 0) AS BIGINT) FROM tombstone t WHERE t.mailbox_id = mailbox.id)";
+                    (SELECT CAST(coalesce(sum(t.octets + $1), 0) AS BIGINT)
+                     FROM tombstone t WHERE t.mailbox_id = mailbox.id)";
     conn.execute(text, params![TOMBSTONE_ROW_OCTETS]).await?;
     let text = "UPDATE dictionary SET retired_at = $1
                 WHERE id NOT IN (SELECT max(id) FROM dictionary GROUP BY customer_id)";
     conn.execute(text, params![now]).await?;
     let text = "SELECT greatest_of.id FROM (SELECT max(id) AS id FROM (
-                    SELECT coalesce(max(id), 0) AS id FROM body UNION ALL SELECT coalesce(max(id), 0) FROM message_prefix
+                    SELECT coalesce(max(id), 0) AS id FROM body
+                    UNION ALL SELECT coalesce(max(id), 0) FROM message_prefix
                     UNION ALL SELECT CAST($1 AS BIGINT)) AS ids) AS greatest_of";
     let last = conn.row(text, params![object_last]).await?.map_or(Ok(object_last), |row| row.int(0))?;
     if !conn.is_postgres() {
@@ -435,7 +437,8 @@ pub(super) async fn sequences(conn: &mut Conn) -> Result<()> {
     }
     for table in ["customer", "domain", "mailbox", "folder", "alias", "hold", "dictionary"] {
         let text = format!(
-            "SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
+            "SELECT setval(pg_get_serial_sequence('{table}', 'id'),
+                           (SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
         );
         conn.rows(text, params![]).await?;
     }

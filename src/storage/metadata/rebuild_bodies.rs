@@ -146,7 +146,8 @@ pub async fn place(
         let frame = one.frame;
         params![frame.body, 0_i64, store, one.octets, frame.stored_octets, 0_i64, pack, frame.offset]
     };
-    let head = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id, pack_offset)";
+    let head = "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, pack_id,
+                                  pack_offset)";
     conn.insert_rows(head, 8, new.iter().map(row).collect()).await?;
     let parts = frames.iter().filter(|one| here.contains(&one.frame.body));
     let parts = parts.flat_map(|one| one.parts.iter().map(|part| params![one.frame.body, *part]));

@@ -103,7 +103,8 @@ impl Provider {
              WHERE uid % 97 = 3",
         )
         .await;
-        let gone = "DELETE FROM message WHERE mailbox_id = 1 AND uid = (SELECT min(uid) FROM message WHERE mailbox_id = 1)";
+        let gone = "DELETE FROM message
+                    WHERE mailbox_id = 1 AND uid = (SELECT min(uid) FROM message WHERE mailbox_id = 1)";
         self.execute(gone).await;
         self.execute(
             "UPDATE folder SET mod_seq = mod_seq + 1,
