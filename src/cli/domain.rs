@@ -15,7 +15,8 @@ const LIST: &[Column] = columns![
 ];
 const SHEET: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Alias of" "alias_of" Text,
-    "Alias domains" "alias_domains" List, "Offered to" "offered_to" Text, "Catch-all" "catch_all" Text, "Switched off" "switches_off" List,
+    "Alias domains" "alias_domains" List, "Offered to" "offered_to" Text, "Catch-all" "catch_all" Text,
+    "Switched off" "switches_off" List,
     "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Used" "bytes_used" Size,
     "Limit on mail" "bytes_max" Size, "Limit on messages" "messages_max" Count,
     "Limit of new mailboxes" "mailbox_bytes_max_default" Size, "Id" "id" Text, "Created" "created_at" Time

@@ -33,7 +33,9 @@ const DELETED_MESSAGES: &[Column] = columns![
     "FOLDER" "folder" Text, "DELETED" "folder_deleted" Truth, "UID" "uid" Text, "SIZE" "size" Size,
     "RECEIVED" "date" Time, "EXPUNGED" "expunged_at" Time
 ];
-const MOVED: &[Column] = columns!["Messages" "messages" Count, "Mail" "octets" Size, "Damaged, left where they were" "damaged" Count];
+const MOVED: &[Column] = columns![
+    "Messages" "messages" Count, "Mail" "octets" Size, "Damaged, left where they were" "damaged" Count
+];
 const UNDELETED: &[Column] = columns!["Messages" "messages" Count, "Mail" "octets" Size];
 
 /// Mailboxes

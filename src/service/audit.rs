@@ -1,7 +1,8 @@
 //! The audit trail: making records, writing reads in batches, searching.
 //!
 //! A record belongs to the target's customer; when the actor may not see the target, to the actor's home and nowhere
-//! else. A change of two customers leaves one with each. Reads lose at most the last second when the daemon is killed; changes and refusals lose nothing.
+//! else. A change of two customers leaves one with each. Reads lose at most the last second when the daemon is killed;
+//! changes and refusals lose nothing.
 
 pub(in crate::service) mod names;
 mod search;

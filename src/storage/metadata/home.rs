@@ -60,7 +60,8 @@ pub struct Held {
 }
 
 const HELD: &str = "r.body_id, b.octets, \
-     CASE WHEN b.scope_id = d.customer_id AND b.store_id = m.store_id THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END";
+     CASE WHEN b.scope_id = d.customer_id AND b.store_id = m.store_id THEN CAST(1 AS BIGINT) \
+     ELSE CAST(0 AS BIGINT) END";
 const HELD_JOINS: &str = "JOIN body b ON b.id = r.body_id JOIN mailbox m ON m.id = r.mailbox_id \
      JOIN domain d ON d.id = m.domain_id";
 

@@ -1,6 +1,6 @@
-//! Messages and a folder come and go at random, while the mailbox moves between mail stores and its mail is packed; what
-//! is there and what comes back is compared with a simple model, and at the end references, quotas and everything else
-//! is counted again.
+//! Messages and a folder come and go at random, while the mailbox moves between mail stores and its mail is packed;
+//! what is there and what comes back is compared with a simple model, and at the end references, quotas and everything
+//! else is counted again.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
