@@ -11,6 +11,7 @@ pub mod id;
 pub mod network;
 pub mod progress;
 pub mod secret;
+pub mod signing;
 pub mod size;
 pub mod store_settings;
 pub mod telemetry;

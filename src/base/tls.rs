@@ -199,20 +199,22 @@ pub fn self_signed_create(files: &CertificateFiles, names: &[String]) -> Result<
     write_file(&files.certificate, made.cert.pem().as_bytes(), 0o644)
 }
 
-/// Writes beside the final name and renames, so that a crash leaves no half file.
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
-    let write = || -> io::Result<()> {
-        let beside = path.with_extension("new");
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|error| TlsError::File { path: path.to_owned(), reason: error.to_string() })
+    let failed = |error: io::Error| TlsError::File { path: path.to_owned(), reason: error.to_string() };
+    write_private(path, bytes, mode).map_err(failed)
+}
+
+/// Writes beside the final name and renames, so that a crash leaves no half file.
+pub(super) fn write_private(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::failure::{Exit, Failure};
 use super::mailbox::{show_moved, show_undeleted};
 use super::output::{Column, Output, clean, columns, member, note};
 use super::plan::{Change, Destruction, Plan};
+use super::report::show_trail;
 use super::server::show_drift;
 use super::store::{show_drained, show_offloaded, show_packing, show_probed, show_started, show_verified};
 
@@ -39,6 +40,7 @@ pub(super) type Finish = fn(&Output, &Value) -> Result<ExitCode, Failure>;
 
 /// How the report of each kind of job is shown.
 const FINISHES: &[(&str, Finish)] = &[
+    ("audit.verify", show_trail),
     ("backup.create", show_created),
     ("backup.prune", show_pruned),
     ("backup.test", show_tried),

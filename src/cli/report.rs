@@ -7,13 +7,17 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::Failure;
+use super::job::Follow;
 use super::output::{Column, Kind, Output, columns, csv_field, member, note, show};
-use super::plan::Plan;
+use super::plan::{Change, Plan, partly};
 
 /// Quota of mailboxes, and the totals of domains.
 const QUOTA: &[Column] = columns![
     "ADDRESS" "address" Text, "USED" "used" Size, "LIMIT" "limit" Size, "%" "percent" Percent,
     "MESSAGES" "messages" Count, "LAST LOGIN" "last_login_at" Time
+];
+const FINDINGS: &[Column] = columns![
+    "WHAT" "kind" Text, "RECORD" "record" Text, "AT" "at" Time, "BATCH" "batch" Text
 ];
 const QUOTA_DOMAINS: &[Column] = columns![
     "DOMAIN" "domain" Text, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "LIMIT" "limit" Size,
@@ -144,6 +148,14 @@ pub(super) enum AuditCommand {
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: u64,
     },
+    /// Check that no record was changed, removed or inserted since it was made
+    Verify {
+        /// Of this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+        #[command(flatten)]
+        following: Follow,
+    },
 }
 
 /// Where is my mail
@@ -179,14 +191,40 @@ impl Command {
 
 impl AuditCommand {
     pub(super) fn plan(self) -> Plan {
-        let Self::Search { customer, mine, since, until, actor, operation, target, text, outcome, limit } =
-            self;
-        let call = Call::new("audit.search").maybe("customer", customer).flag("mine", mine);
-        let call = call.maybe("since", since).maybe("until", until).maybe("actor", actor);
-        let call = call.maybe("operation", operation).maybe("target", target).maybe("text", text);
-        let call = call.maybe("outcome", outcome).with("limit", limit);
-        Plan::List { call, columns: AUDIT, nothing: "no records" }
+        match self {
+            Self::Search { customer, mine, since, until, actor, operation, target, text, outcome, limit } => {
+                let call = Call::new("audit.search").maybe("customer", customer).flag("mine", mine);
+                let call = call.maybe("since", since).maybe("until", until).maybe("actor", actor);
+                let call = call.maybe("operation", operation).maybe("target", target).maybe("text", text);
+                let call = call.maybe("outcome", outcome).with("limit", limit);
+                Plan::List { call, columns: AUDIT, nothing: "no records" }
+            }
+            Self::Verify { customer, following } => {
+                let call = Call::new("audit.verify").maybe("customer", customer);
+                Plan::Job { call, change: Change { dry_run: false }, following }
+            }
+        }
     }
+}
+
+/// Whoever changed the trail is somebody to talk to: the exit code tells scripts of it.
+pub(super) fn show_trail(output: &Output, answer: &Value) -> Result<ExitCode, Failure> {
+    let findings = lines(answer, "findings");
+    if output.is_json() {
+        output.document(answer)?;
+    } else {
+        output.table(FINDINGS, findings)?;
+        let count = |name| show(Kind::Count, member(answer, name));
+        let outside = match member(answer, "verified_until") {
+            None => "nothing is published yet".to_owned(),
+            at => format!("compared with what was published until {}", show(Kind::Time, at)),
+        };
+        let (records, found, waiting) = (count("records"), count("found"), count("waiting"));
+        output.line(&format!(
+            "{records} records checked, {found} findings; {outside}; {waiting} not sealed yet"
+        ))?;
+    }
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { partly() })
 }
 
 impl Trace {

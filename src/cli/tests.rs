@@ -115,6 +115,7 @@ const COMMANDS: &[&str] = &[
     "backup test /tmp/x --id b1 --bodies 5",
     "restore mailbox x@d.test --at 2d --folder A --into B --dry-run",
     "restore mailbox x@d.test --backup b1 --detach",
+    "audit verify --customer a",
 ];
 
 fn call(line: &str) -> client::Call {

@@ -136,10 +136,11 @@ impl Served {
             offloader,
             meter,
             catalogs,
+            sealer,
             ..
         } = rooms;
         login.flush().await;
-        drop((delivery, login, mail_store, bodies, packer, offloader, meter, catalogs));
+        drop((delivery, login, mail_store, bodies, packer, offloader, meter, catalogs, sealer));
         management.close().await;
         database.close().await;
     }

@@ -25,8 +25,10 @@ use tokio::task::JoinSet;
 use crate::base::clock::Clock;
 use crate::base::config::{Config, ConfigError};
 use crate::base::secret::SecretError;
+use crate::base::signing::SigningKey;
 use crate::base::telemetry::metrics::Metrics;
 use crate::base::tls::{Tls, TlsError, self_signed_create};
+use crate::service::audit::Sealer;
 use crate::service::backup::{BackupSetup, Schedule};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::error::ServiceError;
@@ -130,6 +132,7 @@ struct Rooms {
     meter: Arc<Meter>,
     offloader: Arc<Offloader>,
     catalogs: Arc<Catalogs>,
+    sealer: Arc<Sealer>,
     clock: Clock,
     metrics: Metrics,
     tls: Tls,
@@ -205,6 +208,8 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     std::fs::remove_dir_all(&scratch).ok();
     let settings = config.backup.clone();
     management.attach_backup(BackupSetup { settings, scratch, metrics: metrics.clone() });
+    let sealer = Arc::new(sealer(config, &database, &clock)?);
+    management.attach_sealer(Arc::clone(&sealer));
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
@@ -227,10 +232,19 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         catalogs,
         meter,
         offloader,
+        sealer,
         clock,
         metrics,
         tls,
     })
+}
+
+/// The audit trail is signed with a key of the node's own, beside its data.
+fn sealer(config: &Config, database: &Database, clock: &Clock) -> Result<Sealer, DaemonError> {
+    let path = config.data.dir.join("audit-signing.key");
+    let key = SigningKey::open_or_create(&path)
+        .map_err(|error| DaemonError::Io { what: path.display().to_string(), error })?;
+    Ok(Sealer::new(database.clone(), clock.clone(), key, config.audit.roots.clone()))
 }
 
 /// What runs beside the listeners until the daemon stops.
@@ -257,6 +271,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     let (bodies, packer) = (rooms.bodies.clone(), Arc::clone(&rooms.packer));
     let rehoming = Rehoming::new(rooms.database.clone(), bodies, packer, rooms.clock.clone());
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { rehoming.run().await })));
+    let sealer = Arc::clone(&rooms.sealer);
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { sealer.run().await })));
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
     let ended = shutdown.clone();
     tasks.spawn(async move { runner.run(ended.requested()).await });

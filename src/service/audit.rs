@@ -4,8 +4,11 @@
 //! else. A change of two customers leaves one with each. Reads lose at most the last second when the daemon is killed;
 //! changes and refusals lose nothing.
 
+mod chain;
 pub(in crate::service) mod names;
+mod seal;
 mod search;
+mod verify;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,11 +20,14 @@ use crate::base::id::{CustomerId, public_id};
 use crate::service::authority::Caller;
 use crate::service::context::Context;
 use crate::service::error::ServiceError;
+use crate::service::registry::operations;
 use crate::storage::metadata::audit::{self, Record};
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 
+pub use seal::Sealer;
 pub(in crate::service) use search::AuditSearch;
+pub(in crate::service) use verify::{AuditVerify, Verifying};
 
 /// Records of reads that may wait; beyond it the reader waits.
 const QUEUE_LENGTH_MAX: usize = 4096;
@@ -70,7 +76,13 @@ pub(in crate::service) fn record_of_side(caller: &Caller, context: &Context, eve
         after: event.after,
         outcome: event.outcome.to_owned(),
         request_id: context.request_id.clone(),
+        is_chained: is_chained(event.operation, event.outcome),
     }
+}
+
+/// Whether records of this kind are chained: all but those of reads that were allowed.
+fn is_chained(operation: &str, outcome: &str) -> bool {
+    outcome != "done" || operations().iter().all(|one| one.mutates || one.name != operation)
 }
 
 /// Takes the records of reads and writes them in batches.

@@ -44,6 +44,11 @@ const JOB_DAYS: u32 = 30;
 /// Traces that one slice removes.
 const TRACE_ROWS: i64 = 256;
 
+/// Older records of changes and refusals may be gone.
+pub(in crate::service) fn audit_kept_since(now: Timestamp) -> Timestamp {
+    now.minus(DAY * AUDIT_DAYS)
+}
+
 /// How long things are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
@@ -235,7 +240,7 @@ impl Housekeeping {
     }
 
     async fn audit(&self, now: Timestamp) -> Result<u64> {
-        let (before, all_before) = (now.minus(DAY * AUDIT_READS_DAYS), now.minus(DAY * AUDIT_DAYS));
+        let (before, all_before) = (now.minus(DAY * AUDIT_READS_DAYS), audit_kept_since(now));
         let mut removed = 0;
         loop {
             let from = *self.audit_from.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@ pub mod bodies;
 pub mod cache;
 pub mod catalogs;
 pub mod homing;
+pub mod ledger;
 pub mod metadata;
 pub mod offload;
 pub mod pack;

@@ -12,7 +12,9 @@ use posthouse::base::backup_settings::BackupSettings;
 use posthouse::base::clock::{Clock, Timestamp};
 use posthouse::base::id::{BodyId, MailboxId};
 use posthouse::base::progress::Progress;
+use posthouse::base::signing::SigningKey;
 use posthouse::base::store_settings::{PackingSettings, StoreSettings};
+use posthouse::service::audit::Sealer;
 use posthouse::service::backup::BackupSetup;
 use posthouse::service::context::{Authentication, Service};
 use posthouse::service::error::ServiceError;
@@ -42,8 +44,14 @@ const WORD: &str = "correct horse battery";
 
 #[path = "system/expunged.rs"]
 mod expunged;
+#[path = "system/sealed.rs"]
+mod sealed;
 
 use expunged::expunged_messages_hold_their_packs_until_their_time_is_over;
+use sealed::{
+    audit_trail_of_a_restored_database_tells_what_is_gone, tampering_with_the_audit_trail_is_located,
+    tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,
+};
 
 macro_rules! on_both {
     ($($name:ident),+ $(,)?) => {
@@ -72,6 +80,9 @@ on_both!(
     recount_is_clean_under_deliveries_and_repairs_what_drifted,
     deleted_objects_are_purged_after_their_time_with_charge_and_bodies,
     expunged_messages_hold_their_packs_until_their_time_is_over,
+    tampering_with_the_audit_trail_is_located,
+    audit_trail_of_a_restored_database_tells_what_is_gone,
+    tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,
 );
 
 /// A provider with the customers `a` and `b`, each with a domain, a mailbox `x` and an administrator.
@@ -80,6 +91,7 @@ struct World {
     management: Management,
     login: Login,
     bodies: Bodies,
+    sealer: Arc<Sealer>,
     clock: Clock,
     system: Authentication,
     a: Authentication,
@@ -118,6 +130,8 @@ impl World {
         management.attach_packer(Arc::new(packer));
         let (settings, scratch) = (BackupSettings::default(), folder.join("scratch"));
         management.attach_backup(BackupSetup { settings, scratch, metrics: Metrics::new() });
+        let sealer = sealer(&database, &clock, folder);
+        management.attach_sealer(Arc::clone(&sealer));
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
         let mut administrators = Vec::new();
         for name in ["a", "b"] {
@@ -132,7 +146,7 @@ impl World {
             administrators.push(management.authenticate_token(token).await.unwrap().unwrap());
         }
         let (b, a) = (administrators.pop().unwrap(), administrators.pop().unwrap());
-        Self { database, management, login, bodies, clock, system, a, b }
+        Self { database, management, login, bodies, sealer, clock, system, a, b }
     }
 
     async fn run(
@@ -191,6 +205,11 @@ impl World {
         let kept = Kept { trace_days: 14, undelete_days: 30 };
         Housekeeping::new(self.database.clone(), store, self.clock.clone(), "node".to_owned(), kept)
     }
+}
+
+fn sealer(database: &Database, clock: &Clock, folder: &Path) -> Arc<Sealer> {
+    let key = SigningKey::open_or_create(&folder.join("audit-signing.key")).unwrap();
+    Arc::new(Sealer::new(database.clone(), clock.clone(), key, folder.join("audit-roots.jsonl")))
 }
 
 async fn run(
@@ -563,7 +582,8 @@ impl World {
         management.attach_bodies(bodies.clone());
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
         let (a, b) = (system.clone(), system.clone());
-        Self { database, management, login, bodies, clock, system, a, b }
+        let sealer = sealer(&database, &clock, folder);
+        Self { database, management, login, bodies, sealer, clock, system, a, b }
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Config {
     pub retention: Retention,
     /// `[backup]`
     pub backup: BackupSettings,
+    /// `[audit]`
+    pub audit: Audit,
 }
 
 /// Who this server says it is.
@@ -177,6 +179,13 @@ pub struct Retention {
     pub trace_days: u32,
     /// Days in which a deleted customer, domain or mailbox can be undeleted.
     pub undelete_days: u32,
+}
+
+/// The audit trail.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Audit {
+    /// The file to which signed roots are appended.
+    pub roots: PathBuf,
 }
 
 impl Default for Config {

@@ -8,7 +8,9 @@ use toml::de::{DeTable, DeValue};
 use super::backup::read_backup;
 use super::mistake::ConfigMistake;
 use super::read::{Mistakes, Section, Value, expected, path, text};
-use super::{Admin, Config, Data, Database, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls};
+use super::{
+    Admin, Audit, Config, Data, Database, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls,
+};
 use crate::base::endpoint::Endpoint;
 use crate::base::secret::Secret;
 use crate::base::store_settings::{self, StoreSettings};
@@ -50,8 +52,9 @@ fn read_root(mut root: Section<'_>) -> Config {
     let log = read_log(root.section("log"));
     let retention = read_retention(root.section("retention"));
     let backup = read_backup(root.section("backup"));
+    let audit = read_audit(root.section("audit"), &data.dir);
     root.finish();
-    Config { server, data, database, listen, tls, admin, limits, stores, log, retention, backup }
+    Config { server, data, database, listen, tls, admin, limits, stores, log, retention, backup, audit }
 }
 
 fn read_server(mut section: Section<'_>) -> Server {
@@ -336,6 +339,12 @@ fn read_log(mut section: Section<'_>) -> Log {
     });
     section.finish();
     Log { format, level }
+}
+
+fn read_audit(mut section: Section<'_>, data: &Path) -> Audit {
+    let roots = section.path("roots", data.join("audit-roots.jsonl"));
+    section.finish();
+    Audit { roots }
 }
 
 fn read_retention(mut section: Section<'_>) -> Retention {

@@ -53,13 +53,14 @@ use crate::service::authority::{Caller, Permission};
 use crate::service::context::Context;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Inner;
-use crate::service::{backup, moves, quota, stores, undelete};
+use crate::service::{audit, backup, moves, quota, stores, undelete};
 use crate::storage::StorageError;
 use crate::storage::metadata::job::{self, Hold};
 use crate::storage::metadata::sql::Conn;
 
 /// All kinds of jobs.
 pub(in crate::service) static KINDS: &[Kind] = &[
+    Kind::of::<audit::Verifying>(),
     Kind::of::<stores::pack::Packing>(),
     Kind::of::<stores::start::Starting>(),
     Kind::of::<stores::work::Offloading>(),

@@ -3,7 +3,7 @@
 use super::operate::Operate;
 use super::schema::TypeSchema;
 use super::{Operation, run};
-use crate::service::audit::AuditSearch;
+use crate::service::audit::{AuditSearch, AuditVerify};
 use crate::service::directory::{
     administrator_state, administrators, aliases, customer_life, customers, domain_move, domains, holds,
     identity, mailbox_deletion, mailboxes, sessions, tokens,
@@ -35,6 +35,7 @@ const fn declare<O: Operate>() -> Operation {
 static OPERATIONS: &[Operation] = &[
     declare::<identity::WhoAmI>(),
     declare::<AuditSearch>(),
+    declare::<AuditVerify>(),
     declare::<QuotaReportRun>(),
     declare::<StorageReportRun>(),
     declare::<TraceFind>(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::base::clock::Clock;
-use crate::service::audit::ReadTrail;
+use crate::service::audit::{ReadTrail, Sealer};
 use crate::service::authority::Authority;
 use crate::service::backup::BackupSetup;
 use crate::service::context::{Authenticated, Authentication, Identity};
@@ -71,6 +71,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) backup: OnceLock<BackupSetup>,
     /// What writes catalogs, once the daemon has brought it.
     pub(in crate::service) catalogs: OnceLock<Arc<Catalogs>>,
+    /// What seals the audit trail, once the daemon has brought it.
+    pub(in crate::service) sealer: OnceLock<Arc<Sealer>>,
 }
 
 impl Management {
@@ -109,6 +111,7 @@ impl Management {
             offloader: OnceLock::new(),
             backup: OnceLock::new(),
             catalogs: OnceLock::new(),
+            sealer: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -146,6 +149,11 @@ impl Management {
     /// Brings what writes catalogs, so that they can be asked for. The first call counts.
     pub fn attach_catalogs(&self, catalogs: Arc<Catalogs>) {
         let _ = self.inner.catalogs.set(catalogs);
+    }
+
+    /// Brings what seals the audit trail, so that it can be verified. The first call counts.
+    pub fn attach_sealer(&self, sealer: Arc<Sealer>) {
+        let _ = self.inner.sealer.set(sealer);
     }
 
     /// Lets records that wait be written, when this is the last handle.

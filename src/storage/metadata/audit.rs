@@ -45,12 +45,18 @@ pub struct Record {
     pub outcome: String,
     /// The request's id.
     pub request_id: String,
+    /// Whether one that is added is to be chained; false in one that is read.
+    pub is_chained: bool,
 }
 
 /// Keys of the customers on a path such as `/1/7/23/`.
 pub fn path_ids(path: &str) -> impl Iterator<Item = i64> {
     path.split('/').filter_map(|id| id.parse().ok())
 }
+
+/// The columns of a record of `audit a`, as [`record_opt`] reads them.
+pub(super) const COLUMNS_OF_RECORD: &str = "a.id, a.public_id, a.at, a.node_path, a.customer_path, a.actor_id, a.actor,
+    a.actor_path, a.authenticated, a.source, a.operation, a.target, a.before, a.after, a.outcome, a.request_id";
 
 /// Columns of a record that is added.
 const COLUMNS: usize = 15;
@@ -60,7 +66,7 @@ const COLUMNS: usize = 15;
 /// # Errors
 /// When the database fails.
 pub async fn insert(conn: &mut Conn, records: &[Record]) -> Result<()> {
-    let mut scope = Vec::new();
+    let (mut scope, mut chained) = (Vec::new(), Vec::new());
     let mut rest = records;
     while !rest.is_empty() {
         // Powers of two keep the number of distinct statements small.
@@ -74,14 +80,18 @@ pub async fn insert(conn: &mut Conn, records: &[Record]) -> Result<()> {
             values_placeholders(chunk.len(), COLUMNS, false)
         );
         // The rows come back in any order.
-        let mut paths: HashMap<&str, &str> =
-            chunk.iter().map(|one| (one.public_id.as_str(), one.node_path.as_str())).collect();
+        let mut by_id: HashMap<&str, &Record> =
+            chunk.iter().map(|one| (one.public_id.as_str(), one)).collect();
         for row in conn.rows(text, chunk.iter().flat_map(values).collect()).await? {
             let (id, public_id) = (row.int(0)?, row.text(1)?);
-            let path = paths.remove(public_id.as_str()).unwrap_or_default();
-            scope.extend(path_ids(path).map(|customer| params![customer, id]));
+            let Some(record) = by_id.remove(public_id.as_str()) else { continue };
+            scope.extend(path_ids(&record.node_path).map(|customer| params![customer, id]));
+            if record.is_chained {
+                chained.push(params![id]);
+            }
         }
     }
+    conn.insert_rows("INSERT INTO audit_unsealed (audit_id)", 1, chained).await?;
     conn.insert_rows("INSERT INTO audit_scope (customer_id, audit_id)", 2, scope).await
 }
 
@@ -220,9 +230,7 @@ pub fn statement(search: &Search, place: Option<i64>, above_id: i64) -> (String,
     }
     filter.params.push(search.limit.into());
     let text = format!(
-        "SELECT a.id, a.public_id, a.at, a.node_path, a.customer_path, a.actor_id, a.actor, a.actor_path,
-                a.authenticated, a.source, a.operation, a.target, a.before, a.after, a.outcome, a.request_id
-         FROM {tables}{} ORDER BY {key} DESC LIMIT ${}",
+        "SELECT {COLUMNS_OF_RECORD} FROM {tables}{} ORDER BY {key} DESC LIMIT ${}",
         filter.text,
         filter.params.len()
     );
@@ -245,8 +253,9 @@ pub async fn search(conn: &mut Conn, search: &Search) -> Result<Vec<Record>> {
     for place in places {
         let (text, params) = statement(search, place, above_id);
         for row in conn.rows(text, params).await? {
-            let record = from_row(&row)?;
-            found.insert(record.id, record);
+            if let Some(record) = record_opt(&row, 0)? {
+                found.insert(record.id, record);
+            }
         }
         while found.len() > limit {
             found.pop_first();
@@ -258,25 +267,28 @@ pub async fn search(conn: &mut Conn, search: &Search) -> Result<Vec<Record>> {
     Ok(found.into_values().rev().collect())
 }
 
-fn from_row(row: &Row) -> Result<Record> {
-    Ok(Record {
-        id: row.int(0)?,
-        public_id: row.text(1)?,
-        at: Timestamp(row.int(2)?),
-        node_path: row.text(3)?,
-        customer_path: row.text(4)?,
-        actor_id: row.int_opt(5)?,
-        actor: row.text(6)?,
-        actor_path: row.text(7)?,
-        authenticated: row.text(8)?,
-        source: row.text(9)?,
-        operation: row.text(10)?,
-        target: row.text(11)?,
-        before: row.text_opt(12)?,
-        after: row.text_opt(13)?,
-        outcome: row.text(14)?,
-        request_id: row.text(15)?,
-    })
+/// The record in the columns from `first` on ([`COLUMNS_OF_RECORD`]), unless there is none.
+pub(super) fn record_opt(row: &Row, first: usize) -> Result<Option<Record>> {
+    let Some(id) = row.int_opt(first)? else { return Ok(None) };
+    Ok(Some(Record {
+        id,
+        public_id: row.text(first + 1)?,
+        at: Timestamp(row.int(first + 2)?),
+        node_path: row.text(first + 3)?,
+        customer_path: row.text(first + 4)?,
+        actor_id: row.int_opt(first + 5)?,
+        actor: row.text(first + 6)?,
+        actor_path: row.text(first + 7)?,
+        authenticated: row.text(first + 8)?,
+        source: row.text(first + 9)?,
+        operation: row.text(first + 10)?,
+        target: row.text(first + 11)?,
+        before: row.text_opt(first + 12)?,
+        after: row.text_opt(first + 13)?,
+        outcome: row.text(first + 14)?,
+        request_id: row.text(first + 15)?,
+        is_chained: false,
+    }))
 }
 
 /// An answer already given under an Idempotency-Key.

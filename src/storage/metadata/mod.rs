@@ -55,6 +55,7 @@ pub mod restore;
 pub mod rewrite;
 mod schema;
 pub mod scope_usage;
+pub mod seal;
 pub mod snapshot;
 pub mod sql;
 mod sqlite;

@@ -66,6 +66,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0010_homes.sql"),
         include_str!("../../../migrations/postgres/0010_homes.sql"),
     ),
+    (
+        12,
+        "audit_chain",
+        include_str!("../../../migrations/sqlite/0012_audit_chain.sql"),
+        include_str!("../../../migrations/postgres/0012_audit_chain.sql"),
+    ),
 ];
 
 /// Which database's texts.

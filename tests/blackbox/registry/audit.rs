@@ -284,6 +284,7 @@ fn record(number: i64, node_path: &str) -> Record {
         after: None,
         outcome: "done".to_owned(),
         request_id: String::new(),
+        is_chained: false,
     }
 }
 

@@ -132,7 +132,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
         | "audit.search" | "report.quota" | "report.storage" | "session.list" | "quota.verify"
-        | "job.list" => {
+        | "job.list" | "audit.verify" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"

@@ -1,0 +1,130 @@
+//! The chains of the audit trail: whoever changes it afterwards, with all rights over the database, is found.
+
+use super::*;
+
+/// Three changes at `a` and two at `b`, sealed and published; in batches of their own.
+async fn busy(world: &World) {
+    for (who, name) in [(&world.a, "a"), (&world.b, "b"), (&world.a, "a"), (&world.b, "b"), (&world.a, "a")] {
+        let request = json!({ "path": name, "messages": 1_000 });
+        world.run(&world.system, "customer.limit", request).await.unwrap();
+        let refused = world.run(who, "store.list", json!({})).await.unwrap_err();
+        assert!(matches!(refused, ServiceError::Forbidden { .. }));
+        world.clock.advance(Duration::from_secs(60));
+        world.sealer.pass().await.unwrap();
+    }
+}
+
+/// What `audit verify` finds, as words.
+async fn findings(world: &World, who: &Authentication) -> Vec<String> {
+    let report = world.job(who, "audit.verify", json!({})).await.unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    assert_eq!(report["found"], findings.len());
+    let word = |finding: &Value| format!("{} {}", finding["kind"].as_str().unwrap(), finding["record"]);
+    findings.iter().map(word).collect()
+}
+
+/// The public id of the first record of this operation at or below a customer.
+async fn first(world: &World, customer: &str, operation: &str) -> String {
+    let wanted = json!({ "customer": customer, "operation": operation });
+    let found = world.run(&world.system, "audit.search", wanted).await.unwrap();
+    let items = found["items"].as_array().unwrap();
+    items.last().unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+async fn change(world: &World, text: &'static str, id: &str) {
+    let id = id.to_owned();
+    let write = world.database.write(Priority::Interactive, move |conn| {
+        let id = id.clone();
+        Box::pin(async move { conn.execute(text, posthouse::params![id]).await })
+    });
+    let changed: Result<u64> = write.await;
+    assert_eq!(changed.unwrap(), 1);
+}
+
+pub async fn tampering_with_the_audit_trail_is_located(world: World) {
+    busy(&world).await;
+    let clean = world.job(&world.system, "audit.verify", json!({})).await.unwrap();
+    assert_eq!(clean["found"], 0, "{clean}");
+    assert!(clean["records"].as_u64().unwrap() >= 10, "{clean}");
+    assert_eq!(clean["verified_until"], Value::from(world.clock.now().to_string()));
+    // The start of this very job.
+    assert_eq!(clean["waiting"], 1, "{clean}");
+    world.sealer.pass().await.unwrap();
+    assert_eq!(findings(&world, &world.a).await, Vec::<String>::new());
+
+    let limit = first(&world, "a", "customer.limit").await;
+    change(&world, "UPDATE audit SET actor = 'somebody else' WHERE public_id = $1", &limit).await;
+    let changed = [format!("changed \"{limit}\"")];
+    assert_eq!(findings(&world, &world.system).await, changed);
+    assert_eq!(findings(&world, &world.a).await, changed);
+    assert_eq!(findings(&world, &world.b).await, Vec::<String>::new());
+    change(&world, "UPDATE audit SET actor = 'system' WHERE public_id = $1", &limit).await;
+    assert_eq!(findings(&world, &world.system).await, Vec::<String>::new());
+
+    // Whoever also knows how seals are made rewrites all that follows, but not what was published.
+    let before = world.number("SELECT count(*) FROM audit_seal").await;
+    change(
+        &world,
+        "UPDATE audit SET outcome = 'done' WHERE public_id = $1",
+        &first(&world, "b", "store.list").await,
+    )
+    .await;
+    let hidden = first(&world, "b", "store.list").await;
+    world.execute("DELETE FROM audit_seal").await;
+    world.execute("DELETE FROM audit_head").await;
+    world.execute("DELETE FROM audit_root WHERE batch > 0").await;
+    world.execute("INSERT INTO audit_unsealed SELECT id FROM audit WHERE id NOT IN (SELECT audit_id FROM audit_unsealed)").await;
+    // A key and a file of its own: somebody else's hands.
+    let elsewhere = tempfile::tempdir().unwrap();
+    sealer(&world.database, &world.clock, elsewhere.path()).pass().await.unwrap();
+    assert!(world.number("SELECT count(*) FROM audit_seal").await >= before);
+    let found = findings(&world, &world.system).await;
+    assert!(found.contains(&format!("rewritten \"{hidden}\"")), "{hidden}: {found:?}");
+    assert!(found.iter().any(|found| found.starts_with("root")), "{found:?}");
+}
+
+pub async fn audit_trail_of_a_restored_database_tells_what_is_gone(world: World) {
+    busy(&world).await;
+    let gone = first(&world, "a", "customer.limit").await;
+    change(
+        &world,
+        "DELETE FROM audit_scope WHERE audit_id = (SELECT id FROM audit WHERE public_id = $1)
+                    AND customer_id = (SELECT id FROM customer WHERE parent_id IS NULL)",
+        &gone,
+    )
+    .await;
+    change(&world, "DELETE FROM audit WHERE public_id = $1", &gone).await;
+    let found = findings(&world, &world.system).await;
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.contains(&"missing null".to_owned()), "{found:?}");
+    assert!(found.contains(&format!("removed \"{gone}\"")), "{found:?}");
+    // What is older than what is kept may be gone.
+    world.execute("UPDATE audit_seal SET at = 0").await;
+    let found = findings(&world, &world.system).await;
+    assert_eq!(found, [format!("removed \"{gone}\"")]);
+    // A whole batch, as in a database that was taken back to an earlier state.
+    let last = "DELETE FROM audit_seal WHERE batch = (SELECT max(batch) FROM audit_root)";
+    world.execute(last).await;
+    world.execute("DELETE FROM audit_root WHERE batch = (SELECT max(batch) FROM audit_root)").await;
+    let found = findings(&world, &world.system).await;
+    assert!(found.iter().filter(|found| found.starts_with("removed")).count() >= 3, "{found:?}");
+    assert!(found.iter().any(|found| found.starts_with("inserted")), "{found:?}");
+}
+
+pub async fn tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found(world: World) {
+    let report = world.job(&world.system, "audit.verify", json!({})).await.unwrap();
+    assert_eq!((&report["records"], &report["verified_until"]), (&json!(0), &Value::Null));
+    assert!(report["waiting"].as_i64().unwrap() > 5, "{report}");
+    // A record that nobody made through the program.
+    busy(&world).await;
+    world
+        .execute(
+            "INSERT INTO audit (public_id, at, node_path, customer_path, actor, actor_path, authenticated, source,
+                                operation, target, outcome, request_id)
+             SELECT 'forged', at, node_path, customer_path, actor, actor_path, authenticated, source, operation, target,
+                    outcome, request_id FROM audit WHERE operation = 'customer.limit' ORDER BY id LIMIT 1",
+        )
+        .await;
+    assert_eq!(findings(&world, &world.system).await, ["inserted \"forged\""]);
+    assert_eq!(findings(&world, &world.a).await, ["inserted \"forged\""]);
+}
