@@ -24,6 +24,7 @@ use posthouse::service::login::Login;
 use posthouse::service::mailstore::{MailStore, MailStoreLimits};
 use posthouse::service::registry::{Management, ManagementOptions, RunOptions, operation};
 use posthouse::storage::backup::{Target, fetch_database, restore_packs};
+use posthouse::service::server::meter::Meter;
 use posthouse::storage::bodies::Bodies;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::{Deliver, DeliverTarget, Packed, TraceOrigin};
@@ -126,6 +127,8 @@ impl World {
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
         management.attach_login(login.clone());
         management.attach_bodies(bodies.clone());
+        let meter = Meter::new(database.clone(), bodies.clone(), Metrics::new(), clock.clone());
+        management.attach_meter(Arc::new(meter));
         let packer = Packer::new(bodies.clone(), PackerSettings::default());
         management.attach_packer(Arc::new(packer));
         let (settings, scratch) = (BackupSettings::default(), folder.join("scratch"));

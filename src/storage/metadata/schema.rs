@@ -67,10 +67,10 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/postgres/0010_homes.sql"),
     ),
     (
-        12,
+        11,
         "audit_chain",
-        include_str!("../../../migrations/sqlite/0012_audit_chain.sql"),
-        include_str!("../../../migrations/postgres/0012_audit_chain.sql"),
+        include_str!("../../../migrations/sqlite/0011_audit_chain.sql"),
+        include_str!("../../../migrations/postgres/0011_audit_chain.sql"),
     ),
 ];
 
