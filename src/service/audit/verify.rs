@@ -266,9 +266,15 @@ impl Check {
             Some(record) if chain::record_digest(record)[..] != link.digest[..] => {
                 self.find("changed", id, Some(link.at), Some(link.batch));
             }
-            None if link.at >= self.kept_since => self.find("missing", None, Some(link.at), Some(link.batch)),
-            None => self.report.pruned += 1,
-            Some(_) => {}
+            None if link.at < self.kept_since => self.report.pruned += 1,
+            // One that is missing is named where what was published is known.
+            Some(_) | None => {}
+        }
+    }
+
+    fn missing(&mut self, link: &Link, record: Option<&Record>, published: Option<&str>) {
+        if record.is_none() && link.at >= self.kept_since && self.is_ours(link.customer) {
+            self.find("missing", published, Some(link.at), Some(link.batch));
         }
     }
 
@@ -283,10 +289,11 @@ impl Check {
                 line.records.iter().map(|(id, digest)| (digest.as_str(), id.as_str())).collect();
             for (link, record) in links {
                 let id = record.as_ref().map(|record| record.public_id.as_str());
-                let is_known = published.remove(chain::hex(&link.digest).as_str()).is_some();
-                if !is_known && self.is_ours(link.customer) {
+                let known = published.remove(chain::hex(&link.digest).as_str());
+                if known.is_none() && self.is_ours(link.customer) {
                     self.find("rewritten", id, Some(link.at), Some(link.batch));
                 }
+                self.missing(link, record.as_ref(), known);
             }
             if self.is_whole {
                 let ids: BTreeSet<&str> = links
@@ -307,6 +314,9 @@ impl Check {
             }
             self.report.verified_until = Some(line.at);
             return Ok(());
+        }
+        for (link, record) in links {
+            self.missing(link, record.as_ref(), None);
         }
         if self.is_whole && self.published.peek().await?.is_some() {
             self.find("unpublished", None, Some(root.at), Some(root.batch));
