@@ -74,8 +74,8 @@ pub(in crate::service) struct VerifyingRequest {}
 pub(in crate::service) struct Finding {
     /// `changed`: the record is not what was sealed. `missing`: it is gone before its time. `inserted`: it came without
     /// being sealed. `rewritten`: record and seal are not what was published. `removed`: published, and sealed no more.
-    /// `order`: a gap in a chain. `root`, `signature`: those of a batch. `unpublished`: a batch without which later ones
-    /// were published.
+    /// `order`: a gap in a chain. `root`, `signature`: those of a batch. `unpublished`: a batch without which later
+    /// ones were published.
     kind: &'static str,
     /// The record's id, where it is about one and that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
