@@ -1,10 +1,9 @@
 //! Posthouse and Dovecot side by side: same machine, same file system, fsync on in both, same users, same mail.
 //!
-//! `cargo bench` runs every workload several times on each server in turn and prints each server's median and spread
-//! and the ratio; with `-- --write` it puts the table into `docs/benchmarks.md`. `-- --rounds N` and
-//! `-- --only WORD` (also several) narrow a run. `POSTHOUSE_TEST_CORPUS` names the folder with real mail; without
-//! it the messages
-//! are made here. Nothing here passes or fails: the figures decide what is kept.
+//! `cargo bench --bench side-by-side` runs every workload several times on each server in turn and prints each
+//! server's median and spread and the ratio; with `-- --write` it puts the table into `docs/benchmarks.md`.
+//! `-- --rounds N` and `-- --only WORD` (also several) narrow a run. `POSTHOUSE_TEST_CORPUS` names the folder with
+//! real mail; without it the messages are made here. Nothing here passes or fails: the figures decide what is kept.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,6 +19,7 @@ mod support;
 mod dovecot;
 #[path = "side_by_side/host.rs"]
 mod host;
+#[allow(dead_code, reason = "the measurements of mail stores use more of it")]
 #[path = "side_by_side/report.rs"]
 mod report;
 #[path = "side_by_side/workloads.rs"]

@@ -1,7 +1,7 @@
 //! Collects figures and writes the table.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Which way is better.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,18 +149,21 @@ fn ratio(better: Better, ours: &[f64], theirs: &[f64]) -> String {
     format!("{middle:.2} ({:.2}–{:.2})", one.min(two), one.max(two))
 }
 
-/// What is measured by hand, once for each change of the dependencies: nothing here runs it.
-const FIRST_BUILD: &str = "\
-## The first build\n\n\
-What a newcomer waits for: `git clone`, then in it\n\n\
-```\n/usr/bin/time -v cargo build --release\n```\n\n\
-with an empty `target` takes 576 s of CPU time (544 user, 32 system) with Rust 1.95 on the machine above, about five \
-minutes where both cores are free; `cargo run --release -- quickstart --demo` serves half a second later. The bound is \
-12 minutes of CPU time; `cargo build --release --timings` shows where they go.\n";
+/// Where the sections of the document begin that other programs, or people, have measured.
+const SECTION: &str = "\n## ";
+/// The section about mail stores.
+const STORAGE: &str = "\n## Mail stores\n";
 
-/// Writes `docs/benchmarks.md`.
-pub fn write_document(table: &str, rounds: usize) {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+fn document() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The machine, and the mail that was used.
+fn circumstances() -> String {
     let processor = read("/proc/cpuinfo")
         .lines()
         .find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()))
@@ -175,19 +178,47 @@ pub fn write_document(table: &str, rounds: usize) {
         Ok(_) => "real mail",
         Err(_) => "generated messages",
     };
+    format!("{cores} cores of {processor}, {memory} GiB of memory, corpus of {mail}")
+}
+
+/// Writes the section about mail stores in `docs/benchmarks.md`.
+pub fn write_storage(table: &str, messages: usize) {
+    let text = read(document());
+    let section = format!(
+        "{STORAGE}\n\
+         What packs and object storage cost, on SQLite, with an S3 server on the same machine in the load generator's \
+         process, so that its time is the machine's too:\n\n\
+         ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench --bench storage -- --write\n```\n\n\
+         A cold message is in object storage alone; it is warm when it was read before. Deliveries with and without \
+         background work take turns; with it packing, offload and compaction follow each other without a pause.\n\n\
+         Last run: {}, {messages} messages.\n\n{table}",
+        circumstances()
+    );
+    let (before, behind) = match text.split_once(STORAGE) {
+        Some((before, old)) => (before, old.find(SECTION).and_then(|at| old.get(at..)).unwrap_or("")),
+        None => match text.find(SECTION) {
+            Some(at) => text.split_at(at),
+            None => (text.as_str(), ""),
+        },
+    };
+    crate::support::programs::write(&document(), format!("{before}{section}{behind}"));
+}
+
+/// Writes the comparison in `docs/benchmarks.md`; the sections behind it stay.
+pub fn write_document(table: &str, rounds: usize) {
+    let old = read(document());
+    let behind = old.find(SECTION).and_then(|at| old.get(at..)).unwrap_or("");
     let text = format!(
         "# Benchmarks\n\n\
          Posthouse and Dovecot on one machine, in the same run, taking turns: the same file system, fsync on in \
          both, zstd level 3 in both, the same users and the same messages. Each figure is the median of the rounds \
          with the lowest and the highest in parentheses. A ratio above 1 means that Posthouse is better. Server and \
          load generator share the processor, so each one's CPU time is given apart.\n\n\
-         ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench -- --write\n```\n\n\
+         ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench --bench side-by-side -- --write\n```\n\n\
          runs all of it and writes this page; `-- --rounds N` and `-- --only WORD` narrow a run. Dovecot (packages \
          dovecot-imapd and dovecot-lmtpd) is left out where it is not installed.\n\n\
-         Last run: {cores} cores of {processor}, {memory} GiB of memory, {rounds} rounds, corpus of {mail}.\n\n\
-         {table}\n\
-         {FIRST_BUILD}"
+         Last run: {}, {rounds} rounds.\n\n{table}{behind}",
+        circumstances()
     );
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
-    crate::support::programs::write(&path, text);
+    crate::support::programs::write(&document(), text);
 }
