@@ -78,7 +78,8 @@ async fn stores_are_named_only_as_far_as_they_are_allowed(world: World) {
     let chief = world.aboard("a", "a.example").await;
     world.aboard("a/b", "b.example").await;
     let create = |address: &str, store: &str| {
-        json!({ "address": address, "password_hash": PASSWORD_HASH, "store": store })
+        let hash = PASSWORD_HASH;
+        json!({ "address": address, "password_hash": hash, "store": store })
     };
     // One answer for stores that are there and others.
     for store in ["main", "nonsense"] {
