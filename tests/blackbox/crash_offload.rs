@@ -118,7 +118,9 @@ fn known(daemon: &Daemon) -> Places {
 
 fn names<'a>(files: impl IntoIterator<Item = &'a std::path::PathBuf>) -> BTreeSet<String> {
     let name = |file: &std::path::PathBuf| Some(file.file_name()?.to_str()?.to_owned());
-    files.into_iter().filter_map(name).filter(|name| !name.starts_with('.')).collect()
+    // Catalogs are in the bucket too.
+    let is_pack = |name: &String| name.ends_with(".pack") || name.ends_with(".tmp");
+    files.into_iter().filter_map(name).filter(is_pack).collect()
 }
 
 fn found(daemon: &Daemon, server: &S3Server) -> Places {

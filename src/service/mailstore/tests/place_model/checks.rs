@@ -127,9 +127,11 @@ pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Names and lengths; what the server notes beside its objects is left out.
+/// Names and lengths of packs, whole or half written; what else is in the bucket is left out.
 pub(super) fn names(files: &[PathBuf]) -> BTreeMap<String, i64> {
-    let own = files.iter().filter(|file| file.extension().is_none_or(|extension| extension != "json"));
+    let is_pack =
+        |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "pack" || extension == "tmp");
+    let own = files.iter().filter(is_pack);
     own.map(|file| {
         let octets = file.metadata().unwrap().len() as i64;
         (file.file_name().unwrap().to_str().unwrap().to_owned(), octets)
