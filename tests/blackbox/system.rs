@@ -12,7 +12,6 @@ use posthouse::base::backup_settings::BackupSettings;
 use posthouse::base::clock::{Clock, Timestamp};
 use posthouse::base::id::{BodyId, MailboxId};
 use posthouse::base::progress::Progress;
-use posthouse::base::signing::SigningKey;
 use posthouse::base::store_settings::{PackingSettings, StoreSettings};
 use posthouse::service::audit::Sealer;
 use posthouse::service::backup::BackupSetup;
@@ -49,10 +48,7 @@ mod expunged;
 mod sealed;
 
 use expunged::expunged_messages_hold_their_packs_until_their_time_is_over;
-use sealed::{
-    audit_trail_of_a_restored_database_tells_what_is_gone, tampering_with_the_audit_trail_is_located,
-    tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,
-};
+use sealed::*;
 
 macro_rules! on_both {
     ($($name:ident),+ $(,)?) => {
@@ -208,11 +204,6 @@ impl World {
         let kept = Kept { trace_days: 14, undelete_days: 30 };
         Housekeeping::new(self.database.clone(), store, self.clock.clone(), "node".to_owned(), kept)
     }
-}
-
-fn sealer(database: &Database, clock: &Clock, folder: &Path) -> Arc<Sealer> {
-    let key = SigningKey::open_or_create(&folder.join("audit-signing.key")).unwrap();
-    Arc::new(Sealer::new(database.clone(), clock.clone(), key, folder.join("audit-roots.jsonl")))
 }
 
 async fn run(

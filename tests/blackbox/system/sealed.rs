@@ -1,6 +1,14 @@
 //! The chains of the audit trail: whoever changes it afterwards, with all rights over the database, is found.
 
+use posthouse::base::signing::SigningKey;
+
 use super::*;
+
+/// A sealer with its key and its published roots in this folder.
+pub fn sealer(database: &Database, clock: &Clock, folder: &Path) -> Arc<Sealer> {
+    let key = SigningKey::open_or_create(&folder.join("audit-signing.key")).unwrap();
+    Arc::new(Sealer::new(database.clone(), clock.clone(), key, folder.join("audit-roots.jsonl")))
+}
 
 /// Three changes at `a` and two at `b`, sealed and published; in batches of their own.
 async fn busy(world: &World) {
