@@ -213,7 +213,9 @@ pub(super) fn show_trail(output: &Output, answer: &Value) -> Result<ExitCode, Fa
     if output.is_json() {
         output.document(answer)?;
     } else {
-        output.table(FINDINGS, findings)?;
+        if !findings.is_empty() {
+            output.table(FINDINGS, findings)?;
+        }
         let count = |name| show(Kind::Count, member(answer, name));
         let outside = match member(answer, "verified_until") {
             None => "nothing is published yet".to_owned(),
