@@ -17,7 +17,7 @@ use crate::service::directory::scope::Place;
 use crate::service::error::{Result, ServiceError};
 use crate::service::housekeeping::audit_kept_since;
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::ledger;
 use crate::storage::metadata::audit::Record;
@@ -40,12 +40,8 @@ pub(in crate::service) struct AuditVerifyRequest {
 pub(in crate::service) struct AuditVerify;
 
 impl Operate for AuditVerify {
-    const NAME: &'static str = "audit.verify";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/audit/verify";
-    const PERMISSION: Permission = Permission::AuditRead;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Check that no record of the audit trail was changed, removed or inserted";
+    declare! { "audit.verify", Post, "/v1/audit/verify", AuditRead, changes,
+    "Check that no record of the audit trail was changed, removed or inserted" }
     const STARTS_JOB: bool = true;
     type Request = AuditVerifyRequest;
     type Response = Job;
@@ -83,7 +79,7 @@ pub(in crate::service) struct Finding {
     /// When the record says it was made; of a batch when it was sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Timestamp>,
-    /// The batch.
+    /// The batch; told to the root alone, since batches are counted across all customers.
     #[serde(skip_serializing_if = "Option::is_none")]
     batch: Option<i64>,
 }
@@ -97,7 +93,8 @@ pub(in crate::service) struct AuditReport {
     pruned: u64,
     /// Records that are too young to be sealed.
     waiting: i64,
-    /// Everything up to this moment is also compared with what was published outside the database.
+    /// Everything up to this moment is also compared with what was published outside the database; for a customer the
+    /// last moment at which anything of its own was.
     #[serde(skip_serializing_if = "Option::is_none")]
     verified_until: Option<Timestamp>,
     /// How many things are not as they were sealed; 0 is right.
@@ -189,6 +186,7 @@ impl Check {
         self.report.found += 1;
         if self.report.findings.len() < FINDINGS_MAX {
             let record = record.filter(|id| !id.is_empty()).map(str::to_owned);
+            let batch = batch.filter(|_| self.is_whole);
             self.report.findings.push(Finding { kind, record, at, batch });
         }
     }
@@ -312,7 +310,10 @@ impl Check {
                     self.find("root", None, Some(root.at), Some(root.batch));
                 }
             }
-            self.report.verified_until = Some(line.at);
+            // What others do, and when, is not told.
+            if links.iter().any(|(link, _)| self.is_ours(link.customer)) {
+                self.report.verified_until = Some(line.at);
+            }
             return Ok(());
         }
         for (link, record) in links {

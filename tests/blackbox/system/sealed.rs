@@ -66,6 +66,19 @@ pub async fn tampering_with_the_audit_trail_is_located(world: World) {
     assert_eq!(findings(&world, &world.system).await, changed);
     assert_eq!(findings(&world, &world.a).await, changed);
     assert_eq!(findings(&world, &world.b).await, Vec::<String>::new());
+    // Batches are counted, and made, by what everybody does: a customer is told of its own alone.
+    let batch = |report: Value| report["findings"][0].get("batch").cloned();
+    assert!(batch(world.job(&world.system, "audit.verify", json!({})).await.unwrap()).is_some());
+    assert_eq!(batch(world.job(&world.a, "audit.verify", json!({})).await.unwrap()), None);
+    world.sealer.pass().await.unwrap();
+    let own = Value::from(world.clock.now().to_string());
+    world.clock.advance(Duration::from_secs(60));
+    world.run(&world.system, "customer.limit", json!({ "path": "b", "messages": 2_000 })).await.unwrap();
+    world.sealer.pass().await.unwrap();
+    let until = world.job(&world.a, "audit.verify", json!({})).await.unwrap()["verified_until"].clone();
+    assert_eq!(until, own);
+    let until = world.job(&world.system, "audit.verify", json!({})).await.unwrap()["verified_until"].clone();
+    assert_ne!(until, own);
     change(&world, "UPDATE audit SET actor = 'system' WHERE public_id = $1", &limit).await;
     assert_eq!(findings(&world, &world.system).await, Vec::<String>::new());
 
