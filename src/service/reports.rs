@@ -16,7 +16,7 @@ use crate::service::directory::page::{Cursors, limit};
 use crate::service::directory::scope::Place;
 use crate::service::directory::targets::OneDomain;
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{Method, Operate, Targeted, Tx};
+use crate::service::registry::{Operate, Targeted, Tx, declare};
 use crate::storage::metadata::report::{self, Coverage, DomainUse, MailboxUse};
 
 /// Domains whose totals stand in one report.
@@ -142,13 +142,8 @@ impl Targeted for Subject {
 pub(in crate::service) struct QuotaReportRun;
 
 impl Operate for QuotaReportRun {
-    const NAME: &'static str = "report.quota";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/reports/quota";
-    const PERMISSION: Permission = Permission::ReportRead;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str =
-        "Use and limits of the mailboxes of a domain, or of a customer and all below it";
+    declare! { "report.quota", Get, "/v1/reports/quota", ReportRead, reads,
+    "Use and limits of the mailboxes of a domain, or of a customer and all below it" }
     type Request = QuotaReportRequest;
     type Response = QuotaReport;
     type Target = Subject;

@@ -8,7 +8,7 @@ use crate::service::authority::Permission;
 use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::{Place, moment};
 use crate::service::error::Result;
-use crate::service::registry::{Method, Operate, Tx};
+use crate::service::registry::{Operate, Tx, declare};
 use crate::storage::metadata::trace::{self, TraceRow, TraceSearch};
 
 /// How far back a search goes that doesn't say.
@@ -53,12 +53,8 @@ pub(in crate::service) struct TraceLine {
 pub(in crate::service) struct TraceFind;
 
 impl Operate for TraceFind {
-    const NAME: &'static str = "trace.search";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/trace";
-    const PERMISSION: Permission = Permission::TraceRead;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str = "Where mail of an address, or with a Message-ID, went; newest first";
+    declare! { "trace.search", Get, "/v1/trace", TraceRead, reads,
+    "Where mail of an address, or with a Message-ID, went; newest first" }
     type Request = TraceRequest;
     type Response = Page<TraceLine>;
     type Target = Place;

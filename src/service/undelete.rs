@@ -15,7 +15,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
 use crate::service::mailstore::types::FolderName;
 use crate::service::mailstore::undelete::{self, Back, CameBack};
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::storage::metadata::deleted_folder;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::tombstone::{self, TombstoneRow, Wanted};
@@ -90,13 +90,8 @@ async fn folders(tx: &mut Tx<'_>, mailbox: MailboxId, folder: Option<&str>) -> R
 pub(in crate::service) struct MessageDeleted;
 
 impl Operate for MessageDeleted {
-    const NAME: &'static str = "message.deleted";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/mailboxes/{address}/deleted";
-    const PERMISSION: Permission = Permission::MailboxRead;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str =
-        "List expunged messages that can come back, by folder and time of expunging";
+    declare! { "message.deleted", Get, "/v1/mailboxes/{address}/deleted", MailboxRead, reads,
+    "List expunged messages that can come back, by folder and time of expunging" }
     type Request = MessageDeletedRequest;
     type Response = Page<DeletedMessage>;
     type Target = OneMailbox;
@@ -161,12 +156,8 @@ pub(in crate::service) struct UndeletingRequest {
 pub(in crate::service) struct MessageUndelete;
 
 impl Operate for MessageUndelete {
-    const NAME: &'static str = "message.undelete";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/mailboxes/{address}/deleted/undelete";
-    const PERMISSION: Permission = Permission::MailboxDelete;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Bring expunged messages of a mailbox back, under new UIDs";
+    declare! { "message.undelete", Post, "/v1/mailboxes/{address}/deleted/undelete", MailboxDelete, changes,
+    "Bring expunged messages of a mailbox back, under new UIDs" }
     const STARTS_JOB: bool = true;
     type Request = MessageUndeleteRequest;
     type Response = Job;
@@ -212,12 +203,8 @@ pub(in crate::service) struct FolderUndeleteRequest {
 pub(in crate::service) struct FolderUndelete;
 
 impl Operate for FolderUndelete {
-    const NAME: &'static str = "folder.undelete";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/mailboxes/{address}/folders/undelete";
-    const PERMISSION: Permission = Permission::MailboxDelete;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Bring a deleted folder back with its messages, under a new UIDVALIDITY";
+    declare! { "folder.undelete", Post, "/v1/mailboxes/{address}/folders/undelete", MailboxDelete, changes,
+    "Bring a deleted folder back with its messages, under a new UIDVALIDITY" }
     const STARTS_JOB: bool = true;
     type Request = FolderUndeleteRequest;
     type Response = Job;

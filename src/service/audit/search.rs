@@ -13,7 +13,7 @@ use crate::service::authority::{Caller, Permission};
 use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::{Place, moment};
 use crate::service::error::Result;
-use crate::service::registry::{Method, Need, Operate, Targeted, Tx};
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::audit::{Actor, Record, Search, search};
 use crate::storage::metadata::customer;
 
@@ -77,12 +77,8 @@ pub(in crate::service) struct AuditEntry {
 pub(in crate::service) struct AuditSearch;
 
 impl Operate for AuditSearch {
-    const NAME: &'static str = "audit.search";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/audit";
-    const PERMISSION: Permission = Permission::AuditRead;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str = "Search the audit trail, newest first";
+    declare! { "audit.search", Get, "/v1/audit", AuditRead, reads,
+    "Search the audit trail, newest first" }
     type Request = AuditSearchRequest;
     type Response = Page<AuditEntry>;
     type Target = Place;

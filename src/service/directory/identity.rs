@@ -6,9 +6,9 @@ use utoipa::ToSchema;
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::service::audit::names;
-use crate::service::authority::{Permission, Tree};
+use crate::service::authority::Tree;
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{Method, Operate, Targeted, Tx};
+use crate::service::registry::{Operate, Targeted, Tx, declare};
 
 /// The caller itself.
 pub(in crate::service) struct Myself {
@@ -72,12 +72,8 @@ pub(in crate::service) struct IdentityAnswer {
 pub(in crate::service) struct WhoAmI;
 
 impl Operate for WhoAmI {
-    const NAME: &'static str = "whoami";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/whoami";
-    const PERMISSION: Permission = Permission::Own;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str = "Who the caller is and what it may do where";
+    declare! { "whoami", Get, "/v1/whoami", Own, reads,
+    "Who the caller is and what it may do where" }
     type Request = Nothing;
     type Response = IdentityAnswer;
     type Target = Myself;

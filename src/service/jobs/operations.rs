@@ -16,7 +16,7 @@ use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::Place;
 use crate::service::directory::targets::absent;
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{Method, Need, Operate, Targeted, Tx, declare};
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::job::{self, Filter, JobRow};
 
 /// A job.
@@ -204,12 +204,8 @@ impl Targeted for OneJob {
 pub(in crate::service) struct JobShow;
 
 impl Operate for JobShow {
-    const NAME: &'static str = "job.show";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/jobs/{id}";
-    const PERMISSION: Permission = Permission::JobRead;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str = "A job, and how far it is; as NDJSON: each change until it has ended";
+    declare! { "job.show", Get, "/v1/jobs/{id}", JobRead, reads,
+    "A job, and how far it is; as NDJSON: each change until it has ended" }
     const WATCHED: bool = true;
     type Request = JobRequest;
     type Response = Job;

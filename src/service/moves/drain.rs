@@ -12,7 +12,7 @@ use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
 use crate::service::placement::no_store;
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::service::server::Installation;
 use crate::storage::StorageError;
 use crate::storage::homing::Journey;
@@ -58,12 +58,8 @@ pub(in crate::service) struct Drained {
 pub(in crate::service) struct StoreDrain;
 
 impl Operate for StoreDrain {
-    const NAME: &'static str = "store.drain";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/stores/{name}/drain";
-    const PERMISSION: Permission = Permission::SystemStoreMove;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Move all mailboxes of a mail store elsewhere, so that it can be stopped";
+    declare! { "store.drain", Post, "/v1/stores/{name}/drain", SystemStoreMove, changes,
+    "Move all mailboxes of a mail store elsewhere, so that it can be stopped" }
     const STARTS_JOB: bool = true;
     type Request = StoreDrainRequest;
     type Response = Job;

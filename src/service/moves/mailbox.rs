@@ -11,7 +11,7 @@ use crate::service::directory::targets::OneMailbox;
 use crate::service::error::Result;
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
 use crate::service::placement::Stores;
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::storage::homing::Journey;
 use crate::storage::metadata::home;
 
@@ -35,12 +35,8 @@ pub(in crate::service) struct MovingRequest {
 pub(in crate::service) struct MailboxMove;
 
 impl Operate for MailboxMove {
-    const NAME: &'static str = "mailbox.move";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/mailboxes/{address}/move";
-    const PERMISSION: Permission = Permission::SystemStoreMove;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Move a mailbox to another mail store while it is in use";
+    declare! { "mailbox.move", Post, "/v1/mailboxes/{address}/move", SystemStoreMove, changes,
+    "Move a mailbox to another mail store while it is in use" }
     const STARTS_JOB: bool = true;
     type Request = MailboxMoveRequest;
     type Response = Job;

@@ -16,7 +16,7 @@ use crate::service::authority::{Caller, Permission};
 use crate::service::directory::scope::Place;
 use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::storage::metadata::audit::insert;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::recount::{self, CountedMailbox, CountedOwner, Sum};
@@ -40,12 +40,8 @@ pub(in crate::service) struct QuotaVerifyRequest {
 pub(in crate::service) struct QuotaVerify;
 
 impl Operate for QuotaVerify {
-    const NAME: &'static str = "quota.verify";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/quota/verify";
-    const PERMISSION: Permission = Permission::QuotaVerify;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Recount use while mail flows, compare it with what is recorded, repair";
+    declare! { "quota.verify", Post, "/v1/quota/verify", QuotaVerify, changes,
+    "Recount use while mail flows, compare it with what is recorded, repair" }
     const STARTS_JOB: bool = true;
     type Request = QuotaVerifyRequest;
     type Response = Job;

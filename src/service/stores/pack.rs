@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Stop, Work, enqueue};
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::service::server::{Installation, starting};
 use crate::storage::StorageError;
 use crate::storage::metadata::instance;
@@ -36,13 +36,9 @@ pub(in crate::service) struct PackingReport {
 pub(in crate::service) struct StorePack;
 
 impl Operate for StorePack {
-    const NAME: &'static str = "store.pack";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/packing";
-    const PERMISSION: Permission = Permission::SystemStorePack;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str = "Move all bodies from the database into packs now, whatever their age, and bring the \
-                                   catalogs up to date";
+    declare! { "store.pack", Post, "/v1/packing", SystemStorePack, changes,
+    "Move all bodies from the database into packs now, whatever their age, and bring the \
+                                   catalogs up to date" }
     const STARTS_JOB: bool = true;
     type Request = StorePackRequest;
     type Response = Job;

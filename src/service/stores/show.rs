@@ -12,7 +12,7 @@ use crate::service::authority::Permission;
 use crate::service::directory::page::{Cursors, Page, etag, limit};
 use crate::service::directory::targets::absent;
 use crate::service::error::Result;
-use crate::service::registry::{Method, Operate, Targeted, Tx};
+use crate::service::registry::{Operate, Targeted, Tx, declare};
 use crate::service::server::Installation;
 use crate::storage::metadata::rewrite;
 use crate::storage::metadata::store::{self, StoreRow};
@@ -141,12 +141,8 @@ pub(in crate::service) struct StoreListRequest {
 pub(in crate::service) struct StoreList;
 
 impl Operate for StoreList {
-    const NAME: &'static str = "store.list";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/stores";
-    const PERMISSION: Permission = Permission::SystemStoreRead;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str = "Mail stores and what they hold";
+    declare! { "store.list", Get, "/v1/stores", SystemStoreRead, reads,
+    "Mail stores and what they hold" }
     type Request = StoreListRequest;
     type Response = Page<StoreAnswer>;
     type Target = Installation;
@@ -221,12 +217,8 @@ impl Targeted for OneStore {
 pub(in crate::service) struct StoreShow;
 
 impl Operate for StoreShow {
-    const NAME: &'static str = "store.show";
-    const METHOD: Method = Method::Get;
-    const PATH: &'static str = "/v1/stores/{name}";
-    const PERMISSION: Permission = Permission::SystemStoreRead;
-    const MUTATES: bool = false;
-    const SUMMARY: &'static str = "A mail store and what it holds";
+    declare! { "store.show", Get, "/v1/stores/{name}", SystemStoreRead, reads,
+    "A mail store and what it holds" }
     type Request = StoreRequest;
     type Response = StoreDetail;
     type Target = OneStore;

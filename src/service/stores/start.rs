@@ -7,7 +7,7 @@ use super::show::OneStore;
 use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::store::{self, StoreState};
@@ -42,13 +42,8 @@ pub(in crate::service) struct StartReport {
 pub(in crate::service) struct StoreStart;
 
 impl Operate for StoreStart {
-    const NAME: &'static str = "store.start";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/stores/{name}/start";
-    const PERMISSION: Permission = Permission::SystemStoreUpdate;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str =
-        "Start a mail store after its folder, packs and object storage were looked at";
+    declare! { "store.start", Post, "/v1/stores/{name}/start", SystemStoreUpdate, changes,
+    "Start a mail store after its folder, packs and object storage were looked at" }
     const STARTS_JOB: bool = true;
     type Request = StoreStartRequest;
     type Response = Job;

@@ -7,7 +7,7 @@ use super::show::{OneStore, StoreRequest};
 use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::verify::{Damage, Verification, verify};
 use crate::storage::volumes::check::probe;
@@ -49,13 +49,8 @@ impl From<&Verification> for VerifyReport {
 pub(in crate::service) struct StoreVerify;
 
 impl Operate for StoreVerify {
-    const NAME: &'static str = "store.verify";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/stores/{name}/verify";
-    const PERMISSION: Permission = Permission::SystemStorePack;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str =
-        "Read packs of a mail store back, local and remote, and compare everything with its checksums";
+    declare! { "store.verify", Post, "/v1/stores/{name}/verify", SystemStorePack, changes,
+    "Read packs of a mail store back, local and remote, and compare everything with its checksums" }
     const STARTS_JOB: bool = true;
     type Request = StoreVerifyRequest;
     type Response = Job;
@@ -130,13 +125,8 @@ pub(in crate::service) struct ProbeReport {
 pub(in crate::service) struct StoreProbe;
 
 impl Operate for StoreProbe {
-    const NAME: &'static str = "store.probe";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/stores/{name}/probe";
-    const PERMISSION: Permission = Permission::SystemStorePack;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str =
-        "Write, read and remove something small in the folder of a mail store and in its object storage";
+    declare! { "store.probe", Post, "/v1/stores/{name}/probe", SystemStorePack, changes,
+    "Write, read and remove something small in the folder of a mail store and in its object storage" }
     const STARTS_JOB: bool = true;
     type Request = StoreRequest;
     type Response = Job;

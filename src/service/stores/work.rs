@@ -6,7 +6,7 @@ use super::show::{OneStore, StoreRequest};
 use crate::service::authority::Permission;
 use crate::service::error::Result;
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Method, Operate, Targeted as _, Tx};
+use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::offload::Offloaded;
 
@@ -50,13 +50,8 @@ impl From<Offloaded> for OffloadReport {
 pub(in crate::service) struct StoreOffload;
 
 impl Operate for StoreOffload {
-    const NAME: &'static str = "store.offload";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/stores/{name}/offload";
-    const PERMISSION: Permission = Permission::SystemStorePack;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str =
-        "Send all packs of a mail store to object storage now and remove the local copies";
+    declare! { "store.offload", Post, "/v1/stores/{name}/offload", SystemStorePack, changes,
+    "Send all packs of a mail store to object storage now and remove the local copies" }
     const STARTS_JOB: bool = true;
     type Request = StoreRequest;
     type Response = Job;
@@ -95,13 +90,8 @@ impl Work for Offloading {
 pub(in crate::service) struct StoreCompact;
 
 impl Operate for StoreCompact {
-    const NAME: &'static str = "store.compact";
-    const METHOD: Method = Method::Post;
-    const PATH: &'static str = "/v1/stores/{name}/compact";
-    const PERMISSION: Permission = Permission::SystemStorePack;
-    const MUTATES: bool = true;
-    const SUMMARY: &'static str =
-        "Write packs of a mail store anew now that hold anything dead or were written with older settings";
+    declare! { "store.compact", Post, "/v1/stores/{name}/compact", SystemStorePack, changes,
+    "Write packs of a mail store anew now that hold anything dead or were written with older settings" }
     const STARTS_JOB: bool = true;
     type Request = StoreRequest;
     type Response = Job;
