@@ -122,7 +122,7 @@ impl Permission {
 
 /// A set of permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct PermissionSet(u64);
+pub struct PermissionSet(u128);
 
 impl PermissionSet {
     /// The empty set.
@@ -138,7 +138,7 @@ impl PermissionSet {
         let mut bits = 0;
         let mut rest = permissions;
         while let [first, others @ ..] = rest {
-            bits |= 1 << *first as u64;
+            bits |= 1 << *first as u128;
             rest = others;
         }
         Self(bits)
@@ -164,7 +164,7 @@ impl PermissionSet {
 
     /// Whether it has this one.
     pub const fn has(self, permission: Permission) -> bool {
-        self.0 & (1 << permission as u64) != 0
+        self.0 & (1 << permission as u128) != 0
     }
 
     /// Whether it has nothing.
@@ -178,4 +178,4 @@ impl PermissionSet {
     }
 }
 
-const _: () = assert!(Permission::ALL.len() < 64, "a set is one word");
+const _: () = assert!(Permission::ALL.len() < 128, "a set is one u128");
