@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod backup_settings;
+pub mod civil;
 pub mod clock;
 pub mod config;
 pub mod endpoint;

@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Kind, Output, columns, member, show};
+use super::setting::Settings;
 use super::plan::{Change, Destruction, Plan, all};
 
 const LIST: &[Column] = columns![
@@ -147,6 +148,9 @@ pub(super) enum Command {
     /// Holds: reasons for which something is switched off
     #[command(subcommand)]
     Hold(Hold),
+    /// Settings: inherited from above unless set, and lockable
+    #[command(subcommand)]
+    Settings(Settings),
 }
 
 #[derive(Args, Debug)]
@@ -228,6 +232,7 @@ impl Command {
             }
             Self::Limit(limits) => limits.plan()?,
             Self::Hold(hold) => hold.plan(hold::Kind::Customer),
+            Self::Settings(settings) => settings.plan(hold::Kind::Customer),
         })
     }
 }

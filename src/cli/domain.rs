@@ -7,6 +7,7 @@ use super::client::Call;
 use super::hold::{self, Hold};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, columns};
+use super::setting::Settings;
 use super::plan::{Change, Destruction, Plan};
 
 const LIST: &[Column] = columns![
@@ -176,6 +177,9 @@ pub(super) enum Command {
     /// Holds: reasons for which something is switched off
     #[command(subcommand)]
     Hold(Hold),
+    /// Settings: inherited from above unless set, and lockable
+    #[command(subcommand)]
+    Settings(Settings),
 }
 
 impl Command {
@@ -247,6 +251,7 @@ impl Command {
                 Plan::Destroy { call, destruction, effects: DELETED, question, done }
             }
             Self::Hold(hold) => hold.plan(hold::Kind::Domain),
+            Self::Settings(settings) => settings.plan(hold::Kind::Domain),
             Self::Undelete { domain, whose, change } => {
                 let call = whose.of(Call::new("domain.undelete").with("domain", domain.clone()));
                 Plan::Change { call, change, done: format!("domain {domain} is back"), columns: &[] }

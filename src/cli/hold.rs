@@ -76,8 +76,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The field of a hold that names it.
-    const fn field(self) -> &'static str {
+    /// The field of a hold or a setting that names it.
+    pub(super) const fn field(self) -> &'static str {
         match self {
             Self::Customer => "path",
             Self::Domain => "domain",

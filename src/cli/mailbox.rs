@@ -12,6 +12,7 @@ use super::hold::{self, Hold, Resume, Suspend};
 use super::job::Follow;
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Output, columns, member};
+use super::setting::Settings;
 use super::plan::{Change, Destruction, Plan, partly};
 use super::prompt::{Password, SecretSource};
 
@@ -120,6 +121,9 @@ pub(super) enum Command {
     /// Holds: reasons for which something is switched off
     #[command(subcommand)]
     Hold(Hold),
+    /// Settings: inherited from above unless set, and lockable
+    #[command(subcommand)]
+    Settings(Settings),
     /// Move a mailbox to another mail store while it is in use
     Move {
         /// Its address
@@ -239,6 +243,7 @@ impl Command {
             Self::Suspend(suspend) => suspend.plan(hold::Kind::Mailbox),
             Self::Resume(resume) => resume.plan(hold::Kind::Mailbox),
             Self::Hold(hold) => hold.plan(hold::Kind::Mailbox),
+            Self::Settings(settings) => settings.plan(hold::Kind::Mailbox),
             Self::Rename { address, to, name, change } => {
                 if to.is_none() && name.is_none() {
                     return Err(

@@ -19,6 +19,7 @@ mod plan;
 mod prompt;
 mod report;
 mod server;
+mod setting;
 mod store;
 
 use std::ffi::OsString;

@@ -18,6 +18,7 @@ pub mod rebuild;
 pub mod registry;
 pub mod reports;
 pub mod server;
+pub mod settings;
 pub mod stores;
 pub mod trace;
 mod undelete;

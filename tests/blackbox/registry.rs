@@ -26,6 +26,8 @@ mod isolation;
 mod matrix;
 #[path = "registry/moves.rs"]
 mod moves;
+#[path = "registry/settings.rs"]
+mod settings;
 #[path = "registry/undelete.rs"]
 mod undelete;
 

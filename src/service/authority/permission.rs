@@ -37,6 +37,8 @@ permissions! {
     CustomerLimit = "customer.limit",
     /// Say which mail stores customers have, at the parent.
     CustomerStore = "customer.store",
+    /// Set and lock settings.
+    CustomerSettings = "customer.settings",
     /// See domains.
     DomainRead = "domain.read",
     /// Create domains.

@@ -12,7 +12,7 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::customer::{Counts, TreeLock};
-use crate::storage::metadata::{administrator, customer, hold, quota as counters};
+use crate::storage::metadata::{administrator, customer, hold, quota as counters, setting};
 
 /// Where to move.
 #[derive(Clone, Deserialize, ToSchema)]
@@ -124,7 +124,8 @@ impl Operate for CustomerMove {
         let (grants_ended, holders) = end_grants(tx, moving.id, to.id).await?;
         if let Some(common) = tree.common_ancestor(parent, to.id) {
             let lost = leaves.iter().copied().filter(|&id| id != common.0);
-            hold::inherit(tx.conn, &subtree, lost, common).await?;
+            hold::inherit(tx.conn, &subtree, lost.clone(), common).await?;
+            setting::inherit(tx.conn, &subtree, lost, common).await?;
         }
         customer::set_parent(tx.conn, moving.id, to.id).await?;
         // The record at the customer has the old place on its path; the new one gets its own.

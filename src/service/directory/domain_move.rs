@@ -16,7 +16,7 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Operate, Targeted, Tx, declare};
 use crate::storage::metadata::domain::{self, DomainRow};
-use crate::storage::metadata::{domain_move, hold, home, quota as counters};
+use crate::storage::metadata::{domain_move, hold, home, quota as counters, setting};
 
 /// How long an offer stands.
 pub(in crate::service) const OFFER_DURATION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -246,7 +246,8 @@ async fn give(
         return Err(quota::over(tx.caller, over));
     }
     let common = tree.common_ancestor(from, to.id).unwrap_or(to.id);
-    hold::inherit_domains(tx.conn, &ids, (from, to.id), leaves, common).await?;
+    hold::inherit_domains(tx.conn, &ids, (from, to.id), leaves.iter().copied(), common).await?;
+    setting::inherit_domains(tx.conn, &ids, (from, to.id), leaves, common).await?;
     domain_move::set_customer(tx.conn, &ids, to.id).await?;
     home::domains_moved(tx.conn, &ids, tx.now).await?;
     tx.also.extend([from, to.id]);

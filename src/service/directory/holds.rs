@@ -60,7 +60,8 @@ pub(in crate::service) enum Holdable {
 }
 
 impl Holdable {
-    async fn find(
+    /// The visible one that is named; exactly one name must be given.
+    pub async fn find(
         tx: &mut Tx<'_>,
         customer: Option<&str>,
         domain: Option<&str>,
@@ -77,7 +78,8 @@ impl Holdable {
         }
     }
 
-    fn on(&self) -> HoldOn {
+    /// What a hold on it is on.
+    pub fn on(&self) -> HoldOn {
         match self {
             Self::Customer(one) => HoldOn::Customer(one.id),
             Self::Domain(one) => HoldOn::Domain(one.0.id),
@@ -151,7 +153,7 @@ fn switch(text: &str) -> Result<String> {
 }
 
 /// The topmost customer where the caller holds the permission that covers `place`: its authority sets the hold.
-fn authority(tx: &Tx<'_>, place: CustomerId, permission: Permission) -> CustomerId {
+pub(in crate::service) fn authority(tx: &Tx<'_>, place: CustomerId, permission: Permission) -> CustomerId {
     let path = tx.caller.tree.path(place);
     let highest = path.iter().find(|node| tx.caller.effective(node.id).has(permission));
     highest.map_or(place, |node| node.id)

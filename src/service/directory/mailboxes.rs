@@ -10,17 +10,16 @@ use super::scope::{Place, address, plain_text};
 use super::targets::{OneDomain, OneMailbox};
 use crate::base::address::{Address, DETAIL_SEPARATOR};
 use crate::base::clock::Timestamp;
-use crate::base::id::{DomainId, MailboxId};
+use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::login::password::PasswordHash;
 use crate::service::placement::Stores;
 use crate::service::quota;
 use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
+use crate::service::settings;
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
 use crate::storage::metadata::{alias, domain, hold, quota as counters};
 
-/// Shortest password that is taken.
-const PASSWORD_CHARACTERS_MIN: usize = 8;
 /// Longest, in octets: hashing must not be made work by sending much.
 const PASSWORD_OCTETS_MAX: usize = 1_024;
 
@@ -75,29 +74,40 @@ async fn row(tx: &mut Tx<'_>, id: MailboxId) -> Result<MailboxRow> {
     mailbox::by_id(tx.conn, id).await?.ok_or_else(gone)
 }
 
-/// Hashes a new password, or checks an imported hash; exactly one must be given.
-async fn hash(password: Option<String>, imported: Option<String>) -> Result<String> {
+/// Hashes a new password, or checks an imported hash; exactly one must be given. Answers the hash, and the characters
+/// of the password where one was given: how many it must have depends on whose it is.
+async fn hash(password: Option<String>, imported: Option<String>) -> Result<(String, Option<usize>)> {
     let wrong = |field, message: String| ServiceError::Invalid { field, message };
     match (password, imported) {
         (Some(password), None) => {
-            if password.chars().count() < PASSWORD_CHARACTERS_MIN || password.len() > PASSWORD_OCTETS_MAX {
-                let message =
-                    format!("expected {PASSWORD_CHARACTERS_MIN} characters to {PASSWORD_OCTETS_MAX} octets");
-                return Err(wrong("password", message));
+            let characters = password.chars().count();
+            if password.len() > PASSWORD_OCTETS_MAX {
+                return Err(wrong("password", format!("expected at most {PASSWORD_OCTETS_MAX} octets")));
             }
             let password = SecretString::from(password);
             let hashing = tokio::task::spawn_blocking(move || PasswordHash::new(&password)).await;
             let hash = hashing.map_err(|error| ServiceError::Internal(error.to_string()))?;
             let hash = hash.map_err(|error| ServiceError::Internal(error.to_string()))?;
-            Ok(hash.as_str().to_owned())
+            Ok((hash.as_str().to_owned(), Some(characters)))
         }
         (None, Some(imported)) => {
             let hash =
                 PasswordHash::parse(&imported).map_err(|error| wrong("password_hash", error.to_string()))?;
-            Ok(hash.as_str().to_owned())
+            Ok((hash.as_str().to_owned(), None))
         }
         _ => Err(wrong("password", "give either a password or an imported hash".to_owned())),
     }
+}
+
+/// Refuses a password that is shorter than the customer's setting asks for.
+async fn long_enough(tx: &mut Tx<'_>, customer: CustomerId, characters: Option<usize>) -> Result<()> {
+    let Some(characters) = characters else { return Ok(()) };
+    let least = settings::value(tx.conn, customer, &settings::PASSWORD_LENGTH_MIN).await?.0;
+    if u32::try_from(characters).is_ok_and(|characters| characters < least) {
+        let message = format!("expected at least {least} characters");
+        return Err(ServiceError::Invalid { field: "password", message });
+    }
+    Ok(())
 }
 
 /// A mailbox to make.
@@ -122,6 +132,10 @@ pub(in crate::service) struct MailboxCreateRequest {
     store: Option<String>,
     /// The domain's customer, where several have one of this name; default: the verified one, or the only one.
     customer: Option<String>,
+    /// Characters of the password; counted before it is hashed.
+    #[serde(skip)]
+    #[schema(ignore)]
+    password_characters: Option<usize>,
 }
 
 /// `mailbox.create`; acts on the domain.
@@ -135,7 +149,8 @@ impl Operate for MailboxCreate {
 
     async fn prepare(_: &Inner, mut request: MailboxCreateRequest) -> Result<MailboxCreateRequest> {
         let imported = request.password_hash.take();
-        request.password_hash = Some(hash(request.password.take(), imported).await?);
+        let (hash, characters) = hash(request.password.take(), imported).await?;
+        (request.password_hash, request.password_characters) = (Some(hash), characters);
         Ok(request)
     }
 
@@ -156,6 +171,7 @@ impl Operate for MailboxCreate {
         }
         let taken = || ServiceError::Conflict { message: format!("{wanted} exists already") };
         free(tx, home.id, &wanted).await?;
+        long_enough(tx, home.customer, request.password_characters).await?;
         quota::admit(tx, home.customer, Resource::Mailboxes, 1).await?;
         let mut bytes_max = home.mailbox_bytes_max_default;
         set_limit("quota", &mut bytes_max, request.quota)?;
@@ -385,6 +401,10 @@ pub(in crate::service) struct MailboxPasswordRequest {
     password: Option<String>,
     /// Instead of a password: a hash taken over from elsewhere.
     password_hash: Option<String>,
+    /// Characters of the password; counted before it is hashed.
+    #[serde(skip)]
+    #[schema(ignore)]
+    password_characters: Option<usize>,
 }
 
 /// `mailbox.password`: closes the mailbox's sessions.
@@ -399,7 +419,8 @@ impl Operate for MailboxPassword {
 
     async fn prepare(_: &Inner, mut request: MailboxPasswordRequest) -> Result<MailboxPasswordRequest> {
         let imported = request.password_hash.take();
-        request.password_hash = Some(hash(request.password.take(), imported).await?);
+        let (hash, characters) = hash(request.password.take(), imported).await?;
+        (request.password_hash, request.password_characters) = (Some(hash), characters);
         Ok(request)
     }
 
@@ -412,6 +433,7 @@ impl Operate for MailboxPassword {
         OneMailbox(row): OneMailbox,
         request: MailboxPasswordRequest,
     ) -> Result<Mailbox> {
+        long_enough(tx, row.customer, request.password_characters).await?;
         mailbox::set_password(tx.conn, row.id, &request.password_hash.unwrap_or_default()).await?;
         Ok(show(tx, row))
     }

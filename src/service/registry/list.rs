@@ -11,6 +11,7 @@ use crate::service::directory::{
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::reports::storage::StorageReportRun;
+use crate::service::settings::operations as settings;
 use crate::service::trace::TraceFind;
 use crate::service::{backup, jobs, moves, placement, server, stores, undelete};
 
@@ -53,6 +54,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<holds::HoldAdd>(),
     declare::<holds::HoldList>(),
     declare::<holds::HoldRelease>(),
+    declare::<settings::SettingList>(),
+    declare::<settings::SettingSet>(),
+    declare::<settings::SettingUnset>(),
+    declare::<settings::SettingLock>(),
+    declare::<settings::SettingUnlock>(),
     declare::<domains::DomainCreate>(),
     declare::<domains::DomainList>(),
     declare::<domains::DomainShow>(),

@@ -51,7 +51,7 @@ pub enum HoldOn {
 }
 
 impl HoldOn {
-    fn column(self) -> (&'static str, i64) {
+    pub(super) fn column(self) -> (&'static str, i64) {
         match self {
             Self::Customer(id) => ("customer_id", id.0),
             Self::Domain(id) => ("domain_id", id.0),

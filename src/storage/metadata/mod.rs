@@ -56,6 +56,7 @@ pub mod rewrite;
 mod schema;
 pub mod scope_usage;
 pub mod seal;
+pub mod setting;
 pub mod snapshot;
 pub mod sql;
 mod sqlite;

@@ -178,6 +178,7 @@ async fn mailbox_row(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Res
         "DELETE FROM folder WHERE mailbox_id = $1",
         "DELETE FROM subscription WHERE mailbox_id = $1",
         "DELETE FROM hold WHERE mailbox_id = $1",
+        "DELETE FROM setting WHERE mailbox_id = $1",
         "DELETE FROM homing WHERE mailbox_id = $1",
         "DELETE FROM mailbox WHERE id = $1",
     ] {
@@ -201,6 +202,7 @@ async fn domain_slice(conn: &mut Conn, domain: i64, before: Timestamp) -> Result
     }
     for text in [
         "DELETE FROM hold WHERE domain_id = $1",
+        "DELETE FROM setting WHERE domain_id = $1",
         "DELETE FROM domain_usage WHERE domain_id = $1",
         "DELETE FROM domain_offer WHERE domain_id = $1",
         "DELETE FROM domain WHERE id = $1",
@@ -240,6 +242,8 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
         "DELETE FROM role_grant WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
         "DELETE FROM role_grant WHERE customer_id = $1",
         "DELETE FROM hold WHERE customer_id = $1 OR authority_customer_id = $1",
+        "DELETE FROM setting WHERE customer_id = $1 OR lock_customer_id = $1",
+        "DELETE FROM template WHERE customer_id = $1",
         "DELETE FROM administrator WHERE customer_id = $1",
         "DELETE FROM customer_usage WHERE customer_id = $1",
         "DELETE FROM job WHERE customer_id = $1",

@@ -72,6 +72,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0011_audit_chain.sql"),
         include_str!("../../../migrations/postgres/0011_audit_chain.sql"),
     ),
+    (
+        12,
+        "settings",
+        include_str!("../../../migrations/sqlite/0012_settings.sql"),
+        include_str!("../../../migrations/postgres/0012_settings.sql"),
+    ),
 ];
 
 /// Which database's texts.

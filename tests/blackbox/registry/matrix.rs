@@ -142,6 +142,9 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "customer.undelete" => json!({ "path": names.deleted_path }),
         "hold.add" => json!({ "path": path, "switch": "imap", "reason": "test" }),
         "hold.release" => json!({ "id": hold }),
+        "setting.list" => json!({ "path": path }),
+        "setting.set" => json!({ "path": path, "key": "time_zone", "value": "UTC" }),
+        "setting.unset" | "setting.lock" | "setting.unlock" => json!({ "path": path, "key": "time_zone" }),
         "domain.create" => json!({ "domain": "brand-new.example", "customer": path }),
         "domain.alias" => json!({ "domain": "brand-new.example", "alias_of": domain }),
         "domain.show" | "domain.catch-all" | "domain.limit" | "domain.confirm" | "domain.delete" => {

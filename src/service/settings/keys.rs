@@ -1,0 +1,104 @@
+//! The table of settings: every key, declared once.
+
+use super::kinds::{Kind, Number, OnOff};
+use crate::base::civil::{Hours, Zone};
+
+/// Who may set a key for a customer. For domains and mailboxes it is always somebody of their customer or above.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Authority {
+    /// The customer's own administrators.
+    Own,
+    /// Those of the customer above: it constrains the customer.
+    Above,
+    /// The system administrators.
+    Root,
+}
+
+/// What a key can be set for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Customers alone.
+    Customers,
+    /// Customers, domains and mailboxes.
+    Mailboxes,
+}
+
+/// What is known of a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Declaration {
+    /// Its name.
+    pub name: &'static str,
+    /// What holds where nothing is set.
+    pub default: &'static str,
+    /// What a number counts; empty where there is nothing to count.
+    pub unit: &'static str,
+    /// Who may set it.
+    pub authority: Authority,
+    /// What it can be set for.
+    pub reach: Reach,
+    /// One line of help.
+    pub help: &'static str,
+    /// What its values are called in documents.
+    pub values: fn() -> String,
+    /// The one form of a value, or what was expected.
+    pub(super) canonical: fn(&str) -> Result<String, String>,
+}
+
+/// A key with the type of its values.
+#[derive(Debug)]
+pub struct Key<T> {
+    /// What is known of it.
+    pub declaration: Declaration,
+    pub(super) read: fn(&str) -> Result<T, String>,
+}
+
+fn canonical<T: Kind>(text: &str) -> Result<String, String> {
+    T::read(text.trim()).map(|value| value.text())
+}
+
+macro_rules! keys {
+    ($(#[doc = $help:literal] $id:ident: $kind:ty = $name:literal, $default:literal $unit:literal, $authority:ident,
+       $reach:ident;)+) => {
+        $(
+            #[doc = $help]
+            pub static $id: Key<$kind> = Key {
+                declaration: Declaration {
+                    name: $name,
+                    default: $default,
+                    unit: $unit,
+                    authority: Authority::$authority,
+                    reach: Reach::$reach,
+                    help: $help,
+                    values: <$kind as Kind>::describe,
+                    canonical: canonical::<$kind>,
+                },
+                read: <$kind as Kind>::read,
+            };
+        )+
+
+        /// All keys, by name.
+        pub fn declarations() -> Vec<&'static Declaration> {
+            let mut all = vec![$(&$id.declaration),+];
+            all.sort_unstable_by_key(|declaration| declaration.name);
+            all
+        }
+    };
+}
+
+keys! {
+    /// How long audit records of changes and refusals are kept.
+    AUDIT_RETENTION: Number<90, 36_525> = "audit.retention", "3653" "days", Above, Customers;
+    /// Whether content permissions may be granted without an end.
+    CONTENT_PERMANENT_ALLOWED: OnOff = "content.permanent_allowed", "off" "", Root, Customers;
+    /// How long mail for a full mailbox is deferred before it is refused.
+    DELIVERY_OVERQUOTA_DEFER_HOURS: Number<0, 8_760> =
+        "delivery.overquota_defer_hours", "120" "hours", Own, Customers;
+    /// Whether invitations may go to addresses in verified domains of customers above.
+    INVITATION_ANCESTOR_DOMAINS: OnOff = "invitation.ancestor_domains", "off" "", Own, Customers;
+    /// When notices to the customer wait until later, in its time zone.
+    NOTICE_DO_NOT_DISTURB: Option<Hours> = "notice.do_not_disturb", "none" "", Own, Customers;
+    /// Shortest password that is taken.
+    PASSWORD_LENGTH_MIN: Number<8, 128> = "password.length_min", "8" "characters", Own, Customers;
+    /// The customer's time zone.
+    TIME_ZONE: Zone = "time_zone", "UTC" "", Own, Customers;
+}

@@ -1,0 +1,17 @@
+//! Inherited settings: each key is declared once (`keys.rs`), set at customers, and for some keys at domains and
+//! mailboxes. The nearest value wins, but the topmost lock wins over all: what is locked somewhere holds there and
+//! below, whatever is set or locked further down.
+//!
+//! Other rooms read with [`value`] or, for many customers at once, with [`Everywhere`].
+
+mod keys;
+mod kinds;
+pub(in crate::service) mod operations;
+mod resolve;
+
+pub use keys::{
+    AUDIT_RETENTION, Authority, CONTENT_PERMANENT_ALLOWED, DELIVERY_OVERQUOTA_DEFER_HOURS, Declaration,
+    INVITATION_ANCESTOR_DOMAINS, Key, NOTICE_DO_NOT_DISTURB, PASSWORD_LENGTH_MIN, Reach, TIME_ZONE, declarations,
+};
+pub use kinds::{Kind, Number, OnOff};
+pub use resolve::{Everywhere, value};
