@@ -53,7 +53,8 @@ impl Zone {
     /// # Errors
     /// When the database has none of this name.
     pub fn named(name: &str) -> Result<Self, CivilError> {
-        let unknown = || CivilError(format!("{name:?} is no time zone: expected a name such as Europe/Vienna"));
+        let unknown =
+            || CivilError(format!("{name:?} is no time zone: expected a name such as Europe/Vienna"));
         let clean = !name.is_empty()
             && name.len() <= ZONE_OCTETS_MAX
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+'));
@@ -147,7 +148,8 @@ struct Window {
 
 impl Window {
     fn parse(text: &str) -> Result<Self, CivilError> {
-        let expected = || CivilError(format!("{text:?}: expected days and hours such as Mon-Fri 08:00-18:00"));
+        let expected =
+            || CivilError(format!("{text:?}: expected days and hours such as Mon-Fri 08:00-18:00"));
         let (days, hours) = text.split_once(' ').ok_or_else(expected)?;
         let day = |name: &str| {
             let at = DAYS.iter().position(|day| day.eq_ignore_ascii_case(name))?;

@@ -10,8 +10,8 @@ use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Kind, Output, columns, member, show};
-use super::setting::Settings;
 use super::plan::{Change, Destruction, Plan, all};
+use super::setting::Settings;
 
 const LIST: &[Column] = columns![
     "PATH" "path" Text, "NAME" "name" Text, "KIND" "kind" Text, "CODE" "code" Text, "USED" "bytes_used" Size,

@@ -7,8 +7,8 @@ use super::client::Call;
 use super::hold::{self, Hold};
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, columns};
-use super::setting::Settings;
 use super::plan::{Change, Destruction, Plan};
+use super::setting::Settings;
 
 const LIST: &[Column] = columns![
     "DOMAIN" "name" Text, "CUSTOMER" "customer" Text, "STATE" "state" Text, "ALIAS OF" "alias_of" Text,

@@ -12,9 +12,9 @@ use super::hold::{self, Hold, Resume, Suspend};
 use super::job::Follow;
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Output, columns, member};
-use super::setting::Settings;
 use super::plan::{Change, Destruction, Plan, partly};
 use super::prompt::{Password, SecretSource};
+use super::setting::Settings;
 
 const LIST: &[Column] = columns![
     "ADDRESS" "address" Text, "NAME" "name" Text, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size,

@@ -84,9 +84,11 @@ impl Settings {
                 columns: LIST,
                 nothing: "no settings",
             },
-            Self::Get { name, key } => {
-                Plan::List { call: call("setting.list", name, key), columns: SHEET, nothing: "no such setting" }
-            }
+            Self::Get { name, key } => Plan::List {
+                call: call("setting.list", name, key),
+                columns: SHEET,
+                nothing: "no such setting",
+            },
             Self::Set { name, key, value, change } => {
                 let done = format!("{key} of {name} set");
                 let call = call("setting.set", name, key).with("value", value);

@@ -11,7 +11,8 @@ mod resolve;
 
 pub use keys::{
     AUDIT_RETENTION, Authority, CONTENT_PERMANENT_ALLOWED, DELIVERY_OVERQUOTA_DEFER_HOURS, Declaration,
-    INVITATION_ANCESTOR_DOMAINS, Key, NOTICE_DO_NOT_DISTURB, PASSWORD_LENGTH_MIN, Reach, TIME_ZONE, declarations,
+    INVITATION_ANCESTOR_DOMAINS, Key, NOTICE_DO_NOT_DISTURB, PASSWORD_LENGTH_MIN, Reach, TIME_ZONE,
+    declarations,
 };
 pub use kinds::{Kind, Number, OnOff};
 pub use resolve::{Everywhere, value};

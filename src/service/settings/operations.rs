@@ -245,7 +245,8 @@ impl OneSetting {
             above if above == ABOVE => "above".to_owned(),
             name => format!("at {name}"),
         };
-        let message = format!("{} is locked {place}: what is set here would not count", self.declaration.name);
+        let message =
+            format!("{} is locked {place}: what is set here would not count", self.declaration.name);
         Err(ServiceError::Conflict { message })
     }
 
@@ -256,9 +257,7 @@ impl OneSetting {
 
     /// Puts a value and a lock in the place of what stands here.
     async fn put(self, tx: &mut Tx<'_>, value: Option<String>, lock: Option<CustomerId>) -> Result<Setting> {
-        let recorded = |value: Option<&str>, is_locked: bool| {
-            serde_json::json!({ "key": self.declaration.name, "value": value, "locked": is_locked })
-        };
+        let recorded = |value: Option<&str>, is_locked: bool| serde_json::json!({ "key": self.declaration.name, "value": value, "locked": is_locked });
         let own = self.own.as_ref();
         let old = own.and_then(|mark| mark.value.as_deref());
         tx.before = Some(recorded(old, own.is_some_and(|mark| mark.lock.is_some())));

@@ -118,7 +118,8 @@ async fn run_case(
     let mut codes = Vec::new();
     let mut administrators = Vec::new();
     for node in 0..=parents.len() {
-        let above: Vec<String> = oracle.upwards(node).iter().rev().skip(1).map(|one| format!("n{one}")).collect();
+        let above: Vec<String> =
+            oracle.upwards(node).iter().rev().skip(1).map(|one| format!("n{one}")).collect();
         let path = std::iter::once(format!("case{case}")).chain(above).collect::<Vec<_>>().join("/");
         let made = world.must("customer.create", json!({ "path": path, "admin": "chief" })).await;
         codes.push(made["code"].as_str().unwrap().to_owned());
@@ -145,7 +146,13 @@ async fn run_case(
             let listed = world.must("setting.list", json!({ "path": code, "key": key })).await;
             let default = if is_above { "3653" } else { "UTC" };
             let expected = oracle.value(node).map_or(default, |value| values[value]);
-            prop_assert_eq!(listed["items"][0]["value"].as_str(), Some(expected), "n{} after {:?}", node, step);
+            prop_assert_eq!(
+                listed["items"][0]["value"].as_str(),
+                Some(expected),
+                "n{} after {:?}",
+                node,
+                step
+            );
         }
     }
     Ok(())
@@ -154,7 +161,13 @@ async fn run_case(
 async fn settings_hold_as_a_naive_oracle_says(world: World) {
     let cases = if std::env::var_os("POSTHOUSE_TEST_FULL").is_some() { 200 } else { 10 };
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    let what = prop_oneof![Just(What::Set), Just(What::Set), Just(What::Unset), Just(What::Lock), Just(What::Unlock)];
+    let what = prop_oneof![
+        Just(What::Set),
+        Just(What::Set),
+        Just(What::Unset),
+        Just(What::Lock),
+        Just(What::Unlock)
+    ];
     let step = (what, 0..6_usize, 0..6_usize, 0..3_usize, any::<bool>());
     let strategy =
         (prop::collection::vec(any::<usize>(), 1..6), prop::collection::vec(step, 1..14), any::<bool>());
@@ -168,7 +181,13 @@ async fn settings_hold_as_a_naive_oracle_says(world: World) {
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn set(world: &World, who: &Authentication, path: &str, key: &str, value: &str) -> Result<Value, ServiceError> {
+async fn set(
+    world: &World,
+    who: &Authentication,
+    path: &str,
+    key: &str,
+    value: &str,
+) -> Result<Value, ServiceError> {
     world.run(who, "setting.set", json!({ "path": path, "key": key, "value": value })).await
 }
 
@@ -178,7 +197,8 @@ async fn locked_setting_is_not_changed_from_below(world: World) {
     set(&world, &low, "low", "password.length_min", "9").await.unwrap();
     let locked = json!({ "path": "low", "key": "password.length_min", "value": "14" });
     // What is locked at the customer by those above is theirs.
-    world.run(&top, "setting.lock", json!({ "path": "top/low", "key": "password.length_min", "value": "14" }))
+    world
+        .run(&top, "setting.lock", json!({ "path": "top/low", "key": "password.length_min", "value": "14" }))
         .await
         .unwrap();
     assert_eq!(refusal(set(&world, &low, "low", "password.length_min", "8").await), "forbidden");
@@ -224,7 +244,8 @@ async fn locked_setting_is_not_changed_from_below(world: World) {
         ("notice.do_not_disturb", "07:00-07:00"),
         ("invitation.ancestor_domains", "maybe"),
     ] {
-        let refused = world.run(&world.system, "setting.set", json!({ "path": "top", "key": key, "value": value }));
+        let refused =
+            world.run(&world.system, "setting.set", json!({ "path": "top", "key": key, "value": value }));
         assert_eq!(refusal(refused.await), "invalid", "{key} {value}");
     }
     assert_eq!(refusal(set(&world, &top, "top", "no.such.key", "1").await), "not-found");
@@ -283,7 +304,9 @@ async fn passwords_are_as_long_as_the_setting_asks(world: World) {
 /// `POSTHOUSE_WRITE_MATRIX=1` writes the table anew.
 #[test]
 fn table_of_settings_in_the_documents_is_the_table_of_keys() {
-    let mut table = String::from("| key | values | default | set by | for | what it is for |\n|---|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| key | values | default | set by | for | what it is for |\n|---|---|---|---|---|---|\n",
+    );
     for one in declarations() {
         let unit = if one.unit.is_empty() { String::new() } else { format!(" {}", one.unit) };
         let authority = match one.authority {
