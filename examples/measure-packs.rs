@@ -194,6 +194,7 @@ async fn deliver(database: &Database, bodies: &Bodies, mail: &Mail, mailbox: Mai
         targets: vec![target],
         all_or_nothing: false,
         trace: TraceOrigin { sender: mail.sender.clone(), ..TraceOrigin::default() },
+        notice_mail: None,
     };
     let outcome = database.deliver(deliver).await?;
     bodies.settle(&place).await?;

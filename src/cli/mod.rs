@@ -14,6 +14,7 @@ mod limit;
 mod mailbox;
 mod manual;
 mod node;
+mod notice;
 mod output;
 mod plan;
 mod prompt;
@@ -114,6 +115,9 @@ enum Command {
     Admin(administrator::Command),
     /// Who you are to the daemon, and what you may do where
     Whoami,
+    /// Notices: what you, or your customers, were told
+    #[command(subcommand)]
+    Notice(notice::Command),
     /// Reports
     #[command(subcommand)]
     Report(report::Command),
@@ -287,6 +291,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Alias(command) => Ok(command.plan()),
         Command::Admin(command) => Ok(command.plan()),
         Command::Whoami => Ok(server::whoami()),
+        Command::Notice(command) => Ok(command.plan()),
         Command::Report(command) => Ok(command.plan()),
         Command::Audit(command) => Ok(command.plan()),
         Command::Trace(command) => Ok(command.plan()),

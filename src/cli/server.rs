@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::client::{Call, Client};
 use super::failure::Failure;
 use super::job::Follow;
-use super::output::{Column, Kind, Output, columns, member, note, show};
+use super::output::{Column, Kind, Output, clean, columns, member, note, show};
 use super::plan::{Change, Destruction, Plan, partly};
 
 const ME: &[Column] = columns!["Name" "name" Text, "Authenticated by" "authenticated" Text];
@@ -88,7 +88,25 @@ fn show_identity(client: &Client, output: &Output, call: &Call) -> Result<ExitCo
     if grants.is_empty() {
         note("no grants");
     }
+    tell_notices(&answer);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what has not been read, on standard error: it is not what was asked for.
+fn tell_notices(answer: &Value) {
+    let count = member(answer, "notices.count").and_then(Value::as_i64).unwrap_or_default();
+    let newest = member(answer, "notices.newest").and_then(Value::as_array);
+    if count == 0 {
+        return;
+    }
+    note(format!("{count} unread: posthouse notice list --unread"));
+    for notice in newest.into_iter().flatten() {
+        note(format!("  {}  {}", shown(notice, "at"), shown(notice, "subject")));
+    }
+}
+
+fn shown(object: &Value, name: &str) -> String {
+    clean(member(object, name).and_then(Value::as_str).unwrap_or_default())
 }
 
 impl SessionCommand {

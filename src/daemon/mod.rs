@@ -38,6 +38,7 @@ use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::mailstore::{MailStore, MailStoreLimits};
 use crate::service::moves::Rehoming;
+use crate::service::notices::Sender;
 use crate::service::registry::{Management, ManagementOptions};
 use crate::service::server::meter::Meter;
 use crate::storage::StorageError;
@@ -271,6 +272,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     let (bodies, packer) = (rooms.bodies.clone(), Arc::clone(&rooms.packer));
     let rehoming = Rehoming::new(rooms.database.clone(), bodies, packer, rooms.clock.clone());
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { rehoming.run().await })));
+    let notices = Sender::new(&rooms.management, rooms.delivery.clone());
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { notices.run().await })));
     let sealer = Arc::clone(&rooms.sealer);
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { sealer.run().await })));
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());

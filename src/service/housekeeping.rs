@@ -4,6 +4,7 @@
 //! - traces of deliveries after `retention.trace_days`;
 //! - expunged messages and deleted folders after `retention.undelete_days`, the oldest beyond a bound before;
 //! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
+//! - notices after 90 days;
 //! - audit records of reads after 90 days, of changes and refusals after ten years;
 //! - samples of what nodes use, and answers kept for Idempotency-Key, after a day; pins that have expired; jobs 30 days
 //!   after their end.
@@ -24,7 +25,7 @@ use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
 use crate::storage::metadata::purge::Kind;
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{deleted_folder, instance, job, node, pin, purge, tombstone, trace};
+use crate::storage::metadata::{deleted_folder, instance, job, node, notice, pin, purge, tombstone, trace};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it looks.
@@ -41,6 +42,8 @@ const AUDIT_READS_DAYS: u32 = 90;
 const AUDIT_DAYS: u32 = 3_653;
 /// How long jobs are kept after their end.
 const JOB_DAYS: u32 = 30;
+/// How long notices are kept.
+const NOTICE_DAYS: u32 = 90;
 /// Traces that one slice removes.
 const TRACE_ROWS: i64 = 256;
 
@@ -77,6 +80,8 @@ pub struct Removed {
     pub answers: u64,
     /// Jobs.
     pub jobs: u64,
+    /// Notices.
+    pub notices: u64,
     /// Expunged messages that could have come back.
     pub tombstones: u64,
     /// Samples of what nodes use.
@@ -173,6 +178,10 @@ impl Housekeeping {
         let before = now.minus(DAY * JOB_DAYS);
         removed.jobs =
             self.until_none(move |conn| Box::pin(async move { Ok(job::prune(conn, before).await?) })).await?;
+        let before = now.minus(DAY * NOTICE_DAYS);
+        removed.notices = self
+            .until_none(move |conn| Box::pin(async move { Ok(notice::prune(conn, before).await?) }))
+            .await?;
         removed.audit = self.audit(now).await?;
         self.folders().await?;
         self.mail_store.expunged_prune().await?;

@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod login;
 pub mod mailstore;
 pub mod moves;
+pub mod notices;
 mod placement;
 pub mod quota;
 pub mod rebuild;

@@ -156,6 +156,7 @@ impl Provider {
             targets: mailboxes.iter().map(target).collect(),
             all_or_nothing: false,
             trace: TraceOrigin::default(),
+            notice_mail: None,
         };
         self.database.deliver(deliver).await.unwrap()
     }

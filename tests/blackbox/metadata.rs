@@ -109,6 +109,7 @@ pub fn message(octets: usize, mailboxes: &[MailboxId], all_or_nothing: bool) -> 
         targets: mailboxes.iter().map(target).collect(),
         all_or_nothing,
         trace: TraceOrigin::default(),
+        notice_mail: None,
     }
 }
 

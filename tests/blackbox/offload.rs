@@ -96,6 +96,7 @@ impl World {
             targets: vec![target],
             all_or_nothing: false,
             trace: TraceOrigin::default(),
+            notice_mail: None,
         };
         assert!(self.database.deliver(deliver).await.unwrap()[0].is_ok());
         self.bodies.settle(&place).await.unwrap();

@@ -74,6 +74,7 @@ pub(crate) fn delivery(bodies: &Bodies, original: &Bytes, place: &BodyPlace) -> 
         targets: vec![target],
         all_or_nothing: false,
         trace: TraceOrigin::default(),
+        notice_mail: None,
     }
 }
 

@@ -44,10 +44,13 @@ const WORD: &str = "correct horse battery";
 
 #[path = "system/expunged.rs"]
 mod expunged;
+#[path = "system/notices.rs"]
+mod notices;
 #[path = "system/sealed.rs"]
 mod sealed;
 
 use expunged::expunged_messages_hold_their_packs_until_their_time_is_over;
+use notices::*;
 use sealed::*;
 
 macro_rules! on_both {
@@ -80,6 +83,9 @@ on_both!(
     tampering_with_the_audit_trail_is_located,
     audit_trail_of_a_restored_database_tells_what_is_gone,
     tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,
+    password_set_by_an_administrator_ends_sessions_and_is_told_in_the_mailbox,
+    notice_reaches_each_mailbox_once_however_often_it_is_tried,
+    notice_waits_for_room_and_goes_with_its_mailbox,
 );
 
 /// A provider with the customers `a` and `b`, each with a domain, a mailbox `x` and an administrator.
@@ -230,6 +236,7 @@ async fn deliver(database: &Database, bodies: &Bodies, mailbox: i64, original: &
         targets: vec![target],
         all_or_nothing: false,
         trace: TraceOrigin::default(),
+        notice_mail: None,
     };
     assert!(database.deliver(deliver).await.unwrap()[0].is_ok());
     bodies.settle(&place).await.unwrap();

@@ -89,7 +89,7 @@ pub(super) fn reaches(reader: &Caller, ids: &str) -> bool {
 }
 
 /// A text of a record as this reader is told it. With `own` it is the reader's own record.
-pub(super) fn text(reader: &Caller, kept: &str, own: bool) -> String {
+pub(in crate::service) fn text(reader: &Caller, kept: &str, own: bool) -> String {
     let mut told = String::with_capacity(kept.len());
     let mut rest = kept;
     while let Some((before, from)) = rest.split_once(OPEN) {

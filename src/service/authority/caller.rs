@@ -48,6 +48,12 @@ impl Caller {
         Ok(Self { identity, grants, tree })
     }
 
+    /// Somebody who is not logged in and sees a customer with what is below, or nothing; for texts in their view.
+    pub fn looking_on(tree: Arc<Tree>, place: Option<CustomerId>, permissions: PermissionSet) -> Self {
+        let grant = |customer| ActiveGrant { customer, permissions, delegable: false, expires_at: None };
+        Self { identity: Identity::System, grants: place.map(grant).into_iter().collect(), tree }
+    }
+
     /// What the caller may at the node.
     pub fn effective(&self, node: CustomerId) -> PermissionSet {
         effective(&self.tree, &self.grants, node)

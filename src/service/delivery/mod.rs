@@ -5,9 +5,10 @@
 //! - State and quota are looked at when the recipient is named, and decided in the delivering transaction.
 //! - What is refused is refused towards the sender now; nothing is accepted to be bounced later.
 
+mod notice;
 mod refusals;
 pub(in crate::service) mod routes;
-mod trace_lines;
+pub(in crate::service) mod trace_lines;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -292,7 +293,7 @@ impl Delivery {
         atomicity: Atomicity,
     ) -> Vec<Result<Vec<Delivered>, DeliveryRefusal>> {
         let octets = message.len() as u64;
-        let answers = self.try_deliver(transmission, sender, recipients, message, atomicity).await;
+        let answers = self.try_deliver(transmission, sender, recipients, message, (atomicity, None)).await;
         let answers =
             answers.unwrap_or_else(|refusal| recipients.iter().map(|_| Err(refusal.clone())).collect());
         let protocol = protocol_of(transmission);
@@ -314,7 +315,7 @@ impl Delivery {
         sender: &str,
         recipients: &[Recipient],
         message: Bytes,
-        atomicity: Atomicity,
+        (atomicity, notice_mail): (Atomicity, Option<i64>),
     ) -> Result<Vec<Result<Vec<Delivered>, DeliveryRefusal>>, DeliveryRefusal> {
         let octets = message.len() as u64;
         if octets > self.inner.settings.message_octets_max {
@@ -359,10 +360,14 @@ impl Delivery {
                 source: source_text(transmission.source),
                 queue_id: transmission.id.clone(),
             },
+            notice_mail,
         };
         let outcomes = self.inner.database.deliver(deliver).await;
         self.inner.intake.settle(&prepared.body).await;
         let outcomes = outcomes.map_err(|error| unavailable(&error))?;
+        if notice_mail.is_some() && outcomes.iter().any(|one| matches!(one, Err(Refused::Arrived))) {
+            return Ok(recipients.iter().map(|_| Ok(Vec::new())).collect());
+        }
         let mut stored = outcomes.into_iter().map(|outcome| outcome.map_err(refusal_of));
         let outcome_of = |mailbox: &MailboxId| {
             let taken = if away.contains(mailbox) { None } else { stored.next() };
@@ -521,7 +526,7 @@ fn outcome_name(refusal: Option<&DeliveryRefusal>) -> &'static str {
 fn refusal_of(refused: Refused) -> DeliveryRefusal {
     match refused {
         Refused::Gone => DeliveryRefusal::UnknownMailbox,
-        Refused::StoreClosed => DeliveryRefusal::Unavailable,
+        Refused::StoreClosed | Refused::Arrived => DeliveryRefusal::Unavailable,
         Refused::OverQuota(over) => over_quota(over),
         Refused::Sibling => DeliveryRefusal::Sibling,
     }

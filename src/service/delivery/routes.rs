@@ -204,7 +204,11 @@ async fn find_exact(
     Ok(found)
 }
 
-async fn expand(conn: &mut Conn, address: &Address) -> Result<Vec<Target>, StorageError> {
+/// The mailboxes here that an address means: itself, an alias, or a subaddress; no catch-all. None for one elsewhere.
+pub(in crate::service) async fn expand(
+    conn: &mut Conn,
+    address: &Address,
+) -> Result<Vec<Target>, StorageError> {
     match recipient::domain(conn, address.domain()).await? {
         Some(domain) => find(conn, &domain, address).await,
         None => Ok(Vec::new()),

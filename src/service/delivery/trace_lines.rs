@@ -35,7 +35,7 @@ fn printable(text: &str) -> String {
 }
 
 /// Date and time as in a Date field (RFC 5322 section 3.3), in UTC.
-fn date(at: Timestamp) -> String {
+pub(in crate::service) fn date(at: Timestamp) -> String {
     let t = at.utc();
     let day = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
     let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

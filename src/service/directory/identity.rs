@@ -8,6 +8,7 @@ use crate::base::id::CustomerId;
 use crate::service::audit::names;
 use crate::service::authority::Tree;
 use crate::service::error::{Result, ServiceError};
+use crate::service::notices::{self, Unread};
 use crate::service::registry::{Operate, Targeted, Tx, declare};
 
 /// The caller itself.
@@ -66,6 +67,8 @@ pub(in crate::service) struct IdentityAnswer {
     authenticated: String,
     /// Active grants.
     grants: Vec<IdentityGrant>,
+    /// What the caller was told and has not read.
+    notices: Unread,
 }
 
 /// `whoami`.
@@ -91,10 +94,12 @@ impl Operate for WhoAmI {
                 expires_at: grant.expires_at,
             })
         });
+        let grants = grants.collect();
         Ok(IdentityAnswer {
             name: target.name,
             authenticated: tx.context.authenticated.text(),
-            grants: grants.collect(),
+            grants,
+            notices: notices::unread(tx).await?,
         })
     }
 }

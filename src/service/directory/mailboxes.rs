@@ -13,6 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::login::password::PasswordHash;
+use crate::service::notices::{self, To};
 use crate::service::placement::Stores;
 use crate::service::quota;
 use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
@@ -407,7 +408,7 @@ pub(in crate::service) struct MailboxPasswordRequest {
     password_characters: Option<usize>,
 }
 
-/// `mailbox.password`: closes the mailbox's sessions.
+/// `mailbox.password`: closes the mailbox's sessions and tells its owner, in the mailbox.
 pub(in crate::service) struct MailboxPassword;
 
 impl Operate for MailboxPassword {
@@ -435,6 +436,21 @@ impl Operate for MailboxPassword {
     ) -> Result<Mailbox> {
         long_enough(tx, row.customer, request.password_characters).await?;
         mailbox::set_password(tx.conn, row.id, &request.password_hash.unwrap_or_default()).await?;
+        if !tx.dry_run {
+            // Sessions see for themselves that the hash is another one, on every node; here also when it is not.
+            tx.inner.login.get().map(|login| login.mailbox_close(row.id));
+        }
+        let text = format!(
+            "An administrator has set a new password for this mailbox, {}, and has ended its sessions.\n\n\
+             Whoever knows the new password can read the mail in it. If you did not ask for this, ask your \
+             administrators why it was done; it is in their audit trail.",
+            row.address()
+        );
+        let subject = "The password of this mailbox was changed by an administrator";
+        let to = To::Mailbox(row.id);
+        notices::give(tx.conn, to, notices::Kind::PasswordReset, (subject, &text), tx.now).await?;
+        // Who sets a password can log in with it.
+        tx.after = Some(serde_json::json!({ "content_capable": true }));
         Ok(show(tx, row))
     }
 }

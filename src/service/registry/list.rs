@@ -8,6 +8,7 @@ use crate::service::directory::{
     administrator_state, administrators, aliases, customer_life, customers, domain_move, domains, holds,
     identity, mailbox_deletion, mailboxes, sessions, tokens,
 };
+use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::reports::storage::StorageReportRun;
@@ -35,6 +36,8 @@ const fn declare<O: Operate>() -> Operation {
 
 static OPERATIONS: &[Operation] = &[
     declare::<identity::WhoAmI>(),
+    declare::<NoticeList>(),
+    declare::<NoticeRead>(),
     declare::<AuditSearch>(),
     declare::<AuditVerify>(),
     declare::<QuotaReportRun>(),

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::changes::Touched;
 use super::mailbox;
+use super::notice;
 use super::pack::{self, SinglePack};
 use super::quota::{Meter, OverLimit, QuotaOwner, meters};
 use super::sql::{Conn, Value, ids};
@@ -62,6 +63,8 @@ pub struct Deliver {
     pub all_or_nothing: bool,
     /// For the delivery trace: reverse path, Message-ID, source, queue id.
     pub trace: TraceOrigin,
+    /// The copy of a notice that it is (`notice.rs`): it is stored only while that is on its way, which then ends.
+    pub notice_mail: Option<i64>,
 }
 
 /// What the delivery trace says of the whole transaction.
@@ -99,6 +102,8 @@ pub enum Refused {
     OverQuota(OverLimit),
     /// Another target of an all-or-nothing delivery was refused.
     Sibling,
+    /// The copy of a notice has arrived already.
+    Arrived,
 }
 
 /// Answer for one target.
@@ -248,10 +253,20 @@ struct Rows {
 /// Runs a group in the present transaction; on error nothing of it may be kept.
 pub(super) async fn run_group(conn: &mut Conn, group: &mut [DeliverJob]) -> Result<()> {
     let mut ground = read_ground(conn, group).await?;
+    let copies: Vec<i64> = group.iter().filter_map(|job| job.deliver.notice_mail).collect();
+    let mut waiting = notice::lock_mail(conn, &copies).await?;
+    let mut arrived = Vec::new();
     let mut decisions = Vec::with_capacity(group.len());
     let mut ids_needed = 0;
     for job in group.iter() {
-        let decision = decide(&mut ground, &job.deliver);
+        let has_arrived = job.deliver.notice_mail.is_some_and(|copy| !waiting.contains(&copy));
+        let decision = if has_arrived {
+            job.deliver.targets.iter().map(|_| Err(Refused::Arrived)).collect()
+        } else {
+            decide(&mut ground, &job.deliver)
+        };
+        let is_stored = decision.iter().any(std::result::Result::is_ok);
+        arrived.extend(job.deliver.notice_mail.filter(|copy| is_stored && waiting.remove(copy)));
         let scopes = scopes_of(&ground, &job.deliver, &decision);
         let stored = decision.iter().filter(|one| one.is_ok()).count();
         ids_needed += i64::try_from(scopes.len() + stored).unwrap_or(i64::MAX);
@@ -264,6 +279,7 @@ pub(super) async fn run_group(conn: &mut Conn, group: &mut [DeliverJob]) -> Resu
         job.outcome = Ok(outcomes);
     }
     insert(conn, rows).await?;
+    notice::arrived(conn, arrived).await?;
     update_counters(conn, &ground).await?;
     for inbox in ground.inboxes.values().filter(|inbox| inbox.added > 0) {
         conn.touch(Touched::Folder(inbox.folder));

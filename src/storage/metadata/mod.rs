@@ -38,6 +38,7 @@ pub mod lane;
 pub mod mailbox;
 pub mod message;
 pub mod node;
+pub mod notice;
 pub mod pack;
 pub mod part;
 pub mod pin;

@@ -179,6 +179,8 @@ async fn mailbox_row(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Res
         "DELETE FROM subscription WHERE mailbox_id = $1",
         "DELETE FROM hold WHERE mailbox_id = $1",
         "DELETE FROM setting WHERE mailbox_id = $1",
+        "DELETE FROM notice_mail WHERE mailbox_id = $1",
+        "DELETE FROM notice WHERE mailbox_id = $1",
         "DELETE FROM homing WHERE mailbox_id = $1",
         "DELETE FROM mailbox WHERE id = $1",
     ] {
@@ -221,6 +223,8 @@ async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -
     for text in [
         "DELETE FROM token WHERE administrator_id = $1",
         "DELETE FROM role_grant WHERE administrator_id = $1",
+        "DELETE FROM notice_reader WHERE administrator_id = $1",
+        "DELETE FROM notice WHERE administrator_id = $1",
         "DELETE FROM administrator WHERE id = $1",
     ] {
         conn.execute(text, params![administrator]).await?;
@@ -244,6 +248,10 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
         "DELETE FROM hold WHERE customer_id = $1 OR authority_customer_id = $1",
         "DELETE FROM setting WHERE customer_id = $1 OR lock_customer_id = $1",
         "DELETE FROM template WHERE customer_id = $1",
+        "DELETE FROM notice_reader WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)
+           OR notice_id IN (SELECT id FROM notice WHERE customer_id = $1)",
+        "DELETE FROM notice_mail WHERE notice_id IN (SELECT id FROM notice WHERE customer_id = $1)",
+        "DELETE FROM notice WHERE customer_id = $1",
         "DELETE FROM administrator WHERE customer_id = $1",
         "DELETE FROM customer_usage WHERE customer_id = $1",
         "DELETE FROM job WHERE customer_id = $1",

@@ -78,6 +78,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0012_settings.sql"),
         include_str!("../../../migrations/postgres/0012_settings.sql"),
     ),
+    (
+        13,
+        "notices",
+        include_str!("../../../migrations/sqlite/0013_notices.sql"),
+        include_str!("../../../migrations/postgres/0013_notices.sql"),
+    ),
 ];
 
 /// Which database's texts.

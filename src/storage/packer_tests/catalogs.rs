@@ -165,6 +165,7 @@ async fn changes_of_large_mailboxes_are_written_alone_and_files_stay_few() {
             targets: vec![target],
             all_or_nothing: false,
             trace: TraceOrigin::default(),
+            notice_mail: None,
         };
         provider.database.deliver(deliver).await.unwrap();
     }

@@ -122,7 +122,7 @@ impl Names {
 pub fn request(operation: &str, names: &Names) -> Option<Value> {
     let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
     Some(match operation {
-        "whoami" | "store.list" | "store.show" | "store.pack" | "store.create" | "store.set"
+        "whoami" | "notice.read" | "store.list" | "store.show" | "store.pack" | "store.create" | "store.set"
         | "store.stop" | "store.read-only" | "store.start" | "store.offload" | "store.compact"
         | "store.drain" | "store.verify" | "store.probe" | "server.list" | "server.show"
         | "server.history" | "server.restart" | "server.stop" | "backup.create" | "backup.verify"
@@ -132,7 +132,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
         | "audit.search" | "report.quota" | "report.storage" | "session.list" | "quota.verify"
-        | "job.list" | "audit.verify" => {
+        | "job.list" | "audit.verify" | "notice.list" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"

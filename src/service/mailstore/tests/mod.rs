@@ -331,6 +331,7 @@ impl House {
             }],
             all_or_nothing: false,
             trace: TraceOrigin::default(),
+            notice_mail: None,
         };
         self.database.deliver(deliver).await.unwrap()[0]
     }

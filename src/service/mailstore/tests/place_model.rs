@@ -242,6 +242,7 @@ impl Scene {
             targets: ids.iter().map(target).collect(),
             all_or_nothing: false,
             trace: TraceOrigin::default(),
+            notice_mail: None,
         };
         let outcome = self.house.database.deliver(deliver).await.unwrap();
         assert!(outcome.iter().all(std::result::Result::is_ok), "{outcome:?}");

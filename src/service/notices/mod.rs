@@ -1,0 +1,154 @@
+//! Notices: telling people what happened to what is theirs.
+//!
+//! A notice is given ([`give`]) in the transaction of what caused it, so that neither is without the other. It is told
+//! to administrators by `notice list` and `whoami`, and a copy comes as mail into mailboxes that are hosted here:
+//! always into that of a mailbox's owner, else to the contact addresses of those whom it is for.
+//!
+//! # Consistency
+//! [`Sender`] makes the copies in the background, at least once; a copy's row goes in the transaction that stores its
+//! message, so that a mailbox gets each notice once. A copy that cannot be stored (no room, store stopped) is tried
+//! again until the notice is pruned; nothing is ever bounced, since the reverse path is empty.
+//!
+//! # What must not happen
+//! Subject and text are read by people of different scopes. Whoever gives a notice names customers and administrators
+//! by references ([`names`](crate::service::audit::names)), which each reader is told in their own view, and puts
+//! nothing else into it that the one whom it is for may not see.
+
+mod message;
+mod operations;
+mod send;
+
+use std::collections::BTreeSet;
+
+use crate::base::clock::Timestamp;
+use crate::base::id::{AdministratorId, CustomerId, MailboxId};
+use crate::service::error::Result;
+use crate::storage::metadata::administrator::{self, AdministratorRow};
+use crate::storage::metadata::customer;
+use crate::storage::metadata::notice::{self, NoticeFor};
+use crate::storage::metadata::sql::Conn;
+
+pub(in crate::service) use operations::{NoticeList, NoticeRead, Unread, unread};
+pub use send::{Sender, Sent};
+
+/// Most administrators of a customer whom one notice is told.
+const READERS_MAX: usize = 100;
+/// Longest subject and longest text in characters; what is longer is cut.
+const SUBJECT_CHARACTERS_MAX: usize = 300;
+const TEXT_CHARACTERS_MAX: usize = 8_000;
+
+/// What a notice is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(dead_code, reason = "quotas, expiry and requests give the others")]
+pub(in crate::service) enum Kind {
+    /// Use comes near a limit.
+    QuotaWarning,
+    /// The expiry date comes near.
+    ExpiryWarning,
+    /// A step that was chosen for the time after the expiry date was taken, or taken back.
+    Expiry,
+    /// A request waits for somebody's approval.
+    RequestWaiting,
+    /// A request was approved, rejected, or ended by itself.
+    RequestDecided,
+    /// An administrator has set the password of a mailbox.
+    PasswordReset,
+    /// An administrator has looked into a mailbox.
+    ContentAccess,
+}
+
+impl Kind {
+    /// The name, as stored and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QuotaWarning => "quota-warning",
+            Self::ExpiryWarning => "expiry-warning",
+            Self::Expiry => "expiry",
+            Self::RequestWaiting => "request-waiting",
+            Self::RequestDecided => "request-decided",
+            Self::PasswordReset => "password-reset",
+            Self::ContentAccess => "content-access",
+        }
+    }
+}
+
+/// Whom a notice is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(dead_code, reason = "quotas, expiry and requests give notices to the others")]
+pub(in crate::service) enum To {
+    /// The owner of a mailbox: told in the mailbox, and nowhere else.
+    Mailbox(MailboxId),
+    /// An administrator.
+    Administrator(AdministratorId),
+    /// Who holds the role of this name by a grant at the customer itself.
+    Role(CustomerId, String),
+    /// A customer: its contact, and who has a grant at the customer itself. At the root the system is told too.
+    Customer(CustomerId),
+}
+
+/// Gives a notice, in the transaction of what caused it. The subject is one line; the text may have several. Both may
+/// hold references and must name nothing that the one whom it is for may not see.
+///
+/// # Errors
+/// When the database fails; then the transaction must not be committed.
+pub(in crate::service) async fn give(
+    conn: &mut Conn,
+    to: To,
+    kind: Kind,
+    (subject, text): (&str, &str),
+    now: Timestamp,
+) -> Result<()> {
+    let readers = readers(conn, &to, now).await?;
+    let subject: String =
+        subject.chars().filter(|&c| c != '\r' && c != '\n').take(SUBJECT_CHARACTERS_MAX).collect();
+    let text: String = text.chars().filter(|&c| c != '\r').take(TEXT_CHARACTERS_MAX).collect();
+    let to = match to {
+        To::Mailbox(id) => NoticeFor::Mailbox(id),
+        To::Administrator(id) => NoticeFor::Administrator(id),
+        To::Role(customer, role) => NoticeFor::Role(customer, role),
+        To::Customer(id) => NoticeFor::Customer(id),
+    };
+    notice::insert(conn, (&to, kind.name()), (&subject, &text), &readers, now).await?;
+    Ok(())
+}
+
+/// The administrators who are told, 0 for the system.
+async fn readers(conn: &mut Conn, to: &To, now: Timestamp) -> Result<Vec<i64>> {
+    Ok(match to {
+        To::Mailbox(_) => Vec::new(),
+        To::Administrator(id) => vec![id.0],
+        To::Role(customer, role) => {
+            holders(conn, *customer, Some(role), now).await?.iter().map(|row| row.id.0).collect()
+        }
+        To::Customer(customer) => {
+            let mut readers: Vec<i64> =
+                holders(conn, *customer, None, now).await?.iter().map(|row| row.id.0).collect();
+            if customer::root(conn).await? == Some(*customer) {
+                readers.push(0);
+            }
+            readers
+        }
+    })
+}
+
+/// The enabled administrators who hold a grant, or this role, at the customer itself now; at most 100.
+pub(super) async fn holders(
+    conn: &mut Conn,
+    customer: CustomerId,
+    role: Option<&str>,
+    now: Timestamp,
+) -> Result<Vec<AdministratorRow>> {
+    let mut ids = BTreeSet::new();
+    for grant in administrator::grants_at(conn, &[customer.0]).await? {
+        let in_time = grant.not_before.is_none_or(|start| start <= now)
+            && grant.expires_at.is_none_or(|end| now < end);
+        if in_time && role.is_none_or(|role| role == grant.role) {
+            ids.insert(grant.administrator);
+        }
+    }
+    let mut found = Vec::new();
+    for id in ids.into_iter().take(READERS_MAX) {
+        found.extend(administrator::by_id(conn, id).await?.filter(|row| row.enabled));
+    }
+    Ok(found)
+}
