@@ -13,7 +13,8 @@ use super::plan::Plan;
 const LIST: &[Column] = columns![
     "ID" "id" Text, "AT" "at" Time, "KIND" "kind" Text, "FOR" "to" Text, "SUBJECT" "subject" Text, "READ" "read_at" Time
 ];
-const SHEET: &[Column] = columns!["At" "at" Time, "Kind" "kind" Text, "For" "to" Text, "Subject" "subject" Text];
+const SHEET: &[Column] =
+    columns!["At" "at" Time, "Kind" "kind" Text, "For" "to" Text, "Subject" "subject" Text];
 
 /// Notices
 #[derive(Subcommand, Debug)]

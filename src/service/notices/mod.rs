@@ -140,8 +140,8 @@ pub(super) async fn holders(
 ) -> Result<Vec<AdministratorRow>> {
     let mut ids = BTreeSet::new();
     for grant in administrator::grants_at(conn, &[customer.0]).await? {
-        let in_time = grant.not_before.is_none_or(|start| start <= now)
-            && grant.expires_at.is_none_or(|end| now < end);
+        let in_time =
+            grant.not_before.is_none_or(|start| start <= now) && grant.expires_at.is_none_or(|end| now < end);
         if in_time && role.is_none_or(|role| role == grant.role) {
             ids.insert(grant.administrator);
         }

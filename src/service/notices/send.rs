@@ -86,9 +86,10 @@ impl Sender {
 
     /// Makes the copies of one notice; false when there is none.
     async fn spread(&self, now: Timestamp) -> Result<bool> {
-        let any = self.inner.database.read(|conn| {
-            Box::pin(async move { Ok::<_, ServiceError>(notice::any_unspread(conn).await?) })
-        });
+        let any = self
+            .inner
+            .database
+            .read(|conn| Box::pin(async move { Ok::<_, ServiceError>(notice::any_unspread(conn).await?) }));
         if !any.await? {
             return Ok(false);
         }

@@ -101,7 +101,8 @@ pub async fn insert(
         NoticeFor::Role(id, name) => (customer, role) = (Some(*id), Some(name.clone())),
         NoticeFor::Customer(id) => customer = Some(*id),
     }
-    let statement = "INSERT INTO notice (public_id, at, kind, mailbox_id, administrator_id, group_id, role, customer_id,
+    let statement =
+        "INSERT INTO notice (public_id, at, kind, mailbox_id, administrator_id, group_id, role, customer_id,
                                     subject, text)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let params =
@@ -225,7 +226,8 @@ pub async fn insert_mail(
     let mut known = HashSet::new();
     let copies = copies.iter().filter(|(mailbox, _)| known.insert(mailbox.0));
     let rows = copies.map(|(mailbox, reader)| params![notice, *mailbox, *reader, at]).collect();
-    conn.insert_rows("INSERT INTO notice_mail (notice_id, mailbox_id, administrator_id, next_at)", 4, rows).await
+    conn.insert_rows("INSERT INTO notice_mail (notice_id, mailbox_id, administrator_id, next_at)", 4, rows)
+        .await
 }
 
 /// A copy on its way.

@@ -122,11 +122,12 @@ impl Names {
 pub fn request(operation: &str, names: &Names) -> Option<Value> {
     let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
     Some(match operation {
-        "whoami" | "notice.read" | "store.list" | "store.show" | "store.pack" | "store.create" | "store.set"
-        | "store.stop" | "store.read-only" | "store.start" | "store.offload" | "store.compact"
-        | "store.drain" | "store.verify" | "store.probe" | "server.list" | "server.show"
-        | "server.history" | "server.restart" | "server.stop" | "backup.create" | "backup.verify"
-        | "backup.test" | "backup.prune" | "backup.list" | "backup.show" | "job.show" | "job.cancel" => {
+        "whoami" | "notice.read" | "store.list" | "store.show" | "store.pack" | "store.create"
+        | "store.set" | "store.stop" | "store.read-only" | "store.start" | "store.offload"
+        | "store.compact" | "store.drain" | "store.verify" | "store.probe" | "server.list"
+        | "server.show" | "server.history" | "server.restart" | "server.stop" | "backup.create"
+        | "backup.verify" | "backup.test" | "backup.prune" | "backup.list" | "backup.show" | "job.show"
+        | "job.cancel" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),

@@ -9,8 +9,7 @@ use super::*;
 impl World {
     /// What brings notices into mailboxes.
     pub(super) fn sender(&self) -> Sender {
-        let settings =
-            DeliverySettings { host_name: "mail.example".to_owned(), message_octets_max: 1 << 20 };
+        let settings = DeliverySettings { host_name: "mail.example".to_owned(), message_octets_max: 1 << 20 };
         let intake = Intake::new(self.bodies.clone());
         let delivery =
             Delivery::new(self.database.clone(), self.clock.clone(), intake, Metrics::new(), settings);
