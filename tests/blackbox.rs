@@ -23,6 +23,8 @@ mod crash;
 mod crash_offload;
 #[path = "blackbox/crash_packing.rs"]
 mod crash_packing;
+#[path = "blackbox/crash_restore.rs"]
+mod crash_restore;
 #[path = "blackbox/delivery.rs"]
 mod delivery;
 #[path = "blackbox/full_disk.rs"]

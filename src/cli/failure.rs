@@ -106,6 +106,7 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
             "hold" => "posthouse customer hold list PATH shows its holds".to_owned(),
             _ => "check the spelling; what you may not see does not exist for you".to_owned(),
         },
+        "conflict" if operation == "mailbox.restore" => return None,
         "conflict" => match noun {
             "customer" | "domain" | "mailbox" | "alias" => {
                 format!("posthouse {noun} list shows what is there")

@@ -42,7 +42,7 @@ pub struct Homing {
     bodies: Bodies,
     packer: Option<Arc<Packer>>,
     #[cfg(test)]
-    pub(super) fault: Option<super::packer_tests::Fault>,
+    pub(crate) fault: Option<super::packer_tests::Fault>,
 }
 
 /// How far one has come with some mailboxes.

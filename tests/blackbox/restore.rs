@@ -34,7 +34,7 @@ fn saved(database: Database, folder: &Path) -> Daemon {
     Daemon::with_alice(Setup { database, configuration, ..Setup::default() })
 }
 
-fn take(daemon: &Daemon) -> String {
+pub fn take(daemon: &Daemon) -> String {
     daemon.json(&["backup", "create"])[0]["id"].as_str().unwrap().to_owned()
 }
 
@@ -60,7 +60,7 @@ fn restored(database: Database, folder: &Path, arguments: &[&str]) -> Daemon {
 }
 
 /// UID, flags and text of every message of a folder.
-fn seen(session: &mut Imap, folder: &str) -> Vec<(u64, Vec<String>, Vec<u8>, String)> {
+pub fn seen(session: &mut Imap, folder: &str) -> Vec<(u64, Vec<String>, Vec<u8>, String)> {
     if session.select(folder).exists() == Some(0) {
         return Vec::new();
     }
@@ -81,7 +81,7 @@ fn code(session: &mut Imap, folder: &str, name: &str) -> u64 {
 }
 
 /// Mail in packs, in a pack of its own, and fresh; flags, a keyword, and a second folder.
-fn furnish(daemon: &Daemon) {
+pub fn furnish(daemon: &Daemon) {
     for number in 0..8 {
         daemon.deliver("alice@acme.test", &message(3_000, number));
     }

@@ -85,8 +85,17 @@ struct State {
     requests: Requests,
     /// For every request, or for so many.
     fault: Option<(Fault, u64)>,
-    /// The next request of this method gets no answer; who waits for it is told.
-    hold: Option<(Method, Moment, mpsc::Sender<()>)>,
+    hold: Option<Hold>,
+}
+
+/// A request that gets no answer.
+struct Hold {
+    method: Method,
+    moment: Moment,
+    /// Requests of the method that come before it.
+    passed: u64,
+    /// Who waits for it.
+    told: mpsc::Sender<()>,
 }
 
 /// A running server with one empty bucket; ends with this value.
@@ -146,8 +155,13 @@ impl S3Server {
 
     /// Holds the next request of a method for good; gives what tells when it is held.
     pub fn hold(&self, method: Method, moment: Moment) -> mpsc::Receiver<()> {
+        self.hold_after(0, method, moment)
+    }
+
+    /// Lets `passed` requests of a method pass and holds the next.
+    pub fn hold_after(&self, passed: u64, method: Method, moment: Moment) -> mpsc::Receiver<()> {
         let (told, is_held) = mpsc::channel();
-        self.state().hold = Some((method, moment, told));
+        self.state().hold = Some(Hold { method, moment, passed, told });
         is_held
     }
 
@@ -229,8 +243,12 @@ fn note(method: &Method, state: &Mutex<State>) -> Option<Fault> {
 /// Whether a request is held, and who is to be told.
 fn held(method: &Method, state: &Mutex<State>) -> Option<(Moment, mpsc::Sender<()>)> {
     let mut state = state.lock().expect("no test panics while it holds the state");
-    let (_, moment, told) = state.hold.take_if(|(wanted, ..)| wanted == method)?;
-    Some((moment, told))
+    let hold = state.hold.as_mut().filter(|hold| hold.method == *method)?;
+    if hold.passed > 0 {
+        hold.passed -= 1;
+        return None;
+    }
+    state.hold.take().map(|hold| (hold.moment, hold.told))
 }
 
 async fn answer(

@@ -56,8 +56,10 @@ impl Inner {
     /// `Conflict` when there is neither.
     fn backup_target(&self, dir: Option<&str>) -> Result<Target> {
         let nowhere = || ServiceError::Conflict {
-            message: "there is no place for backups: name a directory, or set [backup] in the configuration"
-                .to_owned(),
+            message:
+                "there is no place for backups: set [backup] in the configuration, or give posthouse backup \
+                      a directory"
+                    .to_owned(),
         };
         let setup = self.backup.get().ok_or_else(nowhere)?;
         if let Some(dir) = dir {

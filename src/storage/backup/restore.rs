@@ -2,7 +2,7 @@
 //!
 //! # Crash Consistency
 //! Whoever restores gives the database its place when everything else is there. What an interrupted restore has left of
-//! packs is compared and used by the next.
+//! packs is compared and used by the next; what it has left half written is removed.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -109,7 +109,8 @@ pub async fn restore_packs(
 ) -> Result<Restored> {
     let total = manifest.packs.iter().fold(0_u64, |sum, pack| sum.saturating_add(pack.octets));
     progress.advance(0, Some(total), "octets");
-    let mut restored = Restored::default();
+    let (mut restored, own) = (Restored::default(), folders.values().cloned().collect::<Vec<_>>());
+    blocking(move || own.iter().try_for_each(|folder| remove_unfinished(folder))).await?;
     for some in manifest.packs.chunks(TOGETHER) {
         progress.go_on()?;
         let mut fetches: Vec<BoxFuture<'_, Result<Fetched>>> = Vec::new();
@@ -129,6 +130,32 @@ pub async fn restore_packs(
     }
     restored.damaged.sort_unstable();
     Ok(restored)
+}
+
+/// Removes half written files from a folder of packs. It is to be an installation's that does not exist yet, so nobody
+/// else writes there.
+fn remove_unfinished(folder: &Path) -> std::result::Result<(), StorageError> {
+    let io = |what: &str, path: &Path, error| StorageError::Io {
+        what: format!("{what} {}", path.display()),
+        error,
+    };
+    let entries = |path: &Path| match std::fs::read_dir(path) {
+        Ok(entries) => entries.collect::<std::io::Result<Vec<_>>>().map_err(|error| io("list", path, error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(io("list", path, error)),
+    };
+    for shard in entries(folder)? {
+        if !shard.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        for file in entries(&shard.path())? {
+            let path = file.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                std::fs::remove_file(&path).map_err(|error| io("remove", &path, error))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 enum Fetched {

@@ -1,7 +1,8 @@
 //! Mail comes, goes and comes back while its bodies are packed, sent to a bucket, written anew, cut off by crashes and
-//! read, at random; after each step everything is compared with a simple model: messages octet for octet, UIDs, the
-//! number of bodies and tombstones, and that files and objects are those that the database names. In the end everything
-//! is deleted, and nothing may be left anywhere.
+//! read, and their mailboxes move to other mail stores and, with their domains, to other customers, at random; after
+//! each step everything is compared with a simple model: messages octet for octet, UIDs, the number of bodies and
+//! tombstones, and that files and objects are those that the database names. In the end everything is deleted, and
+//! nothing may be left anywhere.
 
 mod checks;
 mod expected;
@@ -21,16 +22,23 @@ use crate::base::id::{StoreId, random_bytes};
 use crate::base::progress::Progress;
 use crate::base::store_settings::{PackingSettings, StoreSettings};
 use crate::storage::Fault;
+use crate::storage::homing::{Homing, Journey};
 use crate::storage::metadata::delivery::{Deliver, DeliverTarget, TraceOrigin};
+use crate::storage::metadata::home;
 use crate::storage::metadata::store;
 use crate::storage::offload::Offloader;
 use crate::storage::packer::{Packer, PackerSettings};
 use crate::storage::remote::tests::server as s3;
 use s3::{Fault as Wrong, S3Server};
 
+/// The mail store with a bucket; the other one has none.
 const STORE: StoreId = StoreId(1);
-/// Customer and domain of each mailbox: two share their bodies, the third may not.
-const HOMES: [(i64, i64); 3] = [(3, 3), (3, 3), (4, 4)];
+const STORES: [StoreId; 2] = [STORE, StoreId(2)];
+/// The domain of each mailbox, by its place in [`DOMAINS`].
+const HOMES: [usize; 3] = [0, 0, 1];
+const DOMAINS: [DomainId; 2] = [DomainId(3), DomainId(4)];
+/// Whose they are at first: two mailboxes share their bodies, the third may not.
+const CUSTOMERS: [CustomerId; 2] = [CustomerId(3), CustomerId(4)];
 /// Attachments that messages have in common.
 const ATTACHMENTS: usize = 2;
 /// More than the database takes.
@@ -38,6 +46,8 @@ const LARGE_OCTETS: usize = 1_100_000;
 /// Points at which a pass can be cut off: those of `packer.rs`, and those of `offload.rs` and `rewriter.rs`.
 const PACKER_POINTS: u8 = 5;
 const OFFLOADER_POINTS: u8 = 8;
+/// Those of `homing.rs`.
+const HOMING_POINTS: u8 = 2;
 
 /// What object storage does meanwhile, to so many requests.
 type Trouble = Option<(Wrong, u64)>;
@@ -78,6 +88,23 @@ enum Step {
     Read(Trouble),
     /// Files and objects of superseded packs go.
     CleanUp,
+    /// The mailbox is placed on the other mail store; its bodies are still where they were.
+    Place {
+        mailbox: usize,
+    },
+    /// A domain moves to the other customer; the bodies of its mailboxes are still those of the old one.
+    GiveAway {
+        domain: usize,
+    },
+    /// The bodies of a mailbox are brought to where they belong.
+    Home {
+        mailbox: usize,
+    },
+    /// The daemon ends meanwhile.
+    CrashHoming {
+        mailbox: usize,
+        point: u8,
+    },
     /// A large message is on disk, and the daemon ends before the database knows it.
     CrashDelivering,
     CrashPacking(u8),
@@ -118,6 +145,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => trouble().prop_map(Step::Compact),
         2 => trouble().prop_map(Step::Read),
         3 => Just(Step::CleanUp),
+        2 => mailbox().prop_map(|mailbox| Step::Place { mailbox }),
+        2 => (0..DOMAINS.len()).prop_map(|domain| Step::GiveAway { domain }),
+        3 => mailbox().prop_map(|mailbox| Step::Home { mailbox }),
+        2 => (mailbox(), 1..=HOMING_POINTS).prop_map(|(mailbox, point)| Step::CrashHoming { mailbox, point }),
         1 => Just(Step::CrashDelivering),
         2 => (1..=PACKER_POINTS).prop_map(Step::CrashPacking),
         3 => (1..=OFFLOADER_POINTS).prop_map(Step::CrashOffloading),
@@ -131,6 +162,10 @@ struct Scene {
     packer: Packer,
     offloader: Offloader,
     mailboxes: Vec<Expected>,
+    /// Whose the domains are.
+    customers: [CustomerId; 2],
+    /// Whether anything has moved: then what could be shared may be there twice.
+    has_moved: bool,
     attachments: Vec<Vec<u8>>,
     number: u32,
 }
@@ -162,7 +197,7 @@ async fn prepare(house: &House, server: &S3Server) {
     set.unwrap();
 }
 
-async fn new_mailbox(house: &House, (customer, domain): (i64, i64)) -> House {
+async fn new_mailbox(house: &House, customer: CustomerId, domain: DomainId) -> House {
     let insert = house.database.write(Priority::Interactive, move |conn| {
         Box::pin(async move {
             let public_id = crate::base::id::public_id();
@@ -176,13 +211,19 @@ async fn new_mailbox(house: &House, (customer, domain): (i64, i64)) -> House {
         })
     });
     let mailbox: Result<MailboxId> = insert.await;
-    let owner = Owner {
-        mailbox: mailbox.unwrap(),
-        domain: DomainId(domain),
-        customer: CustomerId(customer),
-        ..house.owner.clone()
-    };
+    let owner = Owner { mailbox: mailbox.unwrap(), domain, customer, ..house.owner.clone() };
     House { owner, ..house.clone() }
+}
+
+/// Messages and tombstones whose bodies are elsewhere than they belong.
+const AWAY: &str = "SELECT count(*) FROM (SELECT mailbox_id, body_id FROM message
+                                         UNION ALL SELECT mailbox_id, body_id FROM tombstone) r
+     JOIN body b ON b.id = r.body_id JOIN mailbox m ON m.id = r.mailbox_id JOIN domain d ON d.id = m.domain_id
+     WHERE b.store_id <> m.store_id OR b.scope_id <> d.customer_id";
+
+/// Brings all bodies of a mailbox home.
+async fn bring(homing: Homing, mailbox: MailboxId, now: Timestamp) -> Result<()> {
+    homing.bring(mailbox, &mut Journey::new(&Progress::default(), 0, now)).await
 }
 
 /// The rooms that work on packs, of the house as it is now.
@@ -197,11 +238,12 @@ impl Scene {
         let (packer, offloader) = workers(house);
         let mut mailboxes = Vec::new();
         for home in HOMES {
-            mailboxes.push(Expected::new(new_mailbox(house, home).await));
+            mailboxes.push(Expected::new(new_mailbox(house, CUSTOMERS[home], DOMAINS[home]).await));
         }
         let attachments = (0..ATTACHMENTS).map(|number| random_bytes(17_000 + number)).collect();
         let (house, server) = (house.clone(), Arc::clone(server));
-        Self { house, server, packer, offloader, mailboxes, attachments, number: 0 }
+        let (customers, has_moved) = (CUSTOMERS, false);
+        Self { house, server, packer, offloader, mailboxes, customers, has_moved, attachments, number: 0 }
     }
 
     fn now(&self) -> Timestamp {
@@ -249,7 +291,7 @@ impl Scene {
         bodies.settle(&place).await.unwrap();
         let whole: Bytes = [TRACE.as_bytes(), &octets].concat().into();
         for at in picked {
-            let body = (HOMES[at].0, self.number);
+            let body = (self.customers[HOMES[at]], self.number);
             self.mailboxes[at].came.push(Letter { body, octets: whole.clone() });
         }
     }
@@ -262,7 +304,7 @@ impl Scene {
             }
             Step::Append { mailbox } => {
                 let octets = self.message(None, 300);
-                let body = (HOMES[mailbox].0, self.number);
+                let body = (self.customers[HOMES[mailbox]], self.number);
                 let expected = &mut self.mailboxes[mailbox];
                 let new =
                     NewMessage { bytes: octets.clone(), flags: FlagSet::default(), internal_date: None };
@@ -284,7 +326,8 @@ impl Scene {
             }
             Step::Purge { mailbox } => {
                 self.purge(mailbox).await;
-                let house = new_mailbox(&self.house, HOMES[mailbox]).await;
+                let domain = HOMES[mailbox];
+                let house = new_mailbox(&self.house, self.customers[domain], DOMAINS[domain]).await;
                 self.mailboxes[mailbox] = Expected::new(house);
             }
             Step::Pack => {
@@ -299,6 +342,32 @@ impl Scene {
             }
             Step::CleanUp => {
                 self.packer.remove_dead(self.now()).await.unwrap();
+            }
+            Step::Place { mailbox } => {
+                self.has_moved = true;
+                let id = self.mailboxes[mailbox].house.owner.mailbox;
+                let now = self.now();
+                let write = self.house.database.write(Priority::Interactive, move |conn| {
+                    Box::pin(async move {
+                        let text = "SELECT store_id FROM mailbox WHERE id = $1";
+                        let store = conn.row(text, params![id]).await?.unwrap().int(0)?;
+                        home::set_store(conn, &[id], StoreId(3 - store), now).await
+                    })
+                });
+                let placed: Result<()> = write.await;
+                placed.unwrap();
+            }
+            Step::GiveAway { domain } => self.give_away(domain).await,
+            Step::Home { mailbox } => {
+                let homing = Homing::new(self.house.store.inner.bodies.clone(), None);
+                bring(homing, self.mailboxes[mailbox].house.owner.mailbox, self.now()).await.unwrap();
+            }
+            Step::CrashHoming { mailbox, point } => {
+                let (fault, reached) = Fault::at(point);
+                let mut homing = Homing::new(self.house.store.inner.bodies.clone(), None);
+                homing.fault = Some(fault);
+                let (id, now) = (self.mailboxes[mailbox].house.owner.mailbox, self.now());
+                self.crash(&reached, bring(homing, id, now)).await;
             }
             Step::CrashDelivering => {
                 let octets = random_bytes(LARGE_OCTETS);
@@ -332,12 +401,36 @@ impl Scene {
         }
     }
 
+    async fn give_away(&mut self, domain: usize) {
+        self.has_moved = true;
+        let customer = CustomerId(7 - self.customers[domain].0);
+        self.customers[domain] = customer;
+        for (home, expected) in HOMES.iter().zip(&mut self.mailboxes) {
+            if *home == domain {
+                expected.house.owner.customer = customer;
+            }
+        }
+        let (domain, now) = (DOMAINS[domain], self.now());
+        let write = self.house.database.write(Priority::Interactive, move |conn| {
+            Box::pin(async move {
+                let text = "UPDATE domain SET customer_id = $1 WHERE id = $2";
+                conn.execute(text, params![customer, domain]).await?;
+                home::domains_moved(conn, &[domain], now).await
+            })
+        });
+        let given: Result<()> = write.await;
+        given.unwrap();
+    }
+
     async fn offload(&self) -> Result<()> {
         self.offloader.offload_now(STORE, self.now(), &Progress::default()).await.map(drop)
     }
 
     async fn compact(&self) -> Result<()> {
-        self.offloader.compact_now(STORE, self.now(), &Progress::default()).await.map(drop)
+        for store in STORES {
+            self.offloader.compact_now(store, self.now(), &Progress::default()).await?;
+        }
+        Ok(())
     }
 
     /// What is read is right or an error.
@@ -378,7 +471,8 @@ impl Scene {
         tokio::select! {
             () = reached.notified() => {
                 // Dropping the pass would remove its temporary file; a crash doesn't.
-                let kept: Vec<_> = files(&self.house.folder.path().join("main/packs"))
+                let kept: Vec<_> = self
+                    .pack_files()
                     .into_iter()
                     .map(|file| (file.clone(), std::fs::read(file).unwrap()))
                     .collect();
@@ -424,13 +518,24 @@ impl Scene {
         self.places().await;
     }
 
-    /// Everything goes to the bucket and is read from there; then everything is deleted.
+    /// Files of packs on the volumes.
+    fn pack_files(&self) -> Vec<std::path::PathBuf> {
+        let folder = self.house.folder.path();
+        ["main/packs", "second/packs"].iter().flat_map(|packs| files(&folder.join(packs))).collect()
+    }
+
+    /// Everything comes home, goes to the bucket where there is one, and is read from there; then everything is deleted.
     async fn end(mut self) {
+        for mailbox in 0..HOMES.len() {
+            self.run(Step::Home { mailbox }).await;
+        }
+        assert_eq!(self.house.number(AWAY).await, 0);
+        assert_eq!(self.house.number("SELECT count(*) FROM homing").await, 0);
         self.packer.pack_everything(self.now()).await.unwrap();
         self.offload().await.unwrap();
         self.packer.remove_dead(self.now()).await.unwrap();
-        let elsewhere =
-            "SELECT count(*) FROM pack WHERE local_state <> 'absent' OR remote_state <> 'present'";
+        let elsewhere = "SELECT count(*) FROM pack
+             WHERE store_id = 1 AND (local_state <> 'absent' OR remote_state <> 'present')";
         assert_eq!(self.house.number(elsewhere).await, 0);
         self.run(Step::Read(None)).await;
         self.compare().await;
@@ -446,10 +551,12 @@ impl Scene {
             "SELECT count(*) FROM tombstone",
             "SELECT count(*) FROM pack",
             "SELECT count(*) FROM pack_intent",
+            "SELECT count(*) FROM body_copy",
+            "SELECT count(*) FROM homing",
         ] {
             assert_eq!(self.house.number(text).await, 0, "{text}");
         }
-        assert!(files(&self.house.folder.path().join("main/packs")).is_empty());
+        assert_eq!(self.pack_files(), Vec::<std::path::PathBuf>::new());
         assert!(files(&self.house.folder.path().join("main/fetched")).is_empty());
         assert!(names(&self.server.objects("")).is_empty());
     }

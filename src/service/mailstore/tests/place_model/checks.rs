@@ -73,9 +73,16 @@ impl Scene {
             let living = expected.there.values().chain(&expected.gone).map(|letter| letter.body);
             living.collect::<Vec<_>>()
         };
-        let bodies: BTreeSet<_> = self.mailboxes.iter().flat_map(letters).collect();
+        let all: Vec<_> = self.mailboxes.iter().flat_map(letters).collect();
         let own = "SELECT count(*) FROM body WHERE id NOT IN (SELECT body_id FROM part)";
-        assert_eq!(self.house.number(own).await, bodies.len() as i64, "bodies");
+        let own = self.house.number(own).await as usize;
+        if self.has_moved {
+            // Mailboxes that have parted and met again may have a body each.
+            let numbers: BTreeSet<u32> = all.iter().map(|(_, number)| *number).collect();
+            assert!(numbers.len() <= own && own <= all.len(), "bodies");
+        } else {
+            assert_eq!(own, all.into_iter().collect::<BTreeSet<_>>().len(), "bodies");
+        }
         let gone: usize = self.mailboxes.iter().map(|expected| expected.gone.len()).sum();
         assert_eq!(self.house.number("SELECT count(*) FROM tombstone").await, gone as i64, "tombstones");
     }
@@ -102,7 +109,7 @@ impl Scene {
                 _ => {}
             }
         }
-        let found = names(&files(&self.house.folder.path().join("main/packs")));
+        let found = names(&self.pack_files());
         for (name, octets) in &local {
             assert_eq!(found.get(name), Some(octets), "the file of a pack");
         }

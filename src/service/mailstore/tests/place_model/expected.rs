@@ -5,7 +5,7 @@ use super::*;
 /// A message: which body it has, and all of its octets.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Letter {
-    pub(super) body: (i64, u32),
+    pub(super) body: (CustomerId, u32),
     pub(super) octets: Bytes,
 }
 
