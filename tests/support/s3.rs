@@ -98,6 +98,14 @@ struct Hold {
     told: mpsc::Sender<()>,
 }
 
+/// A configuration file's only mail store, with a bucket, and with more of its keys.
+pub fn store_configuration(endpoint: &str, bucket: &str, offload: &str, more: &str) -> String {
+    format!(
+        "[[store]]\nname = \"main\"\n{more}\n[store.offload]\nendpoint = \"{endpoint}\"\nbucket = \"{bucket}\"\n\
+         access_key = \"{ACCESS_KEY}\"\nsecret_key = \"{SECRET_KEY}\"\n{offload}\n"
+    )
+}
+
 /// A running server with one empty bucket; ends with this value.
 pub struct S3Server {
     address: SocketAddr,
@@ -173,11 +181,7 @@ impl S3Server {
 
     /// A configuration file's only mail store, which has this bucket, with more of its keys.
     pub fn store_configuration(&self, offload: &str, more: &str) -> String {
-        format!(
-            "[[store]]\nname = \"main\"\n{more}\n[store.offload]\nendpoint = \"{}\"\nbucket = \"{BUCKET}\"\n\
-             access_key = \"{ACCESS_KEY}\"\nsecret_key = \"{SECRET_KEY}\"\n{offload}\n",
-            self.endpoint()
-        )
+        store_configuration(&self.endpoint(), BUCKET, offload, more)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
