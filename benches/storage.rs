@@ -1,9 +1,9 @@
 //! What mail stores cost: packing, offload, cold and warm reads, compaction, and what deliveries lose while all of it
 //! runs.
 //!
-//! `cargo bench --bench storage` runs it on a daemon with SQLite and an S3 server in the bench's own process; with
+//! `cargo bench --bench storage` runs it on a daemon with SQLite and an S3 server in a process of its own; with
 //! `-- --write` it puts the table into `docs/benchmarks.md`. `-- --messages N` and `-- --seconds N` narrow a run,
-//! `-- --rounds N` repeats the comparison of deliveries. `POSTHOUSE_TEST_CORPUS` names the folder with real mail.
+//! `-- --rounds N` repeats the comparison of deliveries, `-- --deliveries` runs nothing else. `POSTHOUSE_TEST_CORPUS` names the folder with real mail.
 //! Nothing here passes or fails.
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,8 @@ mod support;
 #[allow(dead_code, reason = "the comparison with Dovecot uses more of it")]
 #[path = "side_by_side/host.rs"]
 mod host;
+#[path = "storage/object_store.rs"]
+mod object_store;
 #[allow(dead_code, reason = "the comparison with Dovecot uses more of it")]
 #[path = "side_by_side/report.rs"]
 mod report;
@@ -26,13 +28,14 @@ mod report;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use host::cpu_seconds;
+use host::{cpu_seconds, own_cpu_seconds};
+use object_store::ObjectStore;
 use report::{Better, Figure, Table};
 use support::Random;
 use support::corpus;
 use support::daemon::{Daemon, Setup};
 use support::imap::body_of;
-use support::s3::S3Server;
+use support::s3::{BUCKET, store_configuration};
 use support::smtp::{Dialect, Smtp};
 
 const MAILBOXES: usize = 8;
@@ -47,10 +50,12 @@ struct Options {
     seconds: u64,
     rounds: usize,
     write: bool,
+    /// Only the comparison of deliveries.
+    deliveries: bool,
 }
 
 fn options() -> Options {
-    let mut options = Options { messages: 20_000, seconds: 10, rounds: 3, write: false };
+    let mut options = Options { messages: 20_000, seconds: 10, rounds: 3, write: false, deliveries: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|number| number.parse().ok()).expect("a number");
@@ -59,6 +64,7 @@ fn options() -> Options {
             "--seconds" => options.seconds = number() as u64,
             "--rounds" => options.rounds = number(),
             "--write" => options.write = true,
+            "--deliveries" => options.deliveries = true,
             // What cargo itself adds.
             "--bench" => {}
             other => panic!("unknown argument {other}"),
@@ -73,15 +79,15 @@ fn address(number: usize) -> String {
 
 struct Bench {
     daemon: Daemon,
-    server: S3Server,
+    server: ObjectStore,
     messages: Vec<Vec<u8>>,
     table: Table,
 }
 
 impl Bench {
     fn start() -> Self {
-        let server = S3Server::start();
-        let store = server.store_configuration("", "[store.packing]\ngrace_minutes = 0");
+        let server = ObjectStore::start();
+        let store = store_configuration(server.endpoint(), BUCKET, "", "[store.packing]\ngrace_minutes = 0");
         let configuration = format!("[retention]\nundelete_days = 0\n{store}");
         let daemon = Daemon::with(Setup { configuration, ..Setup::default() });
         daemon.customer("bench", "bench.test");
@@ -208,10 +214,23 @@ impl Bench {
         let mut shares = Vec::new();
         for _ in 0..rounds {
             let alone = self.delivery_rate(seconds, false);
+            let pids = [self.daemon.pid().expect("the daemon runs"), self.server.pid()];
+            let (before, own) = (pids.map(cpu_seconds), own_cpu_seconds());
+            let start = Instant::now();
             let beside = self.delivery_rate(seconds, true);
+            let elapsed = start.elapsed().as_secs_f64();
+            let [daemon, server] = pids.map(cpu_seconds);
             self.add("LMTP delivery, corpus, connections: 8", "messages/s", Better::Higher, alone);
             let name = "the same beside packing, offload and compaction";
             self.add(name, "messages/s", Better::Higher, beside);
+            for (whose, seconds) in [
+                ("the daemon's", daemon - before[0]),
+                ("the S3 server's", server - before[1]),
+                ("the load generator's", own_cpu_seconds() - own),
+            ] {
+                let unit = format!("{whose} CPU, percent of a core");
+                self.add(name, &unit, Better::Neither, 100.0 * seconds / elapsed);
+            }
             shares.push(100.0 * beside / alone);
         }
         for share in shares {
@@ -257,14 +276,19 @@ fn deliver(session: &mut Smtp, number: usize, message: &[u8]) {
 }
 
 fn main() {
+    if std::env::args().any(|argument| argument == object_store::SERVE) {
+        return object_store::serve();
+    }
     let options = options();
     let mut bench = Bench::start();
-    eprintln!("packing and offload of {} messages", options.messages);
-    bench.packing_and_offload(options.messages);
-    eprintln!("reads");
-    bench.reads(options.messages);
-    eprintln!("compaction");
-    bench.compaction();
+    if !options.deliveries {
+        eprintln!("packing and offload of {} messages", options.messages);
+        bench.packing_and_offload(options.messages);
+        eprintln!("reads");
+        bench.reads(options.messages);
+        eprintln!("compaction");
+        bench.compaction();
+    }
     eprintln!("deliveries");
     bench.deliveries(options.seconds, options.rounds);
     let text = bench.table.markdown();

@@ -83,6 +83,8 @@ mod round_trip;
 mod samples;
 #[path = "blackbox/storage_report.rs"]
 mod storage_report;
+#[path = "blackbox/summaries.rs"]
+mod summaries;
 #[path = "blackbox/system.rs"]
 mod system;
 #[path = "blackbox/timeouts.rs"]

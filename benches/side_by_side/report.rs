@@ -186,8 +186,8 @@ pub fn write_storage(table: &str, messages: usize) {
     let text = read(document());
     let section = format!(
         "{STORAGE}\n\
-         What packs and object storage cost, on SQLite, with an S3 server on the same machine in the load generator's \
-         process, so that its time is the machine's too:\n\n\
+         What packs and object storage cost, on SQLite, with an S3 server on the same machine in a process of its own, \
+         which takes its share of the processor too:\n\n\
          ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench --bench storage -- --write\n```\n\n\
          A cold message is in object storage alone; it is warm when it was read before. Deliveries with and without \
          background work take turns; with it packing, offload and compaction follow each other without a pause.\n\n\

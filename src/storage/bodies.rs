@@ -360,7 +360,8 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.unwrap_or(Err(StorageError::Busy("work on a body was interrupted")))
 }
 
-fn packed(compressed: Compressed, octets: usize) -> Packed {
+/// Compressed bytes as the database keeps them; `octets` is their length before.
+pub(super) fn packed(compressed: Compressed, octets: usize) -> Packed {
     Packed {
         codec: compressed.codec.number(),
         dictionary_id: compressed.dictionary_id,

@@ -1,5 +1,6 @@
 //! Storage keeps what it is told and asks nobody's permission.
 
+mod background;
 pub mod backup;
 pub mod bodies;
 pub mod cache;

@@ -25,7 +25,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bodies::{Bodies, blocking};
+use super::background::background;
+use super::bodies::Bodies;
 use super::catalogs::name_packs;
 use super::metadata::lane::Priority;
 use super::metadata::pack::Intended;
@@ -213,7 +214,7 @@ impl Offloader {
     async fn excess(&self, volume: &Volume) -> Result<Option<u64>> {
         let folder = self.bodies.pack_folder(&volume.store.path);
         let percent = u64::from(volume.store.settings.offload.watermark_percent);
-        blocking(move || {
+        background(move || {
             // Before the first pack the folder is not there yet.
             let Ok(stat) = rustix::fs::statvfs(&folder) else { return Ok(None) };
             let used = stat.f_blocks.saturating_sub(stat.f_bavail).saturating_mul(stat.f_frsize);
@@ -522,7 +523,7 @@ impl Offloader {
             volume.remote()?.get_to_file(&ObjectKey::of_pack(row.name), row.octets, &path).await?;
             path
         };
-        blocking(move || {
+        background(move || {
             let reader = PackReader::open(&path)?;
             // Without its index nothing of it can be found.
             reader.index()?;

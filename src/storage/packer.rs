@@ -20,6 +20,7 @@
 
 mod compose;
 mod retrain;
+mod summaries;
 mod write;
 
 pub use retrain::Retrained;
@@ -48,6 +49,9 @@ const SORTED_OCTETS_MAX: u64 = 8 * TARGET_OCTETS;
 const INTENT_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// Most looks back that are remembered; older ones say nothing new.
 const MARKS_MAX: usize = 4_096;
+
+/// One page of the database in so many may be free between passes: new mail fills them. On request all go.
+const FREE_PAGES_SHARE: i64 = 32;
 
 /// How often the packer looks.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -185,7 +189,8 @@ impl Packer {
         let progress = self.pack_all_stores(|volume| self.ripe(volume, now), now).await?;
         self.remove_dead(now).await?;
         self.clean_up(now).await?;
-        self.give_back_pages().await?;
+        self.thin_blocks(now).await?;
+        self.give_back_pages(FREE_PAGES_SHARE).await?;
         Ok(progress)
     }
 
@@ -195,11 +200,14 @@ impl Packer {
     /// As [`Self::look`].
     pub async fn pack_everything(&self, now: Timestamp) -> Result<Progress> {
         let _turn = self.turn.lock().await;
-        let Some(newest) = self.newest_waiting().await? else { return Ok(Progress::default()) };
-        let ripe = Ripe { last: newest, old: newest, octets_min: 0 };
-        let progress = self.pack_all_stores(|_| ripe, now).await?;
+        let mut progress = Progress::default();
+        if let Some(newest) = self.newest_waiting().await? {
+            let ripe = Ripe { last: newest, old: newest, octets_min: 0 };
+            progress = self.pack_all_stores(|_| ripe, now).await?;
+        }
         self.remove_dead(now).await?;
-        self.give_back_pages().await?;
+        self.thin_blocks(now).await?;
+        self.give_back_pages(i64::MAX).await?;
         Ok(progress)
     }
 
@@ -262,6 +270,7 @@ impl Packer {
                     progress.packs += 1;
                     progress.bodies += u64::from(summary.frames);
                     progress.octets += summary.octets;
+                    self.gather(volume, bodies).await;
                 }
             }
             if !more {
@@ -337,10 +346,12 @@ impl Packer {
         Ok(volume.remote()?.delete(&ObjectKey::of_pack(dropped.file.name)).await?)
     }
 
-    /// Shrinks the database file where packing left much of it free.
-    async fn give_back_pages(&self) -> Result<()> {
+    /// Shrinks the database file until at most one page in `share` is free.
+    async fn give_back_pages(&self, share: i64) -> Result<()> {
         let database = self.bodies.database();
-        while database.write(Priority::Background, |conn| Box::pin(pack::give_back_pages(conn))).await? {}
+        let give =
+            || database.write(Priority::Background, move |conn| Box::pin(pack::give_back_pages(conn, share)));
+        while give().await? {}
         Ok(())
     }
 

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bodies::{Bodies, blocking};
+use super::background::background;
+use super::bodies::Bodies;
 use super::metadata::dictionary;
 use super::metadata::lane::Priority;
 use super::metadata::pack::{self, Framed, Intended, StoreVolume, Written};
@@ -209,7 +210,7 @@ impl Recoder {
 
 async fn living_of(bodies: &Bodies, source: &Source) -> Result<Vec<Living>> {
     let (reader, pack) = (Arc::clone(&source.reader), source.row.pack);
-    let index = blocking(move || reader.index()).await?;
+    let index = background(move || reader.index()).await?;
     let mut living = Vec::with_capacity(index.len());
     for chunk in index.chunks(LOOKUP_MAX) {
         let wanted: Vec<BodyId> = chunk.iter().map(|entry| entry.body).collect();
@@ -297,7 +298,7 @@ async fn fill(
             let copied = copy_all(&mut writer, &readers, recoder.as_deref(), &slice)?;
             Ok((writer, copied))
         };
-        let (written, (copied, damaged)) = blocking(copy).await?;
+        let (written, (copied, damaged)) = background(copy).await?;
         writer = written;
         moved.extend(copied);
         done.damaged.extend(damaged);
@@ -307,7 +308,7 @@ async fn fill(
     if moved.is_empty() {
         return Ok(None);
     }
-    let summary = blocking(move || writer.finish()).await?;
+    let summary = background(move || writer.finish()).await?;
     how.reach(7).await;
     Ok(Some((summary, moved)))
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::bodies::{Bodies, blocking};
+use super::background::background;
+use super::bodies::Bodies;
 use super::metadata::lane::Priority;
 use super::metadata::rewrite::{self, Living, PackRow};
 use super::pack::{Frame, FrameLocation, IndexEntry, PackEnd, PackReader};
@@ -205,7 +206,7 @@ impl Work<'_> {
         }
         let path = pack.name.path(&self.bodies.pack_folder(&volume.store.path));
         let (name, octets) = (pack.name, pack.octets);
-        let opened = blocking(move || {
+        let opened = background(move || {
             let reader = PackReader::open(&path)?;
             if reader.name() != name || reader.octets() != octets {
                 return Err(StorageError::Corrupt(format!("{} is not this pack", path.display())));
@@ -300,7 +301,7 @@ impl Copy<'_> {
         match self {
             Self::Local(reader) => {
                 let reader = Arc::clone(reader);
-                blocking(move || reader.index()).await
+                background(move || reader.index()).await
             }
             Self::Remote(remote, key) => {
                 let start = pack.octets.saturating_sub(PackEnd::OCTETS);
@@ -322,7 +323,7 @@ impl Copy<'_> {
                 let (reader, slice) = (Arc::clone(reader), slice.to_vec());
                 let read =
                     move |one: &Living| reader.frame(one.frame().ok_or_else(|| misplaced(one))?, one.body);
-                blocking(move || Ok(slice.iter().map(read).collect())).await
+                background(move || Ok(slice.iter().map(read).collect())).await
             }
             Self::Remote(remote, key) => {
                 let locations: Vec<Option<FrameLocation>> = slice.iter().map(Living::frame).collect();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::content::{Reads, off_thread, read_messages, unpack_summary};
+use super::content::{Reads, off_thread, read_messages, unpack_summaries};
 use super::flags::{FlagChange, store_slice};
 use super::search::SearchKey;
 use super::stage;
@@ -25,7 +25,7 @@ use crate::storage::metadata::changes::Touched;
 use crate::storage::metadata::content;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::message::{self, PAGE_ROWS, StateRow};
-use crate::storage::metadata::summary::{self, SUMMARIES_MAX, SummaryRow};
+use crate::storage::metadata::summary::{self, SUMMARIES_MAX, Summaries};
 
 /// Most messages in one read of bodies.
 pub const CHUNK_MESSAGES_MAX: usize = 64;
@@ -434,15 +434,15 @@ impl FolderView {
                 let message = format!("at most {SUMMARIES_MAX} at a time");
                 return Err(ServiceError::Invalid { field: "uids", message });
             }
-            let rows = inner.database.read(move |conn| {
+            let read = inner.database.read(move |conn| {
                 Box::pin(async move {
                     summary::read(conn, mailbox, id, &chosen).await.map_err(ServiceError::from)
                 })
             });
-            let rows = rows.await?;
-            let decode =
-                move || rows.iter().map(|row| decode(&inner, row)).collect::<Result<Vec<MessageSummary>>>();
-            if count < 16 { decode() } else { off_thread(decode).await? }
+            let stored: Summaries = read.await?;
+            let is_small = count < 16 && stored.blocks.len() <= 1;
+            let unpack = move || unpack_summaries(&inner.bodies, &stored);
+            if is_small { unpack() } else { off_thread(unpack).await? }
         }
     }
 
@@ -539,15 +539,6 @@ impl FolderView {
             _ => message::Chosen::List(uids),
         }
     }
-}
-
-fn decode(inner: &Inner, row: &SummaryRow) -> Result<MessageSummary> {
-    let prefix = match &row.prefix {
-        Some(prefix) => inner.bodies.decompress(prefix)?.into(),
-        None => Bytes::new(),
-    };
-    let summary = Arc::new(unpack_summary(&inner.bodies, &row.summary)?);
-    Ok(MessageSummary { uid: Uid(row.uid), internal_date: row.internal_date, prefix, summary })
 }
 
 fn message_state(row: &StateRow) -> MessageState {

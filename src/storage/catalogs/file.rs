@@ -5,7 +5,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::format::{Header, SectionReader, SectionWriter};
-use crate::storage::bodies::blocking;
+use crate::storage::background::background;
 use crate::storage::pack::{PackName, sync_folder};
 use crate::storage::remote::ObjectKey;
 use crate::storage::{Result, StorageError};
@@ -71,7 +71,7 @@ impl FileWriter {
     /// # Errors
     /// `Io` or `Full`.
     pub async fn create(target: PathBuf, header: Header) -> Result<Self> {
-        blocking(move || {
+        background(move || {
             let folder = target.parent().unwrap_or(&target).to_owned();
             if !folder.is_dir() {
                 std::fs::create_dir_all(&folder).map_err(io("create", &folder))?;
@@ -110,7 +110,7 @@ impl FileWriter {
             let octets = inner.append(kind, &plain)?;
             (inner, octets)
         } else {
-            blocking(move || {
+            background(move || {
                 let octets = inner.append(kind, &plain)?;
                 Ok((inner, octets))
             })
@@ -135,7 +135,7 @@ impl FileWriter {
     /// `Io` or `Full`; then there is no file.
     pub async fn finish(mut self) -> Result<u64> {
         let inner = self.take()?;
-        blocking(move || {
+        background(move || {
             let (buffer, octets) = inner.finish()?;
             let temporary = self.temporary.clone().unwrap_or_default();
             let file = buffer.into_inner().map_err(|error| io("write", &temporary)(error.into_error()))?;

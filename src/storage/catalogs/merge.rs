@@ -12,7 +12,8 @@ use super::format::Kind;
 use super::pass::{Open, TARGET_OCTETS, begin, upload};
 use super::record::{MailboxRecord, from_json, section};
 use crate::base::clock::Timestamp;
-use crate::storage::bodies::{Bodies, blocking};
+use crate::storage::background::background;
+use crate::storage::bodies::Bodies;
 use crate::storage::metadata::catalog::{self, CatalogFile};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::volumes::Volume;
@@ -57,7 +58,7 @@ pub(super) async fn merge(bodies: &Bodies, volume: &Volume, now: Timestamp) -> R
             let copied = copy(&path, &living, &mut writer);
             Ok((writer, copied))
         };
-        let (written, copied) = blocking(copy).await?;
+        let (written, copied) = background(copy).await?;
         writer = written;
         match copied {
             Ok(entries) => moved.push((file.id, entries)),

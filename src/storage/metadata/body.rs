@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::delivery::Packed;
 use super::part;
 use super::sql::{Conn, Row, ids};
+use super::summary_block;
 use crate::base::id::{BodyId, PackId, StoreId};
 use crate::params;
 use crate::storage::pack::{FrameLocation, PackName};
@@ -168,9 +169,9 @@ async fn drop_references(conn: &mut Conn, references: &BTreeMap<BodyId, i64>) ->
     if dead.is_empty() {
         return Ok(dead);
     }
+    summary_block::delete(conn, &dead).await?;
     for text in [
         "DELETE FROM fresh_body WHERE body_id IN IDS($1)",
-        "DELETE FROM summary WHERE body_id IN IDS($1)",
         "DELETE FROM body_copy WHERE body_id IN IDS($1)",
         "DELETE FROM body WHERE id IN IDS($1)",
     ] {

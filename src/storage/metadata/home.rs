@@ -254,8 +254,9 @@ async fn insert_new(
         bodies.push(NewBody { folder, references: *count, at: now, octets: *octets, place, summary: None });
     }
     let new = content::insert(conn, home, &bodies).await?;
-    summary::copy(conn, olds.iter().zip(&new).map(|(old, new)| (*old, *new))).await?;
-    Ok(olds.into_iter().zip(new).collect())
+    let pairs: Vec<(BodyId, BodyId)> = olds.into_iter().zip(new).collect();
+    summary::copy(conn, &pairs).await?;
+    Ok(pairs.into_iter().collect())
 }
 
 /// Writes the new bodies into the rows that refer.

@@ -64,6 +64,7 @@ mod sqlite;
 pub mod stage;
 pub mod store;
 pub mod summary;
+pub mod summary_block;
 pub mod tally;
 pub mod token;
 pub mod tombstone;

@@ -434,13 +434,13 @@ pub async fn delete_dropped(conn: &mut Conn, pack: PackId) -> Result<()> {
     conn.execute(text, params![pack]).await.map(drop)
 }
 
-/// Gives free pages of the SQLite file back to the system, at most 256 at once, while more than a sixteenth
-/// of the file is free: what is left is filled by new mail. Answers whether there is more to do.
+/// Gives free pages of the SQLite file back to the system, at most 128 at once, while more than one page in `share` is
+/// free: what is left is filled by new mail. Answers whether there is more to do.
 ///
 /// # Errors
 /// What the database says.
-pub async fn give_back_pages(conn: &mut Conn) -> Result<bool> {
-    const PAGES_MAX: i64 = 256;
+pub async fn give_back_pages(conn: &mut Conn, share: i64) -> Result<bool> {
+    const PAGES_MAX: i64 = 128;
     if conn.is_postgres() {
         return Ok(false);
     }
@@ -449,12 +449,12 @@ pub async fn give_back_pages(conn: &mut Conn) -> Result<bool> {
         *count = conn.row(text, Vec::new()).await?.map(|row| row.int(0)).transpose()?.unwrap_or(0);
     }
     let [free, all] = counts;
-    let wanted = (free - all / 16).min(PAGES_MAX);
-    if wanted < PAGES_MAX {
+    let spare = free - all / share.max(1);
+    if spare <= 0 {
         return Ok(false);
     }
-    conn.rows(format!("PRAGMA incremental_vacuum({wanted})"), Vec::new()).await?;
-    Ok(true)
+    conn.rows(format!("PRAGMA incremental_vacuum({})", spare.min(PAGES_MAX)), Vec::new()).await?;
+    Ok(spare > PAGES_MAX)
 }
 
 pub(super) fn parse_name(text: &str) -> Result<PackName> {

@@ -84,6 +84,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0013_notices.sql"),
         include_str!("../../../migrations/postgres/0013_notices.sql"),
     ),
+    (
+        14,
+        "summary_block",
+        include_str!("../../../migrations/sqlite/0014_summary_block.sql"),
+        include_str!("../../../migrations/postgres/0014_summary_block.sql"),
+    ),
 ];
 
 /// Which database's texts.

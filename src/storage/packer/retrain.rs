@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Packer;
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId};
-use crate::storage::bodies::blocking;
+use crate::storage::background::background;
 use crate::storage::metadata::dictionary;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::pack::recipe::{self, PART_OCTETS_MIN};
@@ -113,7 +113,7 @@ impl Packer {
         self.bodies.learn([present].into()).await?;
         let (codec, count) = (self.bodies.codec().at_level(level), samples.len() as u64);
         let (trained, octets_before, octets_after) =
-            blocking(move || train(&codec, present, &samples)).await?;
+            background(move || train(&codec, present, &samples)).await?;
         let mut done = Retrained { samples: count, octets_before, octets_after, dictionary: None };
         if octets_after * 100 > octets_before * (100 - SAVING_PERCENT_MIN) {
             return Ok(Some(done));

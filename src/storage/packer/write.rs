@@ -7,7 +7,7 @@ use super::compose::{Appended, Composer, Draft, Parts};
 use super::{Packer, cut};
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, PackId};
-use crate::storage::bodies::blocking;
+use crate::storage::background::background;
 use crate::storage::metadata::delivery::Packed;
 use crate::storage::metadata::dictionary;
 use crate::storage::metadata::lane::Priority;
@@ -68,14 +68,14 @@ impl Packer {
             let read = self.waiting_bytes(slice).await?;
             for batch in cut(&read, DRAFTS_OCTETS_MAX, SLICE_ROWS_MAX, |(_, packed)| (packed.octets, 1)) {
                 let (batch, composing) = (batch.to_vec(), Arc::clone(&composer));
-                let drafts = blocking(move || composing.drafts(batch)).await?;
+                let drafts = background(move || composing.drafts(batch)).await?;
                 self.find_parts(volume, &drafts, &mut parts).await?;
                 let composing = Arc::clone(&composer);
                 let append = move || {
                     let appended = composing.append(&mut writer, &drafts, &mut parts)?;
                     Ok((writer, parts, appended))
                 };
-                let (written, with, mut appended) = blocking(append).await?;
+                let (written, with, mut appended) = background(append).await?;
                 (writer, parts) = (written, with);
                 filled.placed.append(&mut appended.placed);
                 filled.parts.append(&mut appended.parts);
@@ -86,7 +86,7 @@ impl Packer {
         if filled.placed.is_empty() {
             return Ok(None);
         }
-        let summary = blocking(move || writer.finish()).await?;
+        let summary = background(move || writer.finish()).await?;
         self.reach(3).await;
         Ok(Some((summary, filled)))
     }

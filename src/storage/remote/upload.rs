@@ -12,6 +12,7 @@ use super::error::{RemoteError, Result};
 use super::key::ObjectKey;
 use super::store::{Content, PartSizes, Range};
 use super::{Inner, Remote, Uploaded, Verified};
+use crate::storage::background;
 
 /// Read back from each end where no digest can be compared.
 const SAMPLE_OCTETS: u64 = 64 * 1024;
@@ -30,7 +31,7 @@ impl Remote {
     pub async fn put_file(&self, key: &ObjectKey, path: &Path, octets: u64) -> Result<Uploaded> {
         let sizes = self.inner.store.parts();
         let (file, parts) = (path.to_owned(), split(octets, sizes));
-        let plan = blocking(path, move || Plan::of_file(&file, parts)).await?;
+        let plan = reading(path, move || Plan::of_file(&file, parts)).await?;
         self.upload(key, &Object { source: Source::File(path.to_owned()), plan }).await
     }
 
@@ -173,7 +174,7 @@ impl Source {
                     file.take(range.length).read_to_end(&mut sample)?;
                     Ok(Bytes::from(sample))
                 };
-                blocking(path, read).await
+                reading(path, read).await
             }
         }
     }
@@ -256,12 +257,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs `work` on the file `path` where blocking is allowed.
-async fn blocking<T: Send + 'static>(
+/// Runs `work` on the file `path` in the background.
+async fn reading<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = background::spawn(work).await;
     done.unwrap_or_else(|_| Err(std::io::Error::other("interrupted")))
         .map_err(|error| RemoteError::local("read", path, error))
 }

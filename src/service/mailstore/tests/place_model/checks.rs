@@ -61,6 +61,12 @@ const COUNTED: [(&str, &str); 10] = [
               + abs((SELECT count(*) FROM summary)
                   - (SELECT count(*) FROM body WHERE id NOT IN (SELECT body_id FROM part)))",
     ),
+    (
+        "blocks of summaries",
+        "SELECT count(*) FROM summary_block k
+         WHERE bodies <= 0 OR bodies <> (SELECT count(*) FROM summary WHERE block_id = k.id)
+            OR living_octets <> (SELECT coalesce(sum(octets), 0) FROM summary WHERE block_id = k.id)",
+    ),
 ];
 
 impl Scene {
