@@ -213,11 +213,7 @@ async fn deliver(database: &Database, bodies: &Bodies, mail: &Mail, mailbox: Mai
     };
     let outcome = database.deliver(deliver).await?;
     bodies.settle(&place).await?;
-    if outcome.iter().all(std::result::Result::is_ok) {
-        Ok(())
-    } else {
-        Err(StorageError::Gone("mailbox"))
-    }
+    if outcome.iter().all(std::result::Result::is_ok) { Ok(()) } else { Err(StorageError::Gone("mailbox")) }
 }
 
 /// One customer with its mailboxes, and the node.
