@@ -25,6 +25,8 @@ mod crash_offload;
 mod crash_packing;
 #[path = "blackbox/crash_restore.rs"]
 mod crash_restore;
+#[path = "blackbox/cut_off.rs"]
+mod cut_off;
 #[path = "blackbox/delivery.rs"]
 mod delivery;
 #[path = "blackbox/full_disk.rs"]

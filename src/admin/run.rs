@@ -32,8 +32,15 @@ impl Prepared {
         Ok(answer.await?)
     }
 
+    /// Whether who asked would still be let in; for answers that have begun.
+    pub(super) async fn is_still_admitted(&self) -> Result<(), Problem> {
+        let admitted = self.services.management.is_still_admitted(&self.asking.authentication).await?;
+        if admitted { Ok(()) } else { Err(Problem::unauthenticated()) }
+    }
+
     /// Looks again, for an answer that has begun: not recorded a second time.
     pub(super) async fn look_again(&self, fields: Map<String, Value>) -> Result<Value, Problem> {
+        self.is_still_admitted().await?;
         let Asking { authentication, source, request_id } = &self.asking;
         let context = authentication.context(*source, request_id.clone(), None);
         let options = RunOptions { repeats: true, ..self.options.clone() };

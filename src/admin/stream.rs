@@ -154,13 +154,18 @@ impl Watched {
 }
 
 impl Rest {
+    async fn next_page(&self) -> Result<Value, Problem> {
+        self.prepared.is_still_admitted().await?;
+        self.prepared.run(self.fields.clone()).await
+    }
+
     async fn chunk(&mut self) -> Option<Bytes> {
         let page = match std::mem::replace(&mut self.next, Next::Finished) {
             Next::Finished => return None,
             Next::Page(page) => page,
             Next::Ask(cursor) => {
                 self.fields.insert(CURSOR.to_owned(), cursor);
-                match self.prepared.run(self.fields.clone()).await {
+                match self.next_page().await {
                     Ok(page) => page,
                     Err(problem) => {
                         let document = problem.document(self.prepared.request_id());

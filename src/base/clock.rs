@@ -101,6 +101,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock, forward or back; the system's clock is left alone.
+    pub fn set(&self, to: Timestamp) {
+        if let Some(at) = &self.0 {
+            at.store(to.0, Ordering::SeqCst);
+        }
+    }
+
     /// The present moment.
     #[allow(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
     pub fn now(&self) -> Timestamp {

@@ -168,7 +168,7 @@ async fn verify(
 fn verify_failed(session: &mut Session, error: LoginError) -> Result<MailSession, Failure> {
     let code = match error {
         LoginError::Failed => "AUTHENTICATIONFAILED",
-        LoginError::Held => "AUTHORIZATIONFAILED",
+        LoginError::Held | LoginError::OutsideWindow => "AUTHORIZATIONFAILED",
         LoginError::Unavailable => "UNAVAILABLE",
         LoginError::TooMany => "LIMIT",
     };

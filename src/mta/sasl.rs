@@ -189,7 +189,7 @@ fn failed_exchange(id: u32, error: SaslError) -> String {
 fn failed_login(id: u32, username: &str, error: LoginError) -> String {
     let why = match error {
         LoginError::Failed => "",
-        LoginError::Held => "\tuser_disabled",
+        LoginError::Held | LoginError::OutsideWindow => "\tuser_disabled",
         LoginError::Unavailable | LoginError::TooMany => "\ttemp",
     };
     format!("FAIL\t{id}\tuser={}{why}\treason={error}\n", escaped(username))

@@ -5,6 +5,7 @@
 //! this order: JSON shape, targets in the caller's scope, authority, meaning, audit. An operation has no way to be
 //! run without them.
 
+mod admission;
 mod list;
 mod management;
 mod operate;

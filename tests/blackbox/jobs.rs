@@ -136,9 +136,14 @@ fn leaving_a_watched_job_lets_it_run_and_says_so() {
 
 /// The lines of a watched job over plain HTTP, and whether the last one says that it is the last.
 fn stream(socket: &Path, id: &str, while_open: impl FnOnce()) -> (Vec<Value>, bool) {
+    stream_as(socket, id, "", while_open)
+}
+
+/// As [`stream`], with one more header line.
+fn stream_as(socket: &Path, id: &str, header: &str, while_open: impl FnOnce()) -> (Vec<Value>, bool) {
     let mut connection = UnixStream::connect(socket).unwrap();
     let request = format!(
-        "GET /v1/jobs/{id} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\nConnection: close\r\n\r\n"
+        "GET /v1/jobs/{id} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n{header}Connection: close\r\n\r\n"
     );
     connection.write_all(request.as_bytes()).unwrap();
     let mut text = vec![0; 1];
@@ -167,6 +172,57 @@ fn stream_that_breaks_off_shows() {
     let (lines, ends) = stream(&socket, &id, || ());
     assert!(ends, "{lines:?}");
     assert_eq!(lines.last().unwrap()["end"]["state"], "done", "{lines:?}");
+}
+
+/// A stream has the authority of the moment: it ends when who watches would not be let in again.
+#[test]
+fn stream_ends_within_a_second_of_its_reader_being_shut_out() {
+    let stuck = Stuck::new();
+    let id = stuck.check();
+    let daemon = &stuck.daemon;
+    daemon.posthouse(&["customer", "create", "up"]).ok();
+    daemon.posthouse(&["customer", "create", "up/down"]).ok();
+    let made = daemon.json(&["admin", "create", "ops", "--customer", "up/down"]).remove(0);
+    let header = format!("Authorization: Bearer {}\r\n", made["token"].as_str().unwrap());
+    let ops = made["name"].as_str().unwrap();
+    let grant = ["admin", "grant", ops, "--role", "system-admin", "--customer", "/"];
+    daemon.posthouse(&grant).ok();
+    let never = "not Mon-Sun 00:00-24:00";
+    let tokens = daemon.json(&["admin", "token", "list", ops]);
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["customer", "suspend", "up", "--switch", "admin", "--yes"], &["customer", "resume", "up"]),
+        (
+            &["customer", "settings", "set", "up", "service.admin", "off"],
+            &["customer", "settings", "unset", "up", "service.admin"],
+        ),
+        (
+            &["customer", "settings", "set", "up/down", "login.windows_administrators", never],
+            &["customer", "settings", "unset", "up/down", "login.windows_administrators"],
+        ),
+        (&["admin", "disable", ops, "--yes"], &["admin", "enable", ops]),
+        (&["admin", "revoke", ops, "--role", "system-admin", "--customer", "/", "--yes"], &grant),
+        (&["admin", "token", "revoke", tokens[0]["id"].as_str().unwrap(), "--yes"], &["whoami"]),
+    ];
+    for (shuts_out, lets_in) in cases {
+        let mut fastest = std::time::Duration::MAX;
+        // The machine that runs the tests may itself be slow at times.
+        for _ in 0..4 {
+            let mut done = None;
+            let (lines, ends) = stream_as(&daemon.admin_socket(), &id, &header, || {
+                daemon.posthouse(shuts_out).ok();
+                done = Some(std::time::Instant::now());
+            });
+            fastest = fastest.min(done.unwrap().elapsed());
+            assert!(ends && lines.last().unwrap().get("error").is_some(), "{shuts_out:?}: {lines:?}");
+            let is_last = shuts_out.contains(&"token");
+            daemon.posthouse(lets_in).ok();
+            if is_last || fastest < std::time::Duration::from_secs(1) {
+                break;
+            }
+        }
+        assert!(fastest < std::time::Duration::from_secs(1), "{shuts_out:?}: {fastest:?}");
+    }
+    stuck.mend();
 }
 
 #[test]

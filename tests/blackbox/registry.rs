@@ -28,11 +28,15 @@ mod matrix;
 mod moves;
 #[path = "registry/settings.rs"]
 mod settings;
+#[path = "registry/switches.rs"]
+mod switches;
 #[path = "registry/undelete.rs"]
 mod undelete;
+#[path = "registry/windows.rs"]
+mod windows;
 
 /// A hash of the password `secret` (SSHA), so that tests do not wait for argon2.
-pub const PASSWORD_HASH: &str = "{SSHA}ZLQlN0Uc9nHhMNbhTXIA3eHhLTRzYWx0";
+pub const PASSWORD_HASH: &str = "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0";
 
 /// Management on a fresh database, its clock standing still.
 pub struct World {

@@ -22,12 +22,13 @@ use crate::base::telemetry::metrics::{Metrics, Protocol};
 use crate::service::context::{Service, Source};
 use crate::service::mailstore::intake::{Intake, Prepared};
 use crate::service::mailstore::mime::field::{Fields, header_octets, unfold};
+use crate::service::settings::standing;
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::delivery::{Deliver, DeliverTarget, Refused, TraceOrigin};
-use crate::storage::metadata::hold;
 use crate::storage::metadata::quota::{self, OverLimit, QuotaOwner};
 use crate::storage::metadata::recipient::RefusedDelivery;
+use crate::storage::metadata::setting::At;
 use crate::storage::metadata::store;
 use refusals::Refusals;
 use routes::{Route, RouteError, Routes};
@@ -259,7 +260,7 @@ impl Delivery {
                         verdict = Err(DeliveryRefusal::Unavailable);
                         continue;
                     }
-                    let off = hold::switches_off(conn, Some(mailbox), Some(domain), Some(customer)).await?;
+                    let off = standing::switches_off(conn, At::mailbox(mailbox, domain, customer)).await?;
                     verdict = if !always && (off.contains("receive") || off.contains(Service::Smtp.name())) {
                         Err(DeliveryRefusal::Suspended)
                     } else {

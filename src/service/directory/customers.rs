@@ -16,9 +16,10 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::placement::{self, Placed, Stores};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
+use crate::service::settings::standing;
 use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow, NewCustomer};
-use crate::storage::metadata::hold;
 use crate::storage::metadata::quota as counters;
+use crate::storage::metadata::setting::At;
 
 /// Deepest hierarchy unless configured otherwise, and the most that can be configured.
 const DEPTH_MAX_DEFAULT: usize = 64;
@@ -366,7 +367,7 @@ pub(in crate::service) struct CustomerRequest {
 pub(in crate::service) struct CustomerDetail {
     #[serde(flatten)]
     customer: Customer,
-    /// Switches that are off here, by holds here or above.
+    /// Switches that are off, by holds here or above or by a service that is switched off here.
     switches_off: Vec<String>,
     /// Its own mailboxes, customers below not counted.
     mailboxes: i64,
@@ -394,7 +395,7 @@ impl Operate for CustomerShow {
     async fn run(tx: &mut Tx<'_>, target: OneCustomer, _: CustomerRequest) -> Result<CustomerDetail> {
         let row = row(tx, target.id).await?;
         let counts = customer::counts(tx.conn, &[target.id.0]).await?;
-        let switches_off = hold::switches_off(tx.conn, None, None, Some(target.id)).await?;
+        let switches_off = standing::switches_off(tx.conn, At::customer(target.id)).await?;
         let used = customer::bytes_used(tx.conn, &[target.id.0]).await?;
         let bytes_used = used.first().map(|(_, bytes)| *bytes);
         let customer = Customer { bytes_used, ..show(tx, row) };

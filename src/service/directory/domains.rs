@@ -16,9 +16,11 @@ use crate::base::id::{CustomerId, DomainId};
 use crate::service::authority::Permission;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
+use crate::service::settings::standing;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::domain::{self, DomainRow, NewDomain};
-use crate::storage::metadata::{alias, domain_move, hold, mailbox, quota as counters};
+use crate::storage::metadata::setting::At;
+use crate::storage::metadata::{alias, domain_move, mailbox, quota as counters};
 
 /// A domain.
 #[derive(Clone, Serialize, ToSchema)]
@@ -271,7 +273,7 @@ impl Operate for DomainShow {
     async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainRequest) -> Result<DomainDetail> {
         let alias_domains = domain::aliases_of(tx.conn, row.id).await?;
         let sums = domain::sums(tx.conn, &[row.id.0]).await?;
-        let off = hold::switches_off(tx.conn, None, Some(row.id), Some(row.customer)).await?;
+        let off = standing::switches_off(tx.conn, At::domain(row.id, row.customer)).await?;
         let offered_to = domain_move::offered_to(tx.conn, row.id, tx.now.minus(OFFER_DURATION)).await?;
         let domain = show(tx, row).with(sums.first().map(|(_, sums)| sums));
         let switches_off = off.into_iter().collect();

@@ -12,7 +12,9 @@ use crate::base::id::CustomerId;
 use crate::service::authority::{Permission, Tree};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
+use crate::service::settings::standing;
 use crate::storage::metadata::hold::{self, HoldOn, HoldRow};
+use crate::storage::metadata::setting::At;
 use crate::storage::metadata::{domain, mailbox};
 
 /// What a hold can switch off.
@@ -101,15 +103,12 @@ impl Holdable {
     }
 
     async fn switches_off(&self, tx: &mut Tx<'_>) -> Result<Vec<String>> {
-        let off = match self {
-            Self::Customer(one) => hold::switches_off(tx.conn, None, None, Some(one.id)).await?,
-            Self::Domain(OneDomain(row)) => {
-                hold::switches_off(tx.conn, None, Some(row.id), Some(row.customer)).await?
-            }
-            Self::Mailbox(OneMailbox(row)) => {
-                hold::switches_off(tx.conn, Some(row.id), Some(row.domain), Some(row.customer)).await?
-            }
+        let at = match self {
+            Self::Customer(one) => At::customer(one.id),
+            Self::Domain(OneDomain(row)) => At::domain(row.id, row.customer),
+            Self::Mailbox(OneMailbox(row)) => At::mailbox(row.id, row.domain, row.customer),
         };
+        let off = standing::switches_off(tx.conn, at).await?;
         Ok(off.into_iter().collect())
     }
 }
@@ -232,7 +231,7 @@ pub(in crate::service) struct HoldListRequest {
 pub(in crate::service) struct Holds {
     /// Those on it itself, oldest first.
     items: Vec<Hold>,
-    /// All switches that are off there, by holds on it or above.
+    /// All switches that are off there, by holds on it or above or by a service that is switched off.
     switches_off: Vec<String>,
 }
 

@@ -17,9 +17,10 @@ use crate::service::notices::{self, To};
 use crate::service::placement::Stores;
 use crate::service::quota;
 use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
-use crate::service::settings;
+use crate::service::settings::{self, standing};
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
-use crate::storage::metadata::{alias, domain, hold, quota as counters};
+use crate::storage::metadata::setting::At;
+use crate::storage::metadata::{alias, domain, quota as counters};
 
 /// Longest, in octets: hashing must not be made work by sending much.
 const PASSWORD_OCTETS_MAX: usize = 1_024;
@@ -305,7 +306,7 @@ pub(in crate::service) struct MailboxRequest {
 pub(in crate::service) struct MailboxDetail {
     #[serde(flatten)]
     mailbox: Mailbox,
-    /// Switches that are off here, by holds here or above.
+    /// Switches that are off, by holds here or above or by a service that is switched off here.
     switches_off: Vec<String>,
     /// Its mail store, if the caller may know it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,7 +328,7 @@ impl Operate for MailboxShow {
     }
 
     async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<MailboxDetail> {
-        let off = hold::switches_off(tx.conn, Some(row.id), Some(row.domain), Some(row.customer)).await?;
+        let off = standing::switches_off(tx.conn, At::mailbox(row.id, row.domain, row.customer)).await?;
         let store = Stores::of(tx, row.customer).await?.name_of(row.store);
         let mailbox = show(tx, row);
         let etag = etag(&mailbox, &VOLATILE)?;

@@ -4,7 +4,8 @@
 //! - A failed login costs the same hashing work whether the mailbox exists or not, and has one answer.
 //! - A hash that was imported is replaced by one of ours at the first login; sessions stay.
 //! - A session ends at once when an administrator closes it, or when its mailbox is held, deleted, or gets another
-//!   password, whichever node did that.
+//!   password, whichever node did that; and within a second when the time ends at which login is allowed, whichever way
+//!   the clock went there.
 //! - Successful logins are counted in memory and written in batches: a login costs no transaction.
 
 mod last_login;
@@ -20,17 +21,20 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
 use crate::base::address::Address;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::{CustomerId, MailboxId};
 use crate::service::context::{Owner, Service, Source};
 use crate::service::error::Result;
+use crate::service::settings::standing::{LoginWindows, Standing as OwnerStanding};
+use crate::service::settings;
 use crate::storage::StorageError;
 use crate::storage::metadata::changes::Touched;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::mailbox::{self, MailboxRow};
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{hold, recipient};
+use crate::storage::metadata::recipient;
+use crate::storage::metadata::setting::At;
 use last_login::LastLogins;
 pub use session::{MailSession, SessionInfo};
 use session::{Receivers, Registry, Watch};
@@ -39,6 +43,8 @@ use verifier::Verifier;
 
 /// How often logins are written.
 const LAST_LOGIN_INTERVAL: Duration = Duration::from_secs(5);
+/// How often sessions are held against the times at which login is allowed: they end within a second.
+const WINDOW_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest user name that is looked at: the longest address.
 const USERNAME_OCTETS_MAX: usize = 320;
 
@@ -51,6 +57,9 @@ pub enum LoginError {
     /// Right password, but login or this service is held.
     #[error("this account is suspended for this service")]
     Held,
+    /// Right password, but not at this time of the week.
+    #[error("login is not allowed at this time")]
+    OutsideWindow,
     /// The database cannot be asked now.
     #[error("authentication is temporarily unavailable")]
     Unavailable,
@@ -91,13 +100,19 @@ impl Login {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Writes the times of logins every few seconds; never returns. Call [`Self::flush`] when stopping.
+    /// Writes the times of logins every few seconds, and ends sessions whose time is over; never returns. Call
+    /// [`Self::flush`] when stopping.
     pub async fn run(&self) {
         let mut interval = tokio::time::interval(LAST_LOGIN_INTERVAL);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut windows = tokio::time::interval(WINDOW_INTERVAL);
+        for interval in [&mut interval, &mut windows] {
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
         loop {
-            interval.tick().await;
-            self.flush().await;
+            tokio::select! {
+                _ = interval.tick() => self.flush().await,
+                _ = windows.tick() => self.inner.registry.close_outside_windows(self.inner.clock.now()),
+            }
         }
     }
 
@@ -210,19 +225,22 @@ impl Login {
             }),
             database: inner.database.clone(),
             checking: Arc::clone(&inner.checking),
+            clock: inner.clock.clone(),
             password_hash: Arc::new(Mutex::new(row.password_hash.as_str().into())),
+            windows: Arc::default(),
         };
-        let standing = standing(&inner.database, (row.id, row.customer), &row.password_hash, service);
+        let now = inner.clock.now();
+        let standing = standing(&inner.database, (row.id, row.customer), &row.password_hash, service, now);
         match standing.await.map_err(unavailable)? {
-            Standing::Good => {}
+            Standing::Good(windows) => watch.set_windows(windows),
             Standing::Held => return Err(LoginError::Held),
+            Standing::OutsideWindow => return Err(LoginError::OutsideWindow),
             Standing::Gone => return Err(LoginError::Failed),
         }
         let address = row.address().parse::<Address>().map_err(|error| {
             tracing::error!(mailbox = %row.id, %error, "stored address is no address");
             LoginError::Unavailable
         })?;
-        let now = inner.clock.now();
         inner.last_logins.note(row.id, now);
         let owner = Owner { mailbox: row.id, domain: row.domain, customer: row.customer, address };
         tracing::info!(service = service.name(), ?source, mailbox = %row.id, "login");
@@ -259,11 +277,14 @@ async fn find(conn: &mut Conn, address: &Address) -> Result<Option<MailboxRow>> 
 }
 
 /// Whether a mailbox may be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Standing {
-    Good,
-    /// Login, or the service, is held at the mailbox or above.
+    /// It may, at these times.
+    Good(Option<LoginWindows>),
+    /// Login, or the service, is held at the mailbox or above, or the service is switched off.
     Held,
+    /// This is not one of the times at which login is allowed.
+    OutsideWindow,
     /// Deleted, its domain no longer verified or another customer's, or the password is another one.
     Gone,
 }
@@ -273,6 +294,7 @@ async fn standing(
     (id, customer): (MailboxId, CustomerId),
     password_hash: &str,
     service: Service,
+    now: Timestamp,
 ) -> Result<Standing> {
     let password_hash = password_hash.to_owned();
     let look = database.read(|conn| {
@@ -287,16 +309,17 @@ async fn standing(
             if row.customer != customer {
                 return Ok(Standing::Gone);
             }
-            let off = hold::switches_off(conn, Some(id), Some(row.domain), Some(row.customer)).await?;
+            let at = At::mailbox(id, row.domain, row.customer);
+            let OwnerStanding { off, windows } = settings::standing::of_owner(conn, at).await?;
             let needed: &[&str] = match service {
                 Service::Submission => &["login", "submission", "send"],
                 Service::Imap | Service::Pop3 | Service::Smtp | Service::Admin => &["login", service.name()],
             };
-            Ok(if needed.iter().any(|switch| off.contains(*switch)) {
-                Standing::Held
-            } else {
-                Standing::Good
-            })
+            if needed.iter().any(|switch| off.contains(*switch)) {
+                return Ok(Standing::Held);
+            }
+            let is_time = windows.as_ref().is_none_or(|windows| windows.allow(now));
+            Ok(if is_time { Standing::Good(windows) } else { Standing::OutsideWindow })
         })
     });
     look.await

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 use super::{Standing, standing};
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::{CustomerId, DomainId, MailboxId, public_id};
 use crate::service::context::{Owner, Service, Source};
+use crate::service::settings::standing::LoginWindows;
 use crate::storage::metadata::database::Database;
 
 /// A running session as an administrator sees it.
@@ -40,6 +41,7 @@ struct Entry {
     since: Timestamp,
     close: watch::Sender<bool>,
     password_hash: Arc<Mutex<Arc<str>>>,
+    windows: Arc<Mutex<Option<LoginWindows>>>,
 }
 
 /// The sessions of this node by id.
@@ -73,6 +75,18 @@ impl Registry {
         self.with(|entries| entries.get(id).map(|entry| entry.close.send_replace(true)).is_some())
     }
 
+    /// Ends the sessions that may not go on at this time.
+    pub(super) fn close_outside_windows(&self, now: Timestamp) {
+        self.with(|entries| {
+            for entry in entries.values() {
+                let windows = entry.windows.lock().unwrap_or_else(PoisonError::into_inner);
+                if windows.as_ref().is_some_and(|windows| !windows.allow(now)) {
+                    entry.close.send_replace(true);
+                }
+            }
+        });
+    }
+
     /// Sessions that began under `from` go on under `to`, another hash of the same password.
     pub(super) fn password_rehashed(&self, mailbox: MailboxId, from: &str, to: &str) {
         self.with(|entries| {
@@ -102,8 +116,17 @@ pub(super) struct Watch {
     pub(super) changes: tokio::sync::Mutex<Receivers>,
     pub(super) database: Database,
     pub(super) checking: Arc<Semaphore>,
+    pub(super) clock: Clock,
     /// The hash that the password was verified with: another one is another password.
     pub(super) password_hash: Arc<Mutex<Arc<str>>>,
+    /// The times at which the session may go on, as they were when it was last looked at.
+    pub(super) windows: Arc<Mutex<Option<LoginWindows>>>,
+}
+
+impl Watch {
+    pub(super) fn set_windows(&self, windows: Option<LoginWindows>) {
+        *self.windows.lock().unwrap_or_else(PoisonError::into_inner) = windows;
+    }
 }
 
 /// Changes of the mailbox and of the hierarchy above it.
@@ -142,6 +165,7 @@ impl MailSession {
             since,
             close,
             password_hash: Arc::clone(&watch.password_hash),
+            windows: Arc::clone(&watch.windows),
         };
         registry.with(|entries| entries.insert(id.clone(), entry));
         Self {
@@ -165,7 +189,8 @@ impl MailSession {
         &self.id
     }
 
-    /// Completes when the session must end now (closed by an administrator, held, deleted, password changed).
+    /// Completes when the session must end now (closed by an administrator, held, deleted, password changed,
+    /// outside of the times at which login is allowed).
     /// Cancel-safe; may be awaited again and again.
     pub async fn ended(&self) {
         let mut closed = self.closed.clone();
@@ -195,9 +220,14 @@ impl MailSession {
         let Ok(_turn) = self.watch.checking.acquire().await else { return true };
         let hash = Arc::clone(&self.watch.password_hash.lock().unwrap_or_else(PoisonError::into_inner));
         let whose = (self.owner.mailbox, self.owner.customer);
-        let look = standing(&self.watch.database, whose, &hash, self.service);
+        let now = self.watch.clock.now();
+        let look = standing(&self.watch.database, whose, &hash, self.service, now);
         match look.await {
-            Ok(standing) => standing == Standing::Good,
+            Ok(Standing::Good(windows)) => {
+                self.watch.set_windows(windows);
+                true
+            }
+            Ok(Standing::Held | Standing::OutsideWindow | Standing::Gone) => false,
             Err(error) => {
                 tracing::warn!(%error, "whether a session may go on cannot be told now");
                 true

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::admission;
 use crate::base::clock::Clock;
 use crate::service::audit::{ReadTrail, Sealer};
 use crate::service::authority::Authority;
@@ -19,7 +20,7 @@ use crate::storage::bodies::Bodies;
 use crate::storage::catalogs::Catalogs;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::{administrator, customer, hold, instance, token};
+use crate::storage::metadata::{administrator, customer, instance, token};
 use crate::storage::offload::Offloader;
 use crate::storage::packer::Packer;
 
@@ -218,17 +219,13 @@ impl Management {
             .await
     }
 
-    /// Lets the administrator in unless administration is held at its home or above.
+    /// Lets the administrator in if administration is open to those at home there.
     async fn admitted(&self, authentication: Authentication) -> Result<Option<Authentication>, ServiceError> {
         let Identity::Administrator { home, .. } = authentication.identity else {
             return Ok(Some(authentication));
         };
-        let work = self.inner.database.read(move |conn| {
-            Box::pin(async move {
-                hold::switches_off(conn, None, None, Some(home)).await.map_err(ServiceError::from)
-            })
-        });
-        let off = work.await?;
-        Ok((!off.contains("admin")).then_some(authentication))
+        let now = self.inner.clock.now();
+        let work = self.inner.database.read(move |conn| Box::pin(admission::is_open(conn, home, now)));
+        Ok(work.await?.then_some(authentication))
     }
 }

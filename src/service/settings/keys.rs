@@ -1,7 +1,7 @@
 //! The table of settings: every key, declared once.
 
 use super::kinds::{Kind, Number, OnOff};
-use crate::base::civil::{Hours, Zone};
+use crate::base::civil::{Hours, Schedule, Zone};
 
 /// Who may set a key for a customer. For domains and mailboxes it is always somebody of their customer or above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,10 +95,24 @@ keys! {
         "delivery.overquota_defer_hours", "120" "hours", Own, Customers;
     /// Whether invitations may go to addresses in verified domains of customers above.
     INVITATION_ANCESTOR_DOMAINS: OnOff = "invitation.ancestor_domains", "off" "", Own, Customers;
+    /// When owners of mailboxes may log in, in the customer's time zone.
+    LOGIN_WINDOWS: Schedule = "login.windows", "always" "", Above, Mailboxes;
+    /// When administrators at home there may log in, in the customer's time zone.
+    LOGIN_WINDOWS_ADMINISTRATORS: Schedule = "login.windows_administrators", "always" "", Above, Customers;
     /// When notices to the customer wait until later, in its time zone.
     NOTICE_DO_NOT_DISTURB: Option<Hours> = "notice.do_not_disturb", "none" "", Own, Customers;
     /// Shortest password that is taken.
     PASSWORD_LENGTH_MIN: Number<8, 128> = "password.length_min", "8" "characters", Own, Customers;
+    /// Whether administrators at home there may log in.
+    SERVICE_ADMIN: OnOff = "service.admin", "on" "", Above, Customers;
+    /// Whether mail may be read over IMAP.
+    SERVICE_IMAP: OnOff = "service.imap", "on" "", Own, Mailboxes;
+    /// Whether mail may be fetched over POP3.
+    SERVICE_POP3: OnOff = "service.pop3", "on" "", Own, Mailboxes;
+    /// Whether mail is taken in; while it is not, it is deferred.
+    SERVICE_SMTP: OnOff = "service.smtp", "on" "", Own, Mailboxes;
+    /// Whether mail may be submitted through the provider's MTA.
+    SERVICE_SUBMISSION: OnOff = "service.submission", "on" "", Own, Mailboxes;
     /// The customer's time zone.
     TIME_ZONE: Zone = "time_zone", "UTC" "", Own, Customers;
 }

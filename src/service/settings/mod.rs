@@ -8,11 +8,13 @@ mod keys;
 mod kinds;
 pub(in crate::service) mod operations;
 mod resolve;
+pub(in crate::service) mod standing;
 
 pub use keys::{
     AUDIT_RETENTION, Authority, CONTENT_PERMANENT_ALLOWED, DELIVERY_OVERQUOTA_DEFER_HOURS, Declaration,
-    INVITATION_ANCESTOR_DOMAINS, Key, NOTICE_DO_NOT_DISTURB, PASSWORD_LENGTH_MIN, Reach, TIME_ZONE,
-    declarations,
+    INVITATION_ANCESTOR_DOMAINS, Key, LOGIN_WINDOWS, LOGIN_WINDOWS_ADMINISTRATORS, NOTICE_DO_NOT_DISTURB,
+    PASSWORD_LENGTH_MIN, Reach, SERVICE_ADMIN, SERVICE_IMAP, SERVICE_POP3, SERVICE_SMTP, SERVICE_SUBMISSION,
+    TIME_ZONE, declarations,
 };
 pub use kinds::{Kind, Number, OnOff};
 pub use resolve::{Everywhere, value};

@@ -80,6 +80,15 @@ pub async fn holder(conn: &mut Conn, secret_hash: &[u8], now: Timestamp) -> Resu
     }))
 }
 
+/// Whether a token is there and has not expired.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_valid(conn: &mut Conn, id: TokenId, now: Timestamp) -> Result<bool> {
+    let text = "SELECT id FROM token WHERE id = $1 AND expires_at > $2";
+    Ok(conn.row(text, params![id, now]).await?.is_some())
+}
+
 /// Notes that a token was used.
 ///
 /// # Errors

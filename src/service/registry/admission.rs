@@ -1,0 +1,53 @@
+//! Who is let in to administration: asked at each request, and again and again while an answer is being streamed.
+
+use super::management::Management;
+use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
+use crate::service::context::{Authenticated, Authentication, Identity};
+use crate::service::error::Result;
+use crate::service::settings::standing;
+use crate::storage::metadata::sql::Conn;
+use crate::storage::metadata::{administrator, customer, token};
+
+/// Whether administrators at home there may come in now: administration is not off at their home, and it is one of the
+/// times at which they may log in.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn is_open(conn: &mut Conn, home: CustomerId, now: Timestamp) -> Result<bool> {
+    let standing = standing::of_administrator(conn, home).await?;
+    let is_time = standing.windows.is_none_or(|windows| windows.allow(now));
+    Ok(is_time && !standing.off.contains("admin"))
+}
+
+impl Management {
+    /// Whether somebody who was let in would be let in again: the token is still there and has not expired, the
+    /// administrator is neither disabled nor deleted, and administration is open to those at home there. What runs on,
+    /// such as a stream, asks this at least every second.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn is_still_admitted(&self, authentication: &Authentication) -> Result<bool> {
+        let Identity::Administrator { id, home, .. } = authentication.identity else { return Ok(true) };
+        let token = match authentication.authenticated {
+            Authenticated::Token { id } => Some(id),
+            Authenticated::Peer { .. } => None,
+        };
+        let now = self.inner.clock.now();
+        let look = self.inner.database.read(move |conn| {
+            Box::pin(async move {
+                if let Some(token) = token
+                    && !token::is_valid(conn, token, now).await?
+                {
+                    return Ok(false);
+                }
+                let Some(row) = administrator::by_id(conn, id).await? else { return Ok(false) };
+                let home_is_there =
+                    customer::by_id(conn, home).await?.is_some_and(|row| row.deleted_at.is_none());
+                let is_enabled = row.enabled && home_is_there;
+                Ok(is_enabled && is_open(conn, home, now).await?)
+            })
+        });
+        look.await
+    }
+}
