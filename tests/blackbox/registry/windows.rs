@@ -140,7 +140,8 @@ async fn administrators_are_let_in_by_the_windows_of_their_home(world: World) {
     world.clock.set(FRIDAY);
     let asked = json!({ "path": "low", "key": "login.windows_administrators", "value": "always" });
     assert_eq!(refusal(world.run(&low, "setting.set", asked).await), "forbidden");
-    world.run(&top, "setting.unset", json!({ "path": "top/low", "key": "login.windows_administrators" }))
+    world
+        .run(&top, "setting.unset", json!({ "path": "top/low", "key": "login.windows_administrators" }))
         .await
         .unwrap();
     world.clock.set(after(HOUR));
@@ -222,10 +223,14 @@ fn schedules_and_hours_that_make_no_sense_are_refused() {
     ] {
         assert!(Schedule::parse(text).is_err(), "{text}");
     }
-    for text in ["", "-", "22:00", "22:00-", "-07:00", "22:00-22:00", "99999999999:00-07:00", "2\u{664}:00-07:00"] {
+    for text in
+        ["", "-", "22:00", "22:00-", "-07:00", "22:00-22:00", "99999999999:00-07:00", "2\u{664}:00-07:00"]
+    {
         assert!(Hours::parse(text).is_err(), "{text}");
     }
-    for name in ["", "Europe", "Europe/../UTC", "/etc/localtime", "Europe/Vienna\0", "CET-1CEST,M3.5.0,M10.5.0/3"] {
+    for name in
+        ["", "Europe", "Europe/../UTC", "/etc/localtime", "Europe/Vienna\0", "CET-1CEST,M3.5.0,M10.5.0/3"]
+    {
         assert!(Zone::named(name).is_err(), "{name}");
     }
     assert_eq!(Zone::named("utc").unwrap().name(), "UTC");
