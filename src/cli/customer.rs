@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::client::{Call, Client};
 use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
-use super::limit::{Limit, count_limit, size_limit};
+use super::limit::{Limit, count_limit, factor_limit, size_limit};
 use super::output::{Column, Kind, Output, columns, member, show};
 use super::plan::{Change, Destruction, Plan, all};
 use super::setting::Settings;
@@ -19,13 +19,16 @@ const LIST: &[Column] = columns![
 ];
 const SHEET: &[Column] = columns![
     "Path" "path" Text, "Name" "name" Text, "Kind" "kind" Text, "Code" "code" Text, "Contact" "contact" Text,
-    "State" "state" Text, "Used" "bytes_used" Size, "Domains" "domains" Count, "Mailboxes" "mailboxes" Count,
-    "Aliases" "aliases" Count,
+    "State" "state" Text, "Used" "bytes_used" Size, "Committed" "bytes_committed" Size,
+    "Domains" "domains" Count, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count,
     "Administrators" "administrators" Count, "Switched off" "switches_off" List,
     "Mail store" "store" Text, "Mail stores allowed" "stores" List, "Limit on mail" "limits.bytes" Size,
     "Limit on messages" "limits.messages" Count, "Limit on mailboxes" "limits.mailboxes" Count,
     "Limit on aliases" "limits.aliases" Count, "Limit on domains" "limits.domains" Count,
     "Limit on customers" "limits.customers" Count, "Limit on administrators" "limits.administrators" Count,
+    "Guaranteed mail" "limits.bytes_guarantee" Size, "Guaranteed mailboxes" "limits.mailboxes_guarantee" Count,
+    "Overcommit on mail" "limits.bytes_overcommit_percent" Percent,
+    "Overcommit on mailboxes" "limits.mailboxes_overcommit_percent" Percent,
     "Id" "id" Text, "Created" "created_at" Time
 ];
 const CREATED: &[Column] = columns![
@@ -68,6 +71,12 @@ pub(super) enum Command {
         /// The mail store for its new mailboxes
         #[arg(long)]
         store: Option<String>,
+        /// Its limit on mail, such as 500GiB
+        #[arg(long, value_parser = size_limit, value_name = "SIZE")]
+        bytes: Option<Limit>,
+        /// Its limit on mailboxes
+        #[arg(long, value_parser = count_limit, value_name = "N")]
+        mailboxes: Option<Limit>,
         #[command(flatten)]
         change: Change,
     },
@@ -178,6 +187,19 @@ pub(super) struct Limits {
     /// Administrators, or `none`
     #[arg(long, value_parser = count_limit, value_name = "N")]
     administrators: Option<Limit>,
+    /// Mail to reserve for it at the customers above; at most its limit, or `none`
+    #[arg(long, value_parser = size_limit, value_name = "SIZE")]
+    guarantee: Option<Limit>,
+    /// Mailboxes to reserve for it, or `none`
+    #[arg(long, value_parser = count_limit, value_name = "N")]
+    guarantee_mailboxes: Option<Limit>,
+    /// How often its limit on mail may be given to the customers right below, who need limits then: 1 is strict;
+    /// `none` lets them share it
+    #[arg(long, value_parser = factor_limit, value_name = "FACTOR")]
+    overcommit: Option<Limit>,
+    /// As --overcommit, of its limit on mailboxes
+    #[arg(long, value_parser = factor_limit, value_name = "FACTOR")]
+    overcommit_mailboxes: Option<Limit>,
     #[command(flatten)]
     change: Change,
 }
@@ -185,10 +207,11 @@ pub(super) struct Limits {
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { path, name, kind, domain, admin, contact, store, change } => {
+            Self::Create { path, name, kind, domain, admin, contact, store, bytes, mailboxes, change } => {
                 let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
                 let call = call.maybe("kind", kind).maybe("domain", domain);
                 let call = call.maybe("admin", admin).maybe("contact", contact).maybe("store", store);
+                let call = call.maybe("bytes", bytes).maybe("mailboxes", mailboxes);
                 let done = format!("customer {path} created");
                 Plan::Change { call, change, done, columns: CREATED }
             }
@@ -269,9 +292,14 @@ impl Limits {
             ("domains", self.domains),
             ("customers", self.customers),
             ("administrators", self.administrators),
+            ("bytes_guarantee", self.guarantee),
+            ("mailboxes_guarantee", self.guarantee_mailboxes),
+            ("bytes_overcommit_percent", self.overcommit),
+            ("mailboxes_overcommit_percent", self.overcommit_mailboxes),
         ];
         if given.iter().all(|(_, limit)| limit.is_none()) {
-            let hint = "give --bytes, --messages, --mailboxes, --aliases, --domains, --customers or --administrators";
+            let hint = "give --bytes, --messages, --mailboxes, --aliases, --domains, --customers, --administrators, \
+                        --guarantee or --overcommit";
             return Err(Failure::usage("no limit was given").hint(hint));
         }
         let call = given.into_iter().fold(call, |call, (name, limit)| call.maybe(name, limit));

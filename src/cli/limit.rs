@@ -31,9 +31,40 @@ pub(super) fn count_limit(text: &str) -> Result<Limit, String> {
         .ok_or_else(|| format!("{text:?} is no count: expected a number, or none"))
 }
 
+/// A factor with at most two decimals, such as 1.5, in percent; or `none`.
+pub(super) fn factor_limit(text: &str) -> Result<Limit, String> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Limit(None));
+    }
+    let wrong = || format!("{text:?} is no factor: expected a number such as 1 or 1.25, or none");
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || decimals.len() > 2 {
+        return Err(wrong());
+    }
+    let hundredths = format!("{whole}{decimals:0<2}").parse::<u64>().ok();
+    hundredths
+        .filter(|percent| i64::try_from(*percent).is_ok())
+        .map(|percent| Limit(Some(percent)))
+        .ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn factors_are_hundredths() {
+        for (text, percent) in
+            [("1", 100), ("1.0", 100), ("1.5", 150), ("0.05", 5), ("12.34", 1_234), ("0", 0)]
+        {
+            assert_eq!(factor_limit(text), Ok(Limit(Some(percent))), "{text}");
+        }
+        assert_eq!(factor_limit("none"), Ok(Limit(None)));
+        for text in ["", "1.", ".5", "1.234", "-1", "1,5", "1e3", "99999999999999999999"] {
+            assert!(factor_limit(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn limits_know_none_from_nothing() {

@@ -17,6 +17,7 @@ mod node;
 mod notice;
 mod output;
 mod plan;
+mod price;
 mod prompt;
 mod report;
 mod server;
@@ -118,6 +119,9 @@ enum Command {
     /// Notices: what you, or your customers, were told
     #[command(subcommand)]
     Notice(notice::Command),
+    /// Prices
+    #[command(subcommand)]
+    Price(price::Command),
     /// Reports
     #[command(subcommand)]
     Report(report::Command),
@@ -292,6 +296,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Admin(command) => Ok(command.plan()),
         Command::Whoami => Ok(server::whoami()),
         Command::Notice(command) => Ok(command.plan()),
+        Command::Price(command) => Ok(command.plan()),
         Command::Report(command) => Ok(command.plan()),
         Command::Audit(command) => Ok(command.plan()),
         Command::Trace(command) => Ok(command.plan()),

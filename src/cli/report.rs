@@ -24,15 +24,25 @@ const QUOTA_DOMAINS: &[Column] = columns![
     "%" "percent" Percent, "MESSAGES" "messages" Count
 ];
 const QUOTA_CUSTOMERS: &[Column] = columns![
-    "CUSTOMER" "customer" Text, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "LIMIT" "limit" Size,
-    "%" "percent" Percent, "MESSAGES" "messages" Count
+    "CUSTOMER" "customer" Text, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "COMMITTED" "committed" Size,
+    "LIMIT" "limit" Size, "%" "percent" Percent, "MESSAGES" "messages" Count
 ];
 const QUOTA_TOTAL: &[Column] = columns![
     "DOMAINS" "domains" Count, "MAILBOXES" "mailboxes" Count, "USED" "used" Size, "MESSAGES" "messages" Count
 ];
 /// Columns of the CSV form: kind, name, then these members as they are; sizes in octets.
-const QUOTA_CSV: [&str; 8] =
-    ["customer", "mailboxes", "used", "limit", "percent", "messages", "messages_limit", "last_login_at"];
+const QUOTA_CSV: [&str; 10] = [
+    "customer",
+    "mailboxes",
+    "used",
+    "limit",
+    "percent",
+    "messages",
+    "messages_limit",
+    "last_login_at",
+    "committed",
+    "guarantee",
+];
 
 const STORAGE: &[Column] = columns![
     "CUSTOMER" "customer" Text, "MAIL" "octets" Size, "DELETED" "undelete_octets" Size, "ONCE" "body_octets" Size,
@@ -59,6 +69,30 @@ const STORAGE_CSV: [&str; 12] = [
     "saved_octets",
     "saved_percent",
 ];
+
+const USAGE: &[Column] = columns![
+    "CUSTOMER" "customer" Text, "AVERAGE MAIL" "bytes_average" Size, "BYTE HOURS" "byte_hours" Count,
+    "MAILBOX HOURS" "mailbox_hours" Count, "MESSAGES IN" "messages_in" Count, "MAIL IN" "octets_in" Size
+];
+/// As [`QUOTA_CSV`].
+const USAGE_CSV: [&str; 9] = [
+    "bytes_average",
+    "byte_hours",
+    "mailbox_hours",
+    "messages_in",
+    "octets_in",
+    "own_byte_hours",
+    "own_mailbox_hours",
+    "own_messages_in",
+    "own_octets_in",
+];
+const BILL: &[Column] = columns![
+    "CUSTOMER" "customer" Text, "RESOURCE" "resource" Text, "QUANTITY" "quantity" Count,
+    "UNIT PRICE" "unit_price" Count, "AMOUNT" "amount" Count, "CURRENCY" "currency" Text
+];
+const BILL_TOTALS: &[Column] = columns!["CURRENCY" "currency" Text, "AMOUNT" "amount" Count];
+/// As [`QUOTA_CSV`].
+const BILL_CSV: [&str; 5] = ["resource", "quantity", "unit_price", "amount", "currency"];
 
 /// Mailboxes asked for at a time.
 const REPORT_PAGE_MAILBOXES: u64 = 1_000;
@@ -98,6 +132,30 @@ pub(super) enum Command {
         #[arg(long, value_name = "PERCENT")]
         over: Option<u32>,
         /// The report's form
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// What was used in a month: mail and mailboxes over time, messages received
+    Usage {
+        /// By this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+        /// Which month, such as 2026-11; the present one if none is given
+        #[arg(long, value_name = "MONTH")]
+        month: Option<String>,
+        /// The report's form
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// What is owed for a month, by the price lists; amounts in minor units
+    Bill {
+        /// By this customer and those below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+        /// Which month, such as 2026-11; the present one if none is given
+        #[arg(long, value_name = "MONTH")]
+        month: Option<String>,
+        /// The bill's form
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
@@ -182,6 +240,14 @@ impl Command {
                 let call = Call::new("report.quota").maybe("domain", domain).maybe("customer", customer);
                 Plan::Report { call: call.maybe("over", over), format }
             }
+            Self::Usage { customer, month, format } => {
+                let call = Call::new("report.usage").maybe("customer", customer).maybe("month", month);
+                Plan::Report { call, format }
+            }
+            Self::Bill { customer, month, format } => {
+                let call = Call::new("report.bill").maybe("customer", customer).maybe("month", month);
+                Plan::Report { call, format }
+            }
             Self::Storage { customer, format } => {
                 Plan::Report { call: Call::new("report.storage").maybe("customer", customer), format }
             }
@@ -254,23 +320,33 @@ pub(super) fn report(
     let is_quota = call.operation == "report.quota";
     let report = if is_quota { whole_report(client, call)? } else { client.run(call, false)? };
     let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
-    let parts: &[Part<'_>] = if is_quota {
-        &[
+    let totals = lines(&report, "totals");
+    let parts: &[Part<'_>] = match &*call.operation {
+        "report.quota" => &[
             ("mailbox", "address", QUOTA, lines(&report, "mailboxes")),
             ("domain", "domain", QUOTA_DOMAINS, lines(&report, "domains")),
             ("customer", "customer", QUOTA_CUSTOMERS, lines(&report, "customers")),
             ("total", "", QUOTA_TOTAL, total),
-        ]
-    } else {
-        &[
+        ],
+        "report.usage" => &[("customer", "customer", USAGE, lines(&report, "customers"))],
+        "report.bill" => {
+            &[("line", "customer", BILL, lines(&report, "lines")), ("total", "", BILL_TOTALS, totals)]
+        }
+        _ => &[
             ("customer", "customer", STORAGE, lines(&report, "customers")),
             ("store", "store", STORAGE_STORES, lines(&report, "stores")),
-        ]
+        ],
+    };
+    let members: &[&str] = match &*call.operation {
+        "report.quota" => &QUOTA_CSV,
+        "report.usage" => &USAGE_CSV,
+        "report.bill" => &BILL_CSV,
+        _ => &STORAGE_CSV,
     };
     match format {
         Format::Json => output.document(&report)?,
         _ if output.is_json() => output.document(&report)?,
-        Format::Csv => csv(output, parts, if is_quota { &QUOTA_CSV } else { &STORAGE_CSV })?,
+        Format::Csv => csv(output, parts, members)?,
         Format::Table => table(output, parts)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,8 @@ use crate::service::registry::operations;
 
 /// One command line for every verb that asks something of the daemon, with every option it has.
 const COMMANDS: &[&str] = &[
-    "customer create a/b --name N --kind K --domain d.test --admin root --contact x@y.test --store main --dry-run",
+    "customer create a/b --name N --kind K --domain d.test --admin root --contact x@y.test --store main --bytes 1GiB \
+     --mailboxes 5 --dry-run",
     "customer store a main --allow main,second",
     "customer store a none --allow none --dry-run",
     "customer list a --tree",
@@ -17,7 +18,7 @@ const COMMANDS: &[&str] = &[
     "customer delete a --yes",
     "customer undelete a",
     "customer limit a --bytes 1GiB --messages none --mailboxes 5 --aliases 1 --domains 2 --customers 3 \
-     --administrators 4",
+     --administrators 4 --guarantee 1MiB --guarantee-mailboxes 2 --overcommit 1.5 --overcommit-mailboxes none",
     "customer hold add a --switch login --reason abuse --yes",
     "customer hold release h1",
     "customer hold list a",
@@ -81,6 +82,11 @@ const COMMANDS: &[&str] = &[
     "notice read n1",
     "report quota --domain d.test --customer a --over 80 --format csv",
     "report quota --customer a",
+    "report usage --customer a --month 2026-11 --format csv",
+    "report bill --customer a --month 2026-11 --format csv",
+    "price set a --from 2026-12 --currency EUR --gib-month 10 --mailbox-month 100 --messages 5 --dry-run",
+    "price show a --month 2026-11",
+    "price list --customer a",
     "report storage --customer a --format csv",
     "audit search --customer a --mine --since 2d --until 1d --actor x --operation mailbox. --target t --text u \
      --outcome done --limit 5",

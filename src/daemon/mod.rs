@@ -37,8 +37,10 @@ use crate::service::jobs::Runner;
 use crate::service::login::Login;
 use crate::service::mailstore::intake::Intake;
 use crate::service::mailstore::{MailStore, MailStoreLimits};
+use crate::service::metering::Metering;
 use crate::service::moves::Rehoming;
 use crate::service::notices::Sender;
+use crate::service::quota::QuotaWatch;
 use crate::service::registry::{Management, ManagementOptions};
 use crate::service::server::meter::Meter;
 use crate::storage::StorageError;
@@ -279,6 +281,10 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
     let ended = shutdown.clone();
     tasks.spawn(async move { runner.run(ended.requested()).await });
+    let metering = Metering::new(&rooms.management);
+    tasks.spawn(until(shutdown.clone(), Box::pin(metering.run())));
+    let watch = QuotaWatch::new(&rooms.management);
+    tasks.spawn(until(shutdown.clone(), Box::pin(watch.run())));
     let schedule = Schedule::new(&rooms.management);
     tasks.spawn(until(shutdown.clone(), Box::pin(schedule.run())));
     let kept =

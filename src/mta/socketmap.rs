@@ -167,6 +167,7 @@ async fn access<D: Directory>(directory: &D, key: &str) -> Answer {
                 DeliveryRefusal::UnknownMailbox => "550 5.1.1",
                 DeliveryRefusal::Suspended => "450 4.2.1",
                 DeliveryRefusal::OverQuota(_) => "452 4.2.2",
+                DeliveryRefusal::Full(_) => "552 5.2.2",
                 _ => "451 4.3.0",
             };
             Ok(Some(format!("{code} {refusal}")))

@@ -11,6 +11,7 @@ pub mod housekeeping;
 pub mod jobs;
 pub mod login;
 pub mod mailstore;
+pub mod metering;
 pub mod moves;
 pub mod notices;
 mod placement;

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::base::id::{CustomerId, StoreId};
 use crate::service::audit::names;
 use crate::service::authority::Permission;
-use crate::service::directory::customers::given;
+use crate::service::directory::customer_limits::given;
 use crate::service::directory::targets::{OneCustomer, absent};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Tx, declare};

@@ -1,6 +1,9 @@
 //! Limits on numbers of objects, and naming the limit that refuses: only if the caller may see whose it is.
 
+pub(in crate::service) mod overcommit;
+pub(in crate::service) mod pools;
 pub(in crate::service) mod verify;
+mod watch;
 
 use crate::base::id::CustomerId;
 use crate::service::authority::{Caller, Tree};
@@ -8,6 +11,8 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::registry::Tx;
 use crate::storage::metadata::customer::{self, CustomerLimits};
 use crate::storage::metadata::quota::{OverLimit, QuotaOwner};
+use pools::Pools;
+pub use watch::{QuotaWatch, Watched};
 
 /// Refuses when `more` objects of a kind at `place` would exceed a limit of the customer or one above. Objects that
 /// are deleted softly do not count; bringing them back is checked like making them.
@@ -23,11 +28,12 @@ pub(in crate::service) async fn admit(
     admit_along(tx, place, None, resource, more).await
 }
 
-/// As [`admit`], but leaves out the customers at `except` and above: what moves below them stays.
+/// As [`admit`], for what comes from the customer `from`: the customers at `from` and above stay as they are, except
+/// for what guarantees on the way keep back or not.
 pub(in crate::service) async fn admit_along(
     tx: &mut Tx<'_>,
     place: CustomerId,
-    except: Option<CustomerId>,
+    from: Option<CustomerId>,
     resource: Resource,
     more: i64,
 ) -> Result<()> {
@@ -35,7 +41,15 @@ pub(in crate::service) async fn admit_along(
         return Ok(());
     }
     let tree = std::sync::Arc::clone(&tx.caller.tree);
-    fits(tx, &tree, (place, except), resource, more).await
+    if resource == Resource::Mailboxes {
+        let places: Vec<CustomerId> = [Some(place), from].into_iter().flatten().collect();
+        let mut pools = Pools::read(tx, &tree, &places).await?;
+        if let Some(from) = from {
+            pools = pools.climb(&tree, from, -more)?;
+        }
+        return pools.climb(&tree, place, more)?.fit(tx, &tree, place);
+    }
+    fits(tx, &tree, (place, from), resource, more).await
 }
 
 /// Whether what came back by undelete, and is there by now in this transaction, is within the limits. `tree` is the
@@ -50,8 +64,13 @@ pub(in crate::service) async fn admit_returned(
     place: CustomerId,
     returned: &[(Resource, i64)],
 ) -> Result<()> {
-    for &(resource, _) in returned.iter().filter(|(_, count)| *count > 0) {
-        fits(tx, tree, (place, None), resource, 0).await?;
+    for &(resource, count) in returned.iter().filter(|(_, count)| *count > 0) {
+        if resource == Resource::Mailboxes {
+            let pools = Pools::read(tx, tree, &[place]).await?;
+            pools.climb(tree, place, -count)?.swapped().fit(tx, tree, place)?;
+        } else {
+            fits(tx, tree, (place, None), resource, 0).await?;
+        }
     }
     Ok(())
 }
@@ -78,12 +97,11 @@ async fn fits(
             tree.subtree(row.id).iter().filter(|node| !node.deleted).map(|node| node.id.0).collect();
         let counts = customer::counts(tx.conn, &below).await?;
         let used = match resource {
-            Resource::Mailboxes => counts.mailboxes,
             Resource::Aliases => counts.aliases,
             Resource::Domains => counts.domains,
             Resource::Administrators => counts.administrators,
             Resource::Customers => i64::try_from(below.len()).unwrap_or(i64::MAX).saturating_sub(1),
-            Resource::Bytes | Resource::Messages => continue,
+            Resource::Mailboxes | Resource::Bytes | Resource::Messages => continue,
         };
         if used.saturating_add(more) > limit {
             let limit = whose(tx.caller, QuotaOwner::Customer(row.id));

@@ -1,8 +1,10 @@
 //! Reports: who uses how much of what.
 
+pub(in crate::service) mod bill;
 pub(in crate::service) mod storage;
 #[cfg(test)]
 mod tests;
+pub(in crate::service) mod usage;
 
 use std::collections::HashMap;
 
@@ -76,7 +78,14 @@ pub(in crate::service) struct CustomerLine {
     mailboxes: i64,
     /// Octets; with a limit what is counted against it, deleted mailboxes that can be brought back included.
     used: i64,
+    /// Octets that count against the limit, where guarantees below make that more than is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    committed: Option<i64>,
+    /// Octets that are reserved for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guarantee: Option<i64>,
     limit: Option<i64>,
+    /// Of the limit, what counts against it.
     percent: Option<i64>,
     messages: i64,
     messages_limit: Option<i64>,
@@ -242,13 +251,22 @@ async fn customer_lines(
         let [mailboxes, bytes, messages] = sums;
         // Where there is a limit, what is counted against it decides.
         let used = limits.map_or(bytes, |use_| use_.bytes_used);
+        let counts = limits.map_or(bytes, |use_| use_.bytes_committed);
         let messages = limits.map_or(messages, |use_| use_.messages_used);
         let limit = limits.and_then(|use_| use_.bytes_max);
         let messages_limit = limits.and_then(|use_| use_.messages_max);
-        if is_over(over, (used, limit), (messages, messages_limit)) {
-            let customer = tx.caller.path_of(id).unwrap_or_default();
-            let percent = percent(used, limit);
-            lines.push(CustomerLine { customer, mailboxes, used, limit, percent, messages, messages_limit });
+        if is_over(over, (counts, limit), (messages, messages_limit)) {
+            lines.push(CustomerLine {
+                customer: tx.caller.path_of(id).unwrap_or_default(),
+                mailboxes,
+                used,
+                committed: Some(counts).filter(|&counts| counts != used),
+                guarantee: limits.and_then(|use_| use_.bytes_guarantee),
+                limit,
+                percent: percent(counts, limit),
+                messages,
+                messages_limit,
+            });
         }
     }
     Ok(lines)

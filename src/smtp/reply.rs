@@ -88,6 +88,7 @@ impl Reply {
             (DeliveryRefusal::UnknownMailbox, _) => (550, "5.1.1"),
             (DeliveryRefusal::Suspended, _) => (450, "4.2.1"),
             (DeliveryRefusal::OverQuota(_), _) => (452, "4.2.2"),
+            (DeliveryRefusal::Full(_), _) => (552, "5.2.2"),
             (DeliveryRefusal::TooLarge { .. }, _) => (552, "5.3.4"),
             (DeliveryRefusal::Loop(_), _) => (554, "5.4.6"),
             (DeliveryRefusal::Unavailable, _) => (451, "4.3.0"),

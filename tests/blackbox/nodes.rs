@@ -10,7 +10,7 @@ use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::delivery::Refused;
 use posthouse::storage::metadata::lane::Priority;
-use posthouse::storage::metadata::quota::{self, OverLimit, QuotaOwner};
+use posthouse::storage::metadata::quota::{self, Limited, OverLimit, QuotaOwner};
 use posthouse::storage::metadata::recount;
 use posthouse::storage::metadata::sql::Conn;
 
@@ -72,7 +72,15 @@ async fn limit(database: &Database, place: Place, bytes: Option<i64>, messages: 
                     let text = "UPDATE customer SET bytes_max = $2, messages_max = $3 WHERE id = $1";
                     conn.execute(text, params![id, bytes, messages]).await?;
                     let below: Vec<i64> = (id..=2).collect();
-                    quota::follow_customer_limits(conn, CustomerId(id), &below, limited).await
+                    let change = Limited {
+                        id: CustomerId(id),
+                        subtree: below,
+                        above: (1..id).rev().collect(),
+                        limited,
+                        guarantee: (None, None),
+                    };
+                    quota::follow_customer_limits(conn, &change).await?.unwrap();
+                    Ok(())
                 }
             }
         })

@@ -197,3 +197,27 @@ fn deliver_without_size(
     };
     (0..answers).map(|_| codes(session.reply().expect("answer"))).collect()
 }
+
+#[test]
+fn mail_for_what_is_full_for_too_long_is_refused_for_good() {
+    let daemon = Daemon::start();
+    daemon.customer("acme", "acme.test");
+    daemon.mailbox_with("tiny@acme.test", &["--quota", "1000"]);
+    let answers = |size: usize| {
+        let content = message(size, 3);
+        let mut codes = Vec::new();
+        for mut sender in [daemon.lmtp(), daemon.smtp()] {
+            codes.push(sender.deliver(SENDER, &["tiny@acme.test"], &content).expect("deliver")[0].codes());
+        }
+        codes.extend(deliver_without_size(&mut daemon.lmtp(), &["tiny@acme.test"], &content, 1));
+        codes
+    };
+    assert_eq!(answers(4_000), ["452 4.2.2"; 3]);
+    // For how long mail is deferred is the customer's setting.
+    let defer = ["customer", "settings", "set", "acme", "delivery.overquota_defer_hours"];
+    daemon.posthouse(&[&defer[..], &["0"]].concat()).ok();
+    assert_eq!(answers(4_000), ["552 5.2.2"; 3]);
+    assert!(answers(100).iter().all(|code| code.starts_with("250")));
+    daemon.posthouse(&[&defer[..], &["1"]].concat()).ok();
+    assert_eq!(answers(4_000), ["452 4.2.2"; 3]);
+}

@@ -164,7 +164,8 @@ impl World {
                                     WHERE d.name = $1
                                     UNION ALL
                                     SELECT c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
-                                UPDATE customer_usage SET bytes_used = bytes_used + $2
+                                UPDATE customer_usage SET bytes_used = bytes_used + $2,
+                                       bytes_committed = bytes_committed + $2
                                 WHERE customer_id IN (SELECT id FROM up)";
                     conn.execute(text, params![domain, octets]).await?;
                     Ok(())

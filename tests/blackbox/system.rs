@@ -44,14 +44,27 @@ const WORD: &str = "correct horse battery";
 
 #[path = "system/expunged.rs"]
 mod expunged;
+#[path = "system/guarantees.rs"]
+mod guarantees;
+#[path = "system/metered.rs"]
+mod metered;
 #[path = "system/notices.rs"]
 mod notices;
 #[path = "system/sealed.rs"]
 mod sealed;
+#[path = "system/watched.rs"]
+mod watched;
 
 use expunged::expunged_messages_hold_their_packs_until_their_time_is_over;
+use guarantees::{
+    deliveries_at_once_stop_exactly_at_what_a_guarantee_leaves,
+    guarantee_is_reserved_above_and_no_one_else_can_take_it, overcommit_bounds_the_limits_right_below,
+    random_changes_equal_a_naive_model,
+};
+use metered::{bills_are_sums_of_rounded_lines_by_the_nearest_prices, use_adds_up_by_the_hour_across_moves};
 use notices::*;
 use sealed::*;
+use watched::nearing_a_limit_is_told_once_for_each_crossing;
 
 macro_rules! on_both {
     ($($name:ident),+ $(,)?) => {
@@ -86,6 +99,13 @@ on_both!(
     password_set_by_an_administrator_ends_sessions_and_is_told_in_the_mailbox,
     notice_reaches_each_mailbox_once_however_often_it_is_tried,
     notice_waits_for_room_and_goes_with_its_mailbox,
+    guarantee_is_reserved_above_and_no_one_else_can_take_it,
+    overcommit_bounds_the_limits_right_below,
+    deliveries_at_once_stop_exactly_at_what_a_guarantee_leaves,
+    random_changes_equal_a_naive_model,
+    use_adds_up_by_the_hour_across_moves,
+    bills_are_sums_of_rounded_lines_by_the_nearest_prices,
+    nearing_a_limit_is_told_once_for_each_crossing,
 );
 
 /// A provider with the customers `a` and `b`, each with a domain, a mailbox `x` and an administrator.

@@ -89,6 +89,10 @@ permissions! {
     AuditRead = "audit.read",
     /// Reports on use.
     ReportRead = "report.read",
+    /// Read bills and price lists.
+    BillRead = "bill.read",
+    /// Set price lists, at the parent.
+    PriceUpdate = "price.update",
     /// Recount and repair quotas.
     QuotaVerify = "quota.verify",
     /// See jobs.

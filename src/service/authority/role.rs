@@ -18,7 +18,7 @@ pub enum Role {
     Helpdesk,
     /// Reads everything, the audit trail too.
     Auditor,
-    /// Reads reports.
+    /// Reads reports and bills.
     Billing,
 }
 
@@ -116,8 +116,9 @@ impl Role {
                 P::SessionRead,
                 P::TraceRead,
                 P::AuditRead,
+                P::BillRead,
             ])),
-            Self::Billing => PermissionSet::of(&[P::CustomerRead, P::ReportRead]),
+            Self::Billing => PermissionSet::of(&[P::CustomerRead, P::ReportRead, P::BillRead]),
         }
     }
 }

@@ -127,6 +127,11 @@ impl Tree {
         path
     }
 
+    /// Keys of the node and its ancestors, from below up.
+    pub fn path_up(&self, id: CustomerId) -> Vec<i64> {
+        self.path(id).iter().rev().map(|node| node.id.0).collect()
+    }
+
     /// `/1/7/23/`: the keys from the root down.
     pub fn id_path(&self, id: CustomerId) -> String {
         let mut text = String::from("/");

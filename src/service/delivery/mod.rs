@@ -5,6 +5,7 @@
 //! - State and quota are looked at when the recipient is named, and decided in the delivering transaction.
 //! - What is refused is refused towards the sender now; nothing is accepted to be bounced later.
 
+mod full;
 mod notice;
 mod refusals;
 pub(in crate::service) mod routes;
@@ -26,7 +27,7 @@ use crate::service::settings::standing;
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::delivery::{Deliver, DeliverTarget, Refused, TraceOrigin};
-use crate::storage::metadata::quota::{self, OverLimit, QuotaOwner};
+use crate::storage::metadata::quota;
 use crate::storage::metadata::recipient::RefusedDelivery;
 use crate::storage::metadata::setting::At;
 use crate::storage::metadata::store;
@@ -53,6 +54,9 @@ pub enum DeliveryRefusal {
     /// The mailbox, its domain or a customer above has no room (452 4.2.2).
     #[error("over quota: {0}")]
     OverQuota(String),
+    /// The same, for longer than mail is deferred (552 5.2.2).
+    #[error("over quota: {0}")]
+    Full(String),
     /// Larger than the mailbox or the server takes (552 5.3.4).
     #[error("the message is larger than {octets_max} octets")]
     TooLarge {
@@ -246,6 +250,7 @@ impl Delivery {
         let octets = i64::try_from(octets).unwrap_or(i64::MAX);
         let always = route.is_postmaster;
         let unmounted = self.inner.intake.bodies().volumes().unmounted();
+        let (refusals, now) = (self.inner.refusals.clone(), self.inner.clock.now());
         let verdict = self.inner.database.read(|conn| {
             Box::pin(async move {
                 let mut verdict = Ok(());
@@ -265,7 +270,9 @@ impl Delivery {
                         Err(DeliveryRefusal::Suspended)
                     } else {
                         match quota::refusing_limit(conn, mailbox, octets).await? {
-                            Some(over) if !always => Err(over_quota(over)),
+                            Some(over) if !always => {
+                                Err(full::over_quota(conn, &refusals, over, customer, now).await)
+                            }
                             _ => Ok(()),
                         }
                     };
@@ -369,7 +376,10 @@ impl Delivery {
         if notice_mail.is_some() && outcomes.iter().any(|one| matches!(one, Err(Refused::Arrived))) {
             return Ok(recipients.iter().map(|_| Ok(Vec::new())).collect());
         }
-        let mut stored = outcomes.into_iter().map(|outcome| outcome.map_err(refusal_of));
+        let mounted = plan.targets.iter().filter(|(target, _)| !away.contains(&target.mailbox));
+        let customers: Vec<CustomerId> = mounted.map(|(target, _)| target.customer).collect();
+        let told = full::refused(&self.inner, outcomes, &customers, at).await;
+        let mut stored = told.map_err(|error| unavailable(&error))?.into_iter();
         let outcome_of = |mailbox: &MailboxId| {
             let taken = if away.contains(mailbox) { None } else { stored.next() };
             taken.unwrap_or(Err(DeliveryRefusal::Unavailable))
@@ -516,7 +526,7 @@ fn outcome_name(refusal: Option<&DeliveryRefusal>) -> &'static str {
         Some(DeliveryRefusal::NotLocal) => "relaying",
         Some(DeliveryRefusal::UnknownMailbox) => "unknown",
         Some(DeliveryRefusal::Suspended) => "suspended",
-        Some(DeliveryRefusal::OverQuota(_)) => "over_quota",
+        Some(DeliveryRefusal::OverQuota(_) | DeliveryRefusal::Full(_)) => "over_quota",
         Some(DeliveryRefusal::TooLarge { .. }) => "too_large",
         Some(DeliveryRefusal::Loop(_)) => "loop",
         Some(DeliveryRefusal::Unavailable | DeliveryRefusal::StorageFull) => "unavailable",
@@ -528,24 +538,10 @@ fn refusal_of(refused: Refused) -> DeliveryRefusal {
     match refused {
         Refused::Gone => DeliveryRefusal::UnknownMailbox,
         Refused::StoreClosed | Refused::Arrived => DeliveryRefusal::Unavailable,
-        Refused::OverQuota(over) => over_quota(over),
+        // `full::refused` has told more.
+        Refused::OverQuota(_) => DeliveryRefusal::OverQuota("no room".to_owned()),
         Refused::Sibling => DeliveryRefusal::Sibling,
     }
-}
-
-/// Senders are strangers: they learn that there is no room, and no name of whoever set the limit.
-fn over_quota(over: OverLimit) -> DeliveryRefusal {
-    DeliveryRefusal::OverQuota(
-        match (over.owner, over.on_messages) {
-            (QuotaOwner::Mailbox(_), false) => "the mailbox is full",
-            (QuotaOwner::Mailbox(_), true) => "the mailbox has as many messages as it may have",
-            (QuotaOwner::Domain(_), false) => "the domain is full",
-            (QuotaOwner::Domain(_), true) => "the domain has as many messages as it may have",
-            (QuotaOwner::Customer(_), false) => "no room for this domain",
-            (QuotaOwner::Customer(_), true) => "no room for more messages of this domain",
-        }
-        .to_owned(),
-    )
 }
 
 fn unavailable(error: &StorageError) -> DeliveryRefusal {

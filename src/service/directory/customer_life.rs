@@ -12,6 +12,8 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::customer::{Counts, TreeLock};
+use crate::storage::metadata::pool::{self, Pooled};
+use crate::storage::metadata::quota::MovedUse;
 use crate::storage::metadata::{administrator, customer, hold, quota as counters, setting};
 
 /// Where to move.
@@ -114,20 +116,20 @@ impl Operate for CustomerMove {
         let subtree = tree.subtree_ids(moving.id);
         admit_counts(tx, &moving, parent, to.id).await?;
         let used = counters::lock_customers(tx.conn, &subtree).await?;
-        let path_ids = |id: CustomerId| tree.path(id).iter().map(|node| node.id.0).collect::<Vec<_>>();
-        let (old, new) = (path_ids(parent), path_ids(to.id));
-        let leaves: Vec<i64> = old.iter().copied().filter(|id| !new.contains(id)).collect();
-        let reaches: Vec<i64> = new.iter().copied().filter(|id| !old.contains(id)).collect();
-        if let Err(over) = counters::move_use(tx.conn, used, &leaves, &reaches).await? {
+        let passed = pool::passed_by(tx.conn, moving.id, Pooled::Octets).await?;
+        let (old, new) = (tree.path_up(parent), tree.path_up(to.id));
+        if let Err(over) = counters::move_use(tx.conn, MovedUse { used, passed }, &old, &new).await? {
             return Err(quota::over(tx.caller, over));
         }
         let (grants_ended, holders) = end_grants(tx, moving.id, to.id).await?;
         if let Some(common) = tree.common_ancestor(parent, to.id) {
-            let lost = leaves.iter().copied().filter(|&id| id != common.0);
+            let mut lost = old.clone();
+            lost.retain(|id| !new.contains(id) && *id != common.0);
             hold::inherit(tx.conn, &subtree, lost.clone(), common).await?;
             setting::inherit(tx.conn, &subtree, lost, common).await?;
         }
         customer::set_parent(tx.conn, moving.id, to.id).await?;
+        quota::overcommit::admit_below(tx, Some(to.id)).await?;
         // The record at the customer has the old place on its path; the new one gets its own.
         tx.also.push(to.id);
         tx.after = Some(serde_json::json!({
@@ -153,7 +155,8 @@ impl Operate for CustomerMove {
 async fn admit_counts(tx: &mut Tx<'_>, moving: &OneCustomer, from: CustomerId, to: CustomerId) -> Result<()> {
     let live = tx.caller.tree.subtree(moving.id).iter().filter(|node| !node.deleted);
     let live: Vec<i64> = live.map(|node| node.id.0).collect();
-    let counts = customer::counts(tx.conn, &live).await?;
+    let mut counts = customer::counts(tx.conn, &live).await?;
+    counts.mailboxes = quota::pools::passed_mailboxes(tx, moving.id).await?;
     let customers = i64::try_from(live.len()).unwrap_or(i64::MAX);
     for (resource, count) in resources(customers, counts) {
         quota::admit_along(tx, to, Some(from), resource, count).await?;
@@ -294,7 +297,14 @@ impl Operate for CustomerUndelete {
         let tree = tx.inner.authority.tree(tx.conn, TreeLock::None).await?;
         let live = tree.subtree(target.id).iter().filter(|node| !node.deleted);
         let live: Vec<i64> = live.map(|node| node.id.0).collect();
-        let counts = customer::counts(tx.conn, &live).await?;
+        let mut counts = customer::counts(tx.conn, &live).await?;
+        // What it passes on has come back to the customers above; its own limits admitted all of it before.
+        let passed = quota::pools::passed_mailboxes(tx, target.id).await?;
+        if let Some(parent) = target.parent {
+            quota::admit_returned(tx, &tree, parent, &[(Resource::Mailboxes, passed)]).await?;
+        }
+        quota::overcommit::admit_below(tx, target.parent).await?;
+        counts.mailboxes = 0;
         let returned = resources(i64::try_from(live.len()).unwrap_or(i64::MAX), counts);
         quota::admit_returned(tx, &tree, target.id, &returned).await?;
         let row = row(tx, target.id).await?;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::customer_limits::{Limits, set_limit, set_limits};
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, plain_text};
 use super::targets::OneCustomer;
@@ -17,8 +18,7 @@ use crate::service::placement::{self, Placed, Stores};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::service::settings::standing;
-use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow, NewCustomer};
-use crate::storage::metadata::quota as counters;
+use crate::storage::metadata::customer::{self, CustomerRow, NewCustomer};
 use crate::storage::metadata::setting::At;
 
 /// Deepest hierarchy unless configured otherwise, and the most that can be configured.
@@ -53,42 +53,18 @@ pub(in crate::service) struct Customer {
     deleted_at: Option<Timestamp>,
     /// `active` or `deleted`.
     state: String,
-    /// Octets used at it and below, counted while it has a limit on octets or messages.
+    /// Octets used at it and below, counted while it has a limit on octets or messages, or a guarantee.
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes_used: Option<i64>,
+    /// Octets that count against its limit: those used, and what is reserved below and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_committed: Option<i64>,
     /// Own limits; absent ones do not exist.
     limits: Limits,
 }
 
-/// Limits of a customer.
-#[derive(Clone, Serialize, ToSchema)]
-pub(in crate::service) struct Limits {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    messages: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mailboxes: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aliases: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    domains: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    customers: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    administrators: Option<i64>,
-}
-
-impl From<CustomerLimits> for Limits {
-    fn from(limits: CustomerLimits) -> Self {
-        let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators } =
-            limits;
-        Self { bytes, messages, mailboxes, aliases, domains, customers, administrators }
-    }
-}
-
 /// What changes in a customer without anybody changing it.
-const VOLATILE: [&str; 1] = ["bytes_used"];
+pub(super) const VOLATILE: [&str; 2] = ["bytes_used", "bytes_committed"];
 
 /// What the caller may see of a customer.
 pub(super) fn show(tx: &Tx<'_>, row: CustomerRow) -> Customer {
@@ -107,8 +83,15 @@ pub(super) fn show(tx: &Tx<'_>, row: CustomerRow) -> Customer {
         state: if row.deleted_at.is_some() { "deleted" } else { "active" }.to_owned(),
         deleted_at: row.deleted_at,
         bytes_used: None,
+        bytes_committed: None,
         limits: row.limits.into(),
     }
+}
+
+/// With what it uses and what is committed.
+fn counted(used: Option<&[i64; 2]>, customer: Customer) -> Customer {
+    let [bytes_used, bytes_committed] = used.map_or([None; 2], |used| used.map(Some));
+    Customer { bytes_used, bytes_committed, ..customer }
 }
 
 /// Reads the row of a customer that was found a moment ago in the same transaction.
@@ -157,6 +140,10 @@ pub(in crate::service) struct CustomerCreateRequest {
     admin: Option<String>,
     /// The mail store for its new mailboxes.
     store: Option<String>,
+    /// Its limit on octets.
+    bytes: Option<i64>,
+    /// Its limit on mailboxes.
+    mailboxes: Option<i64>,
 }
 
 /// What was made.
@@ -208,6 +195,9 @@ impl Operate for CustomerCreate {
             needs.push(Need::above(tx, root(tx)?, Permission::SystemRoot));
         }
         needs.extend(request.store.as_ref().map(|_| Need::at(target.id, Permission::CustomerStore)));
+        if request.bytes.is_some() || request.mailboxes.is_some() {
+            needs.push(Need::at(target.id, Permission::CustomerLimit));
+        }
         Ok(needs)
     }
 
@@ -217,7 +207,13 @@ impl Operate for CustomerCreate {
         request: CustomerCreateRequest,
     ) -> Result<CustomerCreated> {
         let slug = slug(split(&request.path).1)?;
-        let row = create(tx, &target, slug, &request).await?;
+        let mut row = create(tx, &target, slug, &request).await?;
+        if request.bytes.is_some() || request.mailboxes.is_some() {
+            set_limit("bytes", &mut row.limits.bytes, request.bytes.map(Some))?;
+            set_limit("mailboxes", &mut row.limits.mailboxes, request.mailboxes.map(Some))?;
+            set_limits(tx, &row, Vec::new(), None).await?;
+        }
+        quota::overcommit::admit_below(tx, Some(target.id)).await?;
         if let Some(name) = &request.store {
             let above = Stores::of(tx, target.id).await?;
             placement::set_default(tx, &above, row.id, Some(name)).await?;
@@ -342,14 +338,14 @@ impl Operate for CustomerList {
         keys.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
         let mut rows = customer::by_ids(tx.conn, keys.iter().copied()).await?;
         rows.sort_by_key(|row| keys.iter().position(|&key| key == row.id.0));
-        let used: HashMap<CustomerId, i64> =
+        let used: HashMap<CustomerId, [i64; 2]> =
             customer::bytes_used(tx.conn, &keys).await?.into_iter().collect();
         Page::cut(
             rows,
             limit,
             &cursors,
             |row| row.code.clone(),
-            |row| Customer { bytes_used: used.get(&row.id).copied(), ..show(tx, row) },
+            |row| counted(used.get(&row.id), show(tx, row)),
         )
     }
 }
@@ -397,8 +393,7 @@ impl Operate for CustomerShow {
         let counts = customer::counts(tx.conn, &[target.id.0]).await?;
         let switches_off = standing::switches_off(tx.conn, At::customer(target.id)).await?;
         let used = customer::bytes_used(tx.conn, &[target.id.0]).await?;
-        let bytes_used = used.first().map(|(_, bytes)| *bytes);
-        let customer = Customer { bytes_used, ..show(tx, row) };
+        let customer = counted(used.first().map(|(_, used)| used), show(tx, row));
         let placed = Stores::of(tx, target.id).await?.shown();
         Ok(CustomerDetail {
             placed,
@@ -481,115 +476,5 @@ impl Operate for CustomerRename {
         }
         tx.after = serde_json::to_value(&after).ok();
         Ok(after)
-    }
-}
-
-/// Tells an absent member (unchanged) from null (no limit).
-pub(in crate::service) fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> std::result::Result<Option<Option<T>>, D::Error> {
-    Option::<T>::deserialize(deserializer).map(Some)
-}
-
-/// The limits to set: absent ones stay, null is no own limit, 0 is nothing at all.
-#[derive(Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::service) struct CustomerLimitRequest {
-    /// Its path or short code.
-    path: String,
-    /// Octets.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    bytes: Option<Option<i64>>,
-    /// Messages.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    messages: Option<Option<i64>>,
-    /// Mailboxes.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    mailboxes: Option<Option<i64>>,
-    /// Aliases.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    aliases: Option<Option<i64>>,
-    /// Domains.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    domains: Option<Option<i64>>,
-    /// Customers below.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    customers: Option<Option<i64>>,
-    /// Administrators.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    administrators: Option<Option<i64>>,
-}
-
-/// Takes over a limit if one is given.
-pub(super) fn set_limit(
-    field: &'static str,
-    slot: &mut Option<i64>,
-    given: Option<Option<i64>>,
-) -> Result<()> {
-    match given {
-        Some(Some(limit)) if limit < 0 => {
-            Err(ServiceError::Invalid { field, message: "a limit is not negative".to_owned() })
-        }
-        Some(limit) => {
-            *slot = limit;
-            Ok(())
-        }
-        None => Ok(()),
-    }
-}
-
-/// `customer.limit`.
-pub(in crate::service) struct CustomerLimit;
-
-impl Operate for CustomerLimit {
-    declare! { "customer.limit", Patch, "/v1/customers/{path}/limits", CustomerLimit, changes,
-    "Set a customer's limits; the right for it is held above the customer" }
-    type Request = CustomerLimitRequest;
-    type Response = Customer;
-    type Target = OneCustomer;
-
-    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerLimitRequest) -> Result<OneCustomer> {
-        OneCustomer::find(tx, &request.path)
-    }
-
-    async fn needs<'a>(
-        tx: &'a mut Tx<'_>,
-        target: &'a OneCustomer,
-        _: &'a CustomerLimitRequest,
-    ) -> Result<Vec<Need>> {
-        Ok(vec![Need::above(tx, target.id, Self::PERMISSION)])
-    }
-
-    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneCustomer) -> Result<Option<String>> {
-        let row = row(tx, target.id).await?;
-        etag(&show(tx, row), &VOLATILE).map(Some)
-    }
-
-    async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: CustomerLimitRequest) -> Result<Customer> {
-        let mut row = row(tx, target.id).await?;
-        tx.before = serde_json::to_value(Limits::from(row.limits)).ok();
-        let limits = &mut row.limits;
-        set_limit("bytes", &mut limits.bytes, request.bytes)?;
-        set_limit("messages", &mut limits.messages, request.messages)?;
-        set_limit("mailboxes", &mut limits.mailboxes, request.mailboxes)?;
-        set_limit("aliases", &mut limits.aliases, request.aliases)?;
-        set_limit("domains", &mut limits.domains, request.domains)?;
-        set_limit("customers", &mut limits.customers, request.customers)?;
-        set_limit("administrators", &mut limits.administrators, request.administrators)?;
-        tx.after = serde_json::to_value(Limits::from(row.limits)).ok();
-        customer::set_limits(tx.conn, row.id, row.limits).await?;
-        if request.bytes.is_some() || request.messages.is_some() {
-            let subtree = tx.caller.tree.subtree_ids(row.id);
-            let limited = row.limits.bytes.is_some() || row.limits.messages.is_some();
-            counters::follow_customer_limits(tx.conn, row.id, &subtree, limited).await?;
-        }
-        Ok(show(tx, row))
     }
 }

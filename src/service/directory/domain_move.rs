@@ -16,6 +16,7 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Operate, Targeted, Tx, declare};
 use crate::storage::metadata::domain::{self, DomainRow};
+use crate::storage::metadata::quota::MovedUse;
 use crate::storage::metadata::{domain_move, hold, home, quota as counters, setting};
 
 /// How long an offer stands.
@@ -237,16 +238,15 @@ async fn give(
         quota::admit_along(tx, to.id, Some(from), resource, count).await?;
     }
     let tree = Arc::clone(&tx.caller.tree);
-    let path = |id: CustomerId| tree.path(id).iter().map(|node| node.id.0).collect::<Vec<_>>();
-    let (old, new) = (path(from), path(to.id));
-    let leaves: Vec<i64> = old.iter().copied().filter(|id| !new.contains(id)).collect();
-    let reaches: Vec<i64> = new.iter().copied().filter(|id| !old.contains(id)).collect();
+    let (old, new) = (tree.path_up(from), tree.path_up(to.id));
     let used = counters::lock_domains(tx.conn, &ids).await?;
-    if let Err(over) = counters::move_use(tx.conn, used, &leaves, &reaches).await? {
+    let moved = MovedUse { used, passed: used.bytes };
+    if let Err(over) = counters::move_use(tx.conn, moved, &old, &new).await? {
         return Err(quota::over(tx.caller, over));
     }
+    let leaves: Vec<i64> = old.iter().rev().copied().filter(|id| !new.contains(id)).collect();
     let common = tree.common_ancestor(from, to.id).unwrap_or(to.id);
-    hold::inherit_domains(tx.conn, &ids, (from, to.id), leaves.iter().copied(), common).await?;
+    hold::inherit_domains(tx.conn, &ids, (from, to.id), leaves.clone(), common).await?;
     setting::inherit_domains(tx.conn, &ids, (from, to.id), leaves, common).await?;
     domain_move::set_customer(tx.conn, &ids, to.id).await?;
     home::domains_moved(tx.conn, &ids, tx.now).await?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::customers::{given, set_limit};
+use super::customer_limits::{given, set_limit};
 use super::domain_move::OFFER_DURATION;
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, address, domain_name};

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::customers::{given, set_limit};
+use super::customer_limits::{given, set_limit};
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, address, plain_text};
 use super::targets::{OneDomain, OneMailbox};

@@ -5,6 +5,7 @@ pub(in crate::service) mod administrator_state;
 pub(in crate::service) mod administrators;
 pub(in crate::service) mod aliases;
 pub(in crate::service) mod customer_life;
+pub(in crate::service) mod customer_limits;
 pub(in crate::service) mod customers;
 pub(in crate::service) mod domain_move;
 pub(in crate::service) mod domains;

@@ -74,8 +74,8 @@ pub(in crate::service) struct Drift {
     /// `mailbox`, `folder`, `domain` or `customer`.
     kind: Cow<'static, str>,
     name: String,
-    /// `bytes` or `messages`; of a mailbox also `undeletable_bytes`; of a folder also `unseen`, `recent`, `deleted` or
-    /// `deleted_bytes`.
+    /// `bytes` or `messages`; of a mailbox also `undeletable_bytes`; of a customer also `committed_bytes`; of a folder
+    /// also `unseen`, `recent`, `deleted` or `deleted_bytes`.
     resource: Cow<'static, str>,
     /// Absent where a counter is missing.
     recorded: Option<i64>,
@@ -90,7 +90,7 @@ pub(in crate::service) struct QuotaReport {
     mailboxes: u64,
     /// Domains with a limit.
     domains: u64,
-    /// Customers with a limit.
+    /// Customers with a limit or a guarantee.
     customers: u64,
     /// How many values have drifted; 0 is right.
     drift: u64,
@@ -236,11 +236,19 @@ impl Count {
             });
             let Some(mut customer) = read.await? else { continue };
             self.so_far.report.customers += 1;
-            for (at, more) in self.so_far.by_domain.values() {
-                if self.shared.caller.tree.covers(id, *at) {
-                    add(&mut customer.counted, *more);
+            let tree = &self.shared.caller.tree;
+            for (at, more) in self.so_far.by_domain.values().filter(|(at, _)| tree.covers(id, *at)) {
+                let path = tree.path(*at);
+                let group = path
+                    .iter()
+                    .rev()
+                    .find_map(|node| customer.groups.iter().position(|group| group.id == node.id.0));
+                if let Some(group) = group.and_then(|at| customer.groups.get_mut(at)) {
+                    group.own = group.own.saturating_add(more.octets);
+                    group.messages = group.messages.saturating_add(more.messages);
                 }
             }
+            customer.add_up()?;
             let name = self.shared.caller.path_of(id).unwrap_or_default();
             let drifts = owner_drifts("customer", &name, &customer);
             self.owner(drifts, id, Owner::Customer(id)).await?;
@@ -354,6 +362,7 @@ const SUMS: [Countable; 2] = [("bytes", |sum| sum.octets), ("messages", |sum| su
 fn compare(kind: &'static str, name: &str, recorded: Option<Sum>, counted: Option<Sum>) -> Vec<Drift> {
     let resources: &[Countable] = match kind {
         "mailbox" => &[SUMS[0], SUMS[1], ("undeletable_bytes", |sum| sum.undeletable_octets)],
+        "customer" => &[SUMS[0], SUMS[1], ("committed_bytes", |sum| sum.committed_octets)],
         "folder" => &[
             SUMS[0],
             SUMS[1],

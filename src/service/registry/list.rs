@@ -5,13 +5,15 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::{AuditSearch, AuditVerify};
 use crate::service::directory::{
-    administrator_state, administrators, aliases, customer_life, customers, domain_move, domains, holds,
-    identity, mailbox_deletion, mailboxes, sessions, tokens,
+    administrator_state, administrators, aliases, customer_life, customer_limits, customers, domain_move,
+    domains, holds, identity, mailbox_deletion, mailboxes, sessions, tokens,
 };
 use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
+use crate::service::reports::bill;
 use crate::service::reports::storage::StorageReportRun;
+use crate::service::reports::usage::UsageReportRun;
 use crate::service::settings::operations as settings;
 use crate::service::trace::TraceFind;
 use crate::service::{backup, jobs, moves, placement, server, stores, undelete};
@@ -42,12 +44,17 @@ static OPERATIONS: &[Operation] = &[
     declare::<AuditVerify>(),
     declare::<QuotaReportRun>(),
     declare::<StorageReportRun>(),
+    declare::<UsageReportRun>(),
+    declare::<bill::BillRun>(),
+    declare::<bill::PriceSet>(),
+    declare::<bill::PriceShow>(),
+    declare::<bill::PriceListRun>(),
     declare::<TraceFind>(),
     declare::<customers::CustomerCreate>(),
     declare::<customers::CustomerList>(),
     declare::<customers::CustomerShow>(),
     declare::<customers::CustomerRename>(),
-    declare::<customers::CustomerLimit>(),
+    declare::<customer_limits::CustomerLimit>(),
     declare::<placement::CustomerStore>(),
     declare::<customer_life::CustomerMove>(),
     declare::<customer_life::CustomerDelete>(),

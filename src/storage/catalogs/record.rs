@@ -62,6 +62,10 @@ pub struct CustomerRecord {
     pub contact: Option<String>,
     /// Octets, messages, mailboxes, aliases, domains, customers, administrators.
     pub limits: [Option<i64>; 7],
+    /// Guarantees of octets and mailboxes, then how far the limits of the customers below may go beyond its own, in
+    /// percent of that: on octets, on mailboxes. Older catalogs have none.
+    #[serde(default)]
+    pub shares: [Option<i64>; 4],
     pub created_at: i64,
     pub deleted_at: Option<i64>,
     pub deleted_by: Option<String>,

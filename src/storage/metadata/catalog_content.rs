@@ -27,12 +27,17 @@ const PAGE_UIDS: i64 = 10_000;
 pub async fn customers(conn: &mut Conn, after: i64) -> Result<Vec<CustomerRecord>> {
     let text = "SELECT id, public_id, parent_id, slug, name, kind, code, contact, bytes_max, messages_max,
                        mailboxes_max, aliases_max, domains_max, customers_max, administrators_max, created_at,
-                       deleted_at, deleted_by
+                       deleted_at, deleted_by, bytes_guarantee, mailboxes_guarantee, bytes_overcommit_percent,
+                       mailboxes_overcommit_percent
                 FROM customer WHERE id > $1 ORDER BY id LIMIT $2";
     let record = |row: &Row| {
         let mut limits = [None; 7];
         for (limit, column) in limits.iter_mut().zip(8..) {
             *limit = row.int_opt(column)?;
+        }
+        let mut shares = [None; 4];
+        for (share, column) in shares.iter_mut().zip(18..) {
+            *share = row.int_opt(column)?;
         }
         Ok(CustomerRecord {
             id: row.int(0)?,
@@ -44,6 +49,7 @@ pub async fn customers(conn: &mut Conn, after: i64) -> Result<Vec<CustomerRecord
             code: row.text(6)?,
             contact: row.text_opt(7)?,
             limits,
+            shares,
             created_at: row.int(15)?,
             deleted_at: row.int_opt(16)?,
             deleted_by: row.text_opt(17)?,

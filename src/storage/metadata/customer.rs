@@ -1,6 +1,7 @@
 //! Customers: the nodes of the hierarchy. `parent_id` is the truth.
 
 use super::changes::Touched;
+use super::pool::Pooled;
 use super::sql::{Conn, ids};
 use super::{domain, mailbox};
 use crate::base::clock::Timestamp;
@@ -119,6 +120,14 @@ pub struct CustomerLimits {
     pub customers: Option<i64>,
     /// Administrators.
     pub administrators: Option<i64>,
+    /// Octets that are reserved for it.
+    pub bytes_guarantee: Option<i64>,
+    /// Mailboxes that are reserved for it.
+    pub mailboxes_guarantee: Option<i64>,
+    /// What the limits on octets of the customers right below may add up to, in percent of its own.
+    pub bytes_overcommit_percent: Option<i64>,
+    /// As that, of mailboxes.
+    pub mailboxes_overcommit_percent: Option<i64>,
 }
 
 /// A customer.
@@ -157,7 +166,8 @@ pub struct CustomerRow {
 pub async fn by_ids(conn: &mut Conn, keys: impl IntoIterator<Item = i64>) -> Result<Vec<CustomerRow>> {
     let text = "SELECT id, public_id, parent_id, slug, name, kind, code, contact, bytes_max, messages_max,
                        mailboxes_max, aliases_max, domains_max, customers_max, administrators_max, created_at,
-                       deleted_at, deleted_by
+                       deleted_at, deleted_by, bytes_guarantee, mailboxes_guarantee, bytes_overcommit_percent,
+                       mailboxes_overcommit_percent
                 FROM customer WHERE id IN IDS($1)";
     let customer = |row: &super::sql::Row| {
         Ok(CustomerRow {
@@ -177,6 +187,10 @@ pub async fn by_ids(conn: &mut Conn, keys: impl IntoIterator<Item = i64>) -> Res
                 domains: row.int_opt(12)?,
                 customers: row.int_opt(13)?,
                 administrators: row.int_opt(14)?,
+                bytes_guarantee: row.int_opt(18)?,
+                mailboxes_guarantee: row.int_opt(19)?,
+                bytes_overcommit_percent: row.int_opt(20)?,
+                mailboxes_overcommit_percent: row.int_opt(21)?,
             },
             created_at: Timestamp(row.int(15)?),
             deleted_at: row.int_opt(16)?.map(Timestamp),
@@ -265,11 +279,46 @@ pub async fn moved(conn: &mut Conn) -> Result<Vec<CustomerId>> {
 /// When the customer is gone or the database fails.
 pub async fn set_limits(conn: &mut Conn, id: CustomerId, limits: CustomerLimits) -> Result<()> {
     let text = "UPDATE customer SET bytes_max = $2, messages_max = $3, mailboxes_max = $4, aliases_max = $5,
-                       domains_max = $6, customers_max = $7, administrators_max = $8
+                       domains_max = $6, customers_max = $7, administrators_max = $8, bytes_guarantee = $9,
+                       mailboxes_guarantee = $10, bytes_overcommit_percent = $11, mailboxes_overcommit_percent = $12
                 WHERE id = $1";
-    let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators } = limits;
-    let params = params![id, bytes, messages, mailboxes, aliases, domains, customers, administrators];
+    let CustomerLimits { bytes, messages, mailboxes, aliases, domains, customers, administrators, .. } =
+        limits;
+    let mut params = params![id, bytes, messages, mailboxes, aliases, domains, customers, administrators];
+    params.extend(params![limits.bytes_guarantee, limits.mailboxes_guarantee]);
+    params.extend(params![limits.bytes_overcommit_percent, limits.mailboxes_overcommit_percent]);
     if conn.execute(text, params).await? == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
+}
+
+/// The limits of the customers right below one, on octets or on mailboxes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LimitsBelow {
+    /// Customers that are not deleted and have none.
+    pub without: i64,
+    /// The sum of all others.
+    pub sum: i128,
+}
+
+/// Adds up the limits of the customers right below one. Deleted ones count with their limit on octets, since they keep
+/// their charge, and not with that on mailboxes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn limits_below(conn: &mut Conn, id: CustomerId, pooled: Pooled) -> Result<LimitsBelow> {
+    let (column, counts) = match pooled {
+        Pooled::Octets => ("bytes_max", "0 = 0"),
+        Pooled::Mailboxes => ("mailboxes_max", "deleted_at IS NULL"),
+    };
+    // In two halves, since the sum of limits may be more than a BIGINT holds.
+    let text = format!(
+        "SELECT CAST(coalesce(sum(CASE WHEN {column} IS NULL AND deleted_at IS NULL THEN 1 ELSE 0 END), 0) AS BIGINT),
+                CAST(coalesce(sum(CASE WHEN {counts} THEN {column} / 1073741824 END), 0) AS BIGINT),
+                CAST(coalesce(sum(CASE WHEN {counts} THEN {column} % 1073741824 END), 0) AS BIGINT)
+         FROM customer WHERE parent_id = $1"
+    );
+    let row = conn.row(text, params![id]).await?.ok_or(StorageError::Gone("the sum"))?;
+    let sum = i128::from(row.int(1)?) * 1_073_741_824 + i128::from(row.int(2)?);
+    Ok(LimitsBelow { without: row.int(0)?, sum })
 }
 
 /// Tables whose rows are deleted softly, with the condition that ties them to customers `IDS($1)`, and what undeleting
@@ -312,14 +361,15 @@ pub async fn undelete(conn: &mut Conn, subtree: &[i64], operation: &str) -> Resu
     tree_changed(conn).await
 }
 
-/// Octets used at those of these customers that have a counter.
+/// Octets used, and committed, at those of these customers that have a counter.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn bytes_used(conn: &mut Conn, customers: &[i64]) -> Result<Vec<(CustomerId, i64)>> {
-    let text = "SELECT customer_id, bytes_used FROM customer_usage WHERE customer_id IN IDS($1)";
+pub async fn bytes_used(conn: &mut Conn, customers: &[i64]) -> Result<Vec<(CustomerId, [i64; 2])>> {
+    let text =
+        "SELECT customer_id, bytes_used, bytes_committed FROM customer_usage WHERE customer_id IN IDS($1)";
     let rows = conn.rows(text, vec![ids(customers.iter().copied())]).await?;
-    rows.iter().map(|row| Ok((CustomerId(row.int(0)?), row.int(1)?))).collect()
+    rows.iter().map(|row| Ok((CustomerId(row.int(0)?), [row.int(1)?, row.int(2)?]))).collect()
 }
 
 /// How many objects that count against limits a set of customers has.

@@ -3,8 +3,8 @@
 //! # Consistency
 //! Rows are locked in one order: mailboxes and their folders by mailbox id, then domain counters, then customer
 //! counters, each by id. Limits are read after the locks, so what is decided is what is committed. A counter row of
-//! a domain or customer exists exactly while it has a limit on bytes or messages; whoever sets the first limit locks
-//! the mailboxes below before it sums them up (`quota.rs`), so no delivery can slip between.
+//! a domain or customer exists exactly while it has a limit on bytes or messages, or a guarantee; whoever sets the first
+//! one locks the mailboxes below before it sums them up (`quota.rs`), so no delivery can slip between.
 //! Nothing here fails half: a delivery that is refused leaves no row.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::changes::Touched;
 use super::mailbox;
 use super::notice;
 use super::pack::{self, SinglePack};
-use super::quota::{Meter, OverLimit, QuotaOwner, meters};
+use super::quota::{self, Customers, Meter, OverLimit, QuotaOwner, Used};
 use super::sql::{Conn, Value, ids};
 use super::store::StoreState;
 use crate::base::clock::Timestamp;
@@ -169,61 +169,40 @@ struct Inbox {
 struct Ground {
     inboxes: BTreeMap<i64, Inbox>,
     domains: BTreeMap<i64, Meter>,
-    customers: BTreeMap<i64, Meter>,
-    /// Marked customers on the way up from a domain.
+    customers: Customers,
+    /// Customers with a counter on the way up from a domain.
     chains: BTreeMap<i64, Vec<i64>>,
 }
 
 impl Ground {
-    fn admit(&mut self, mailbox: MailboxId, octets: i64) -> std::result::Result<(), Refused> {
-        let inbox = self.inboxes.get_mut(&mailbox.0).ok_or(Refused::Gone)?;
+    fn admit(&mut self, mailbox: MailboxId, octets: i64) -> Result<std::result::Result<(), Refused>> {
+        let Some(inbox) = self.inboxes.get(&mailbox.0) else { return Ok(Err(Refused::Gone)) };
         if !inbox.store_open || inbox.uid_next + inbox.added >= inbox.uid_end {
-            return Err(Refused::StoreClosed);
+            return Ok(Err(Refused::StoreClosed));
         }
         let chain = self.chains.get(&inbox.domain.0).map_or(&[][..], Vec::as_slice);
         let above = self.domains.get(&inbox.domain.0).map(|meter| (QuotaOwner::Domain(inbox.domain), meter));
-        let customers = chain.iter().filter_map(|id| {
-            self.customers.get(id).map(|meter| (QuotaOwner::Customer(CustomerId(*id)), meter))
-        });
-        let mut meters = std::iter::once((QuotaOwner::Mailbox(mailbox), &inbox.mailbox_meter))
-            .chain(above)
-            .chain(customers);
-        if let Some(over) = meters.find_map(|(owner, meter)| meter.refusal(owner, octets, 1)) {
-            return Err(Refused::OverQuota(over));
+        let mut own = std::iter::once((QuotaOwner::Mailbox(mailbox), &inbox.mailbox_meter)).chain(above);
+        let over = own.find_map(|(owner, meter)| meter.refusal(owner, octets, 1));
+        if let Some(over) = over.or_else(|| quota::chain_refusal(chain, &self.customers, octets, 1)) {
+            return Ok(Err(Refused::OverQuota(over)));
         }
-        inbox.mailbox_meter.charge(octets);
-        if let Some(meter) = self.domains.get_mut(&inbox.domain.0) {
-            meter.charge(octets);
-        }
-        for customer in chain {
-            if let Some(meter) = self.customers.get_mut(customer) {
-                meter.charge(octets);
-            }
-        }
-        inbox.added += 1;
-        inbox.added_octets += octets;
-        Ok(())
+        self.add(mailbox, octets, 1)?;
+        Ok(Ok(()))
     }
 
-    /// Takes back what [`Self::admit`] charged.
-    fn release(&mut self, mailbox: MailboxId, octets: i64) {
-        let Some(inbox) = self.inboxes.get_mut(&mailbox.0) else { return };
-        inbox.added -= 1;
-        inbox.added_octets -= octets;
-        let chain = self.chains.get(&inbox.domain.0).map_or(&[][..], Vec::as_slice);
-        let give_back = |meter: &mut Meter| {
-            meter.bytes_used -= octets;
-            meter.messages_used -= 1;
-        };
-        give_back(&mut inbox.mailbox_meter);
+    /// Charges what was admitted, or takes it back (negative deltas).
+    fn add(&mut self, mailbox: MailboxId, octets: i64, messages: i64) -> Result<()> {
+        let Some(inbox) = self.inboxes.get_mut(&mailbox.0) else { return Ok(()) };
+        inbox.added += messages;
+        inbox.added_octets += octets;
+        let used = Used { bytes: octets, messages };
+        inbox.mailbox_meter.add(QuotaOwner::Mailbox(mailbox), used, octets)?;
         if let Some(meter) = self.domains.get_mut(&inbox.domain.0) {
-            give_back(meter);
+            meter.add(QuotaOwner::Domain(inbox.domain), used, octets)?;
         }
-        for customer in chain {
-            if let Some(meter) = self.customers.get_mut(customer) {
-                give_back(meter);
-            }
-        }
+        let chain = self.chains.get(&inbox.domain.0).map_or(&[][..], Vec::as_slice);
+        quota::chain_add(chain, &mut self.customers, used, octets)
     }
 }
 
@@ -263,7 +242,7 @@ pub(super) async fn run_group(conn: &mut Conn, group: &mut [DeliverJob]) -> Resu
         let decision = if has_arrived {
             job.deliver.targets.iter().map(|_| Err(Refused::Arrived)).collect()
         } else {
-            decide(&mut ground, &job.deliver)
+            decide(&mut ground, &job.deliver)?
         };
         let is_stored = decision.iter().any(std::result::Result::is_ok);
         arrived.extend(job.deliver.notice_mail.filter(|copy| is_stored && waiting.remove(copy)));
@@ -325,43 +304,27 @@ async fn read_ground(conn: &mut Conn, group: &[DeliverJob]) -> Result<Ground> {
         ground.inboxes.insert(row.int(0)?, inbox);
     }
     let domains = ids(ground.inboxes.values().map(|inbox| inbox.domain.0));
-    ground.domains = meters(conn, "domain", "IDS($1)", domains).await?.collect();
-    read_chains(conn, &mut ground).await?;
+    ground.domains = quota::domain_meters(conn, domains.clone()).await?;
+    ground.chains = quota::chains(conn, domains).await?;
+    let marked = ground.chains.values().flatten().copied().collect();
+    ground.customers = quota::customer_meters(conn, marked).await?;
     Ok(ground)
 }
 
-async fn read_chains(conn: &mut Conn, ground: &mut Ground) -> Result<()> {
-    let domains = ids(ground.inboxes.values().map(|inbox| inbox.domain.0));
-    // Whose a domain is cannot change any more: whoever moves it locks its mailboxes too.
-    let text = "WITH RECURSIVE up (domain_id, id, parent_id) AS (
-                    SELECT d.id, c.id, c.parent_id FROM domain d JOIN customer c ON c.id = d.customer_id
-                    WHERE d.id IN IDS($1)
-                    UNION ALL
-                    SELECT up.domain_id, c.id, c.parent_id FROM up JOIN customer c ON c.id = up.parent_id)
-                SELECT up.domain_id, up.id FROM up JOIN customer_usage u ON u.customer_id = up.id";
-    for row in conn.rows(text, vec![domains]).await? {
-        ground.chains.entry(row.int(0)?).or_default().push(row.int(1)?);
-    }
-    let marked: Vec<i64> = ground.chains.values().flatten().copied().collect();
-    if !marked.is_empty() {
-        ground.customers = meters(conn, "customer", "IDS($1)", ids(marked)).await?.collect();
-    }
-    Ok(())
-}
-
-fn decide(ground: &mut Ground, deliver: &Deliver) -> Vec<std::result::Result<(), Refused>> {
+fn decide(ground: &mut Ground, deliver: &Deliver) -> Result<Vec<std::result::Result<(), Refused>>> {
     let octets_of = |target: &DeliverTarget| octets_of(deliver, target);
-    let mut decision: Vec<_> =
+    let decision: Result<Vec<_>> =
         deliver.targets.iter().map(|target| ground.admit(target.mailbox, octets_of(target))).collect();
+    let mut decision = decision?;
     if deliver.all_or_nothing && decision.iter().any(std::result::Result::is_err) {
         for (target, one) in deliver.targets.iter().zip(&mut decision) {
             if one.is_ok() {
-                ground.release(target.mailbox, octets_of(target));
+                ground.add(target.mailbox, -octets_of(target), -1)?;
                 *one = Err(Refused::Sibling);
             }
         }
     }
-    decision
+    Ok(decision)
 }
 
 fn octets_of(deliver: &Deliver, target: &DeliverTarget) -> i64 {
@@ -547,11 +510,8 @@ async fn update_counters(conn: &mut Conn, ground: &Ground) -> Result<()> {
         .map(|(id, inbox)| vec![**id, inbox.mailbox_meter.bytes_used, inbox.mailbox_meter.messages_used]);
     let text = "UPDATE mailbox SET bytes_used = v.column2, messages_used = v.column3";
     conn.update_from_values(text, "mailbox.id", 3, mailboxes.collect()).await?;
-    let meters = |meters: &BTreeMap<i64, Meter>| {
-        meters.iter().map(|(id, meter)| vec![*id, meter.bytes_used, meter.messages_used]).collect()
-    };
+    let domains = ground.domains.iter().map(|(id, meter)| vec![*id, meter.bytes_used, meter.messages_used]);
     let text = "UPDATE domain_usage SET bytes_used = v.column2, messages_used = v.column3";
-    conn.update_from_values(text, "domain_usage.domain_id", 3, meters(&ground.domains)).await?;
-    let text = "UPDATE customer_usage SET bytes_used = v.column2, messages_used = v.column3";
-    conn.update_from_values(text, "customer_usage.customer_id", 3, meters(&ground.customers)).await
+    conn.update_from_values(text, "domain_usage.domain_id", 3, domains.collect()).await?;
+    quota::write_customers(conn, &ground.customers).await
 }

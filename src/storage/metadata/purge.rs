@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use super::audit as records;
 use super::body;
-use super::customer::tree_changed;
+use super::customer::{TreeLock, tree_changed, tree_version};
+use super::pool::{self, Pooled};
 use super::quota;
 use super::sql::{Conn, ids};
 use super::tombstone;
@@ -232,12 +233,29 @@ async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -
     Ok(())
 }
 
+/// Takes what is reserved for a customer off the counters above it.
+async fn release_guarantee(conn: &mut Conn, customer: CustomerId) -> Result<()> {
+    let text = "WITH RECURSIVE up (id, parent_id, height) AS (
+                    SELECT id, parent_id, CAST(0 AS BIGINT) FROM customer WHERE id = $1
+                    UNION ALL
+                    SELECT c.id, c.parent_id, up.height + 1 FROM up JOIN customer c ON c.id = up.parent_id)
+                SELECT id FROM up WHERE height > 0 ORDER BY height";
+    let rows = conn.rows(text, params![customer]).await?;
+    let above: Vec<i64> = rows.iter().map(|row| row.int(0)).collect::<Result<_>>()?;
+    let reserved = pool::passed_by(conn, customer, Pooled::Octets).await?;
+    // What shrinks is never refused.
+    quota::climb(conn, &above, -reserved).await.map(drop)
+}
+
 /// Removes a deleted customer that has nothing below it any more, with its administrators and what was granted there.
 async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now: Timestamp) -> Result<()> {
+    // Before the counters, as whoever changes the hierarchy does.
+    tree_version(conn, TreeLock::Exclusive).await?;
     let text = "UPDATE customer SET deleted_by = $3 WHERE id = $1 AND deleted_at <= $2";
     if conn.execute(text, params![customer, before, MARK]).await? == 0 {
         return Ok(());
     }
+    release_guarantee(conn, customer).await?;
     let text = "INSERT INTO erasure (kind, public_id, at) SELECT 'customer', public_id, CAST($2 AS BIGINT)
                 FROM customer WHERE id = $1 ON CONFLICT DO NOTHING";
     conn.execute(text, params![customer, now]).await?;

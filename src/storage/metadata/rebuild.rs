@@ -62,19 +62,26 @@ pub async fn begin(conn: &mut Conn) -> Result<()> {
 pub async fn customer(conn: &mut Conn, record: &CustomerRecord) -> Result<()> {
     let text = "INSERT INTO customer (id, public_id, parent_id, slug, name, kind, code, contact, bytes_max,
                        messages_max, mailboxes_max, aliases_max, domains_max, customers_max, administrators_max,
-                       created_at, deleted_at, deleted_by)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+                       created_at, deleted_at, deleted_by, bytes_guarantee, mailboxes_guarantee,
+                       bytes_overcommit_percent, mailboxes_overcommit_percent)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                        $21, $22)
                 ON CONFLICT (id) DO UPDATE SET public_id = excluded.public_id, slug = excluded.slug,
                        name = excluded.name, kind = excluded.kind, code = excluded.code, contact = excluded.contact,
                        bytes_max = excluded.bytes_max, messages_max = excluded.messages_max,
                        mailboxes_max = excluded.mailboxes_max, aliases_max = excluded.aliases_max,
                        domains_max = excluded.domains_max, customers_max = excluded.customers_max,
-                       administrators_max = excluded.administrators_max, created_at = excluded.created_at";
+                       administrators_max = excluded.administrators_max, created_at = excluded.created_at,
+                       bytes_guarantee = excluded.bytes_guarantee,
+                       mailboxes_guarantee = excluded.mailboxes_guarantee,
+                       bytes_overcommit_percent = excluded.bytes_overcommit_percent,
+                       mailboxes_overcommit_percent = excluded.mailboxes_overcommit_percent";
     let one = record.clone();
     let mut params = params![one.id, one.public_id, one.parent, one.slug, one.name, one.kind, one.code];
     params.push(one.contact.into());
     params.extend(one.limits.map(Value::from));
     params.extend(params![one.created_at, one.deleted_at, one.deleted_by]);
+    params.extend(one.shares.map(Value::from));
     conn.execute(text, params).await.map(drop)
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::pool::{self, Group, Pooled};
 use super::sql::{Conn, Row, ids};
 use super::tombstone::ROW_OCTETS;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
@@ -35,6 +36,9 @@ pub struct Sum {
     pub deleted_octets: i64,
     /// What expunged messages that can come back count ([`super::tombstone`]); of mailboxes only.
     pub undeletable_octets: i64,
+    /// Octets that are committed, guarantees below in full; of customers only.
+    #[serde(default)]
+    pub committed_octets: i64,
 }
 
 /// A folder, counted.
@@ -96,6 +100,26 @@ pub struct CountedOwner {
     pub recorded: Option<Sum>,
     /// What the mailboxes below are recorded to use.
     pub counted: Sum,
+    /// Of a customer: of what that is made up, the deepest first.
+    pub groups: Vec<Group>,
+}
+
+impl CountedOwner {
+    /// Adds up the groups of a customer.
+    ///
+    /// # Errors
+    /// When no number holds what they have committed.
+    pub fn add_up(&mut self) -> Result<()> {
+        let sums = pool::committed(&self.groups)?;
+        let add = |sum: i64, more: i64| sum.saturating_add(more);
+        self.counted = Sum {
+            octets: self.groups.iter().map(|group| group.own).fold(0, add),
+            messages: self.groups.iter().map(|group| group.messages).fold(0, add),
+            committed_octets: sums.get(&self.id).copied().unwrap_or_default(),
+            ..Sum::default()
+        };
+        Ok(())
+    }
 }
 
 /// The keys of the next mailboxes, deleted ones too, of these customers; none when there are no more.
@@ -205,7 +229,7 @@ fn folder_sum(row: &Row, first: usize, second: usize) -> Result<Sum> {
         recent: row.int(second)?,
         deleted: row.int(second + 1)?,
         deleted_octets: row.int(second + 2)?,
-        undeletable_octets: 0,
+        ..Sum::default()
     })
 }
 
@@ -257,7 +281,8 @@ pub async fn domains(conn: &mut Conn, customers: &[i64], after: i64) -> Result<V
 pub async fn limited_customers(conn: &mut Conn, customers: &[i64]) -> Result<Vec<i64>> {
     let text = "SELECT c.id FROM customer c LEFT JOIN customer_usage u ON u.customer_id = c.id
                 WHERE c.id IN IDS($1)
-                  AND (u.customer_id IS NOT NULL OR c.bytes_max IS NOT NULL OR c.messages_max IS NOT NULL)
+                  AND (u.customer_id IS NOT NULL OR c.bytes_max IS NOT NULL OR c.messages_max IS NOT NULL
+                       OR c.bytes_guarantee IS NOT NULL)
                 ORDER BY c.id";
     conn.rows(text, vec![ids(customers.iter().copied())]).await?.iter().map(|row| row.int(0)).collect()
 }
@@ -272,17 +297,32 @@ const SUBTREE: &str = "WITH RECURSIVE below (id) AS (
 /// # Errors
 /// When the database fails.
 pub async fn customer(conn: &mut Conn, id: CustomerId) -> Result<Option<CountedOwner>> {
+    let groups = pool::groups_text(Pooled::Octets);
     let text = format!(
-        "{SUBTREE} SELECT c.id, '', c.id, c.bytes_max, c.messages_max, u.bytes_used, u.messages_used,
-                (SELECT CAST(coalesce(sum(m.bytes_used), 0) AS BIGINT)
-                 FROM mailbox m JOIN domain d ON d.id = m.domain_id
-                 WHERE d.customer_id IN (SELECT id FROM below)),
-                (SELECT CAST(coalesce(sum(m.messages_used), 0) AS BIGINT)
-                 FROM mailbox m JOIN domain d ON d.id = m.domain_id
-                 WHERE d.customer_id IN (SELECT id FROM below))
-         FROM customer c LEFT JOIN customer_usage u ON u.customer_id = c.id WHERE c.id = $1"
+        "SELECT s.*, c.bytes_max, c.messages_max, c.bytes_guarantee, u.bytes_used, u.messages_used, u.bytes_committed
+         FROM ({groups}) AS s CROSS JOIN customer c LEFT JOIN customer_usage u ON u.customer_id = c.id
+         WHERE c.id = $1 ORDER BY s.depth DESC, s.head"
     );
-    conn.row(text, params![id]).await?.as_ref().map(owner).transpose()
+    let rows = conn.rows(text, vec![id.into(), ids([])]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let recorded = match (row.int_opt(9)?, row.int_opt(10)?, row.int_opt(11)?) {
+        (Some(octets), Some(messages), Some(committed_octets)) => {
+            Some(Sum { octets, messages, committed_octets, ..Sum::default() })
+        }
+        _ => None,
+    };
+    let groups: Result<Vec<Group>> = rows.iter().map(pool::group).collect();
+    let mut owner = CountedOwner {
+        id: id.0,
+        name: String::new(),
+        customer: id,
+        limited: row.int_opt(6)?.is_some() || row.int_opt(7)?.is_some() || row.int_opt(8)?.is_some(),
+        recorded,
+        counted: Sum::default(),
+        groups: groups?,
+    };
+    owner.add_up()?;
+    Ok(Some(owner))
 }
 
 fn owner(row: &Row) -> Result<CountedOwner> {
@@ -297,6 +337,7 @@ fn owner(row: &Row) -> Result<CountedOwner> {
         limited: row.int_opt(3)?.is_some() || row.int_opt(4)?.is_some(),
         recorded,
         counted: Sum { octets: row.int(7)?, messages: row.int(8)?, ..Sum::default() },
+        groups: Vec::new(),
     })
 }
 
@@ -336,7 +377,8 @@ pub async fn customer_set(conn: &mut Conn, customer: CustomerId) -> Result<()> {
     let Some(counted) = self::customer(conn, customer).await?.filter(|counted| counted.limited) else {
         return Ok(());
     };
-    let text = "INSERT INTO customer_usage (customer_id, bytes_used, messages_used) VALUES ($1, $2, $3)";
-    let Sum { octets, messages, .. } = counted.counted;
-    conn.execute(text, params![customer, octets, messages]).await.map(drop)
+    let text = "INSERT INTO customer_usage (customer_id, bytes_used, messages_used, bytes_committed)
+                VALUES ($1, $2, $3, $4)";
+    let Sum { octets, messages, committed_octets, .. } = counted.counted;
+    conn.execute(text, params![customer, octets, messages, committed_octets]).await.map(drop)
 }

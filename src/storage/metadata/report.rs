@@ -125,11 +125,15 @@ pub async fn domains(conn: &mut Conn, coverage: &Coverage, limit: i64) -> Result
     conn.rows(text, values).await?.iter().map(domain_use).collect()
 }
 
-/// What a customer with a limit on octets or messages uses, everything below it included.
+/// What a customer with a limit on octets or messages, or a guarantee, uses, everything below it included.
 #[derive(Clone, Copy, Debug)]
 pub struct CustomerUse {
     /// Octets used.
     pub bytes_used: i64,
+    /// Octets that count against the limit: guarantees below count in full.
+    pub bytes_committed: i64,
+    /// Octets that are reserved for it.
+    pub bytes_guarantee: Option<i64>,
     /// Own limit on octets.
     pub bytes_max: Option<i64>,
     /// Messages.
@@ -138,7 +142,7 @@ pub struct CustomerUse {
     pub messages_max: Option<i64>,
 }
 
-/// Use and limits of those of these customers that have a limit on octets or messages.
+/// Use and limits of those of these customers that have a limit on octets or messages, or a guarantee.
 ///
 /// # Errors
 /// When the database fails.
@@ -146,13 +150,20 @@ pub async fn limited_customers(
     conn: &mut Conn,
     customers: &[i64],
 ) -> Result<HashMap<CustomerId, CustomerUse>> {
-    let text = "SELECT c.id, u.bytes_used, c.bytes_max, u.messages_used, c.messages_max
+    let text = "SELECT c.id, u.bytes_used, c.bytes_max, u.messages_used, c.messages_max, u.bytes_committed,
+                       c.bytes_guarantee
                 FROM customer_usage u JOIN customer c ON c.id = u.customer_id WHERE c.id IN IDS($1)";
     let rows = conn.rows(text, vec![ids(customers.iter().copied())]).await?;
     let customer_use = |row: &Row| {
-        let (bytes_used, bytes_max) = (row.int(1)?, row.int_opt(2)?);
-        let (messages_used, messages_max) = (row.int(3)?, row.int_opt(4)?);
-        Ok((CustomerId(row.int(0)?), CustomerUse { bytes_used, bytes_max, messages_used, messages_max }))
+        let use_ = CustomerUse {
+            bytes_used: row.int(1)?,
+            bytes_committed: row.int(5)?,
+            bytes_guarantee: row.int_opt(6)?,
+            bytes_max: row.int_opt(2)?,
+            messages_used: row.int(3)?,
+            messages_max: row.int_opt(4)?,
+        };
+        Ok((CustomerId(row.int(0)?), use_))
     };
     rows.iter().map(customer_use).collect()
 }

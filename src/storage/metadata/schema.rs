@@ -90,6 +90,24 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0014_summary_block.sql"),
         include_str!("../../../migrations/postgres/0014_summary_block.sql"),
     ),
+    (
+        15,
+        "guarantees",
+        include_str!("../../../migrations/sqlite/0015_guarantees.sql"),
+        include_str!("../../../migrations/postgres/0015_guarantees.sql"),
+    ),
+    (
+        16,
+        "metering",
+        include_str!("../../../migrations/sqlite/0016_metering.sql"),
+        include_str!("../../../migrations/postgres/0016_metering.sql"),
+    ),
+    (
+        17,
+        "quota_marks",
+        include_str!("../../../migrations/sqlite/0017_quota_marks.sql"),
+        include_str!("../../../migrations/postgres/0017_quota_marks.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -12,7 +12,7 @@ use crate::storage::Result;
 /// Keys that one statement of a search passes over.
 const STEP_KEYS: i64 = 20_000;
 /// Rows may be out of order by as long as a transaction takes.
-const DISORDER: std::time::Duration = std::time::Duration::from_secs(60);
+pub(super) const DISORDER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// One recipient of one delivery.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ async fn extreme(conn: &mut Conn, text: &'static str) -> Result<i64> {
 }
 
 /// The first key whose row is not older than `since`, by halving.
-async fn first_key(conn: &mut Conn, since: Timestamp) -> Result<i64> {
+pub(super) async fn first_key(conn: &mut Conn, since: Timestamp) -> Result<i64> {
     let mut low = extreme(conn, "SELECT coalesce(min(id), 0) FROM delivery_trace").await?;
     let mut high = extreme(conn, "SELECT coalesce(max(id), 0) FROM delivery_trace").await? + 1;
     while low < high {

@@ -132,13 +132,16 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
-        | "audit.search" | "report.quota" | "report.storage" | "session.list" | "quota.verify"
-        | "job.list" | "audit.verify" | "notice.list" => {
+        | "audit.search" | "report.quota" | "report.storage" | "report.usage" | "report.bill"
+        | "price.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify" | "notice.list" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
         | "customer.resume" | "hold.list" => json!({ "path": path }),
         "customer.store" => json!({ "path": path, "store": null }),
+        "price.show" => json!({ "path": path }),
+        "price.set" => json!({ "path": path, "from": "2030-01", "currency": "EUR", "gib_month": 10,
+                               "mailbox_month": 100, "messages_1000": 0 }),
         "customer.move" => json!({ "path": path, "to": path }),
         "customer.undelete" => json!({ "path": names.deleted_path }),
         "hold.add" => json!({ "path": path, "switch": "imap", "reason": "test" }),

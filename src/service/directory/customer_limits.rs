@@ -1,0 +1,246 @@
+//! Limits, guarantees and overcommit of customers.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::customers::{Customer, VOLATILE, row, show};
+use super::page::etag;
+use super::targets::OneCustomer;
+use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::quota;
+use crate::service::registry::{Need, Operate, Tx, declare};
+use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow};
+use crate::storage::metadata::quota::{self as counters, Limited};
+
+/// Limits of a customer.
+#[derive(Clone, Serialize, ToSchema)]
+pub(in crate::service) struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailboxes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aliases: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domains: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customers: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    administrators: Option<i64>,
+    /// Octets that are reserved for it at the customers above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_guarantee: Option<i64>,
+    /// Mailboxes that are reserved for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailboxes_guarantee: Option<i64>,
+    /// What the limits on octets of the customers right below may add up to, in percent of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_overcommit_percent: Option<i64>,
+    /// As that, of mailboxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailboxes_overcommit_percent: Option<i64>,
+}
+
+impl From<CustomerLimits> for Limits {
+    fn from(limits: CustomerLimits) -> Self {
+        Self {
+            bytes: limits.bytes,
+            messages: limits.messages,
+            mailboxes: limits.mailboxes,
+            aliases: limits.aliases,
+            domains: limits.domains,
+            customers: limits.customers,
+            administrators: limits.administrators,
+            bytes_guarantee: limits.bytes_guarantee,
+            mailboxes_guarantee: limits.mailboxes_guarantee,
+            bytes_overcommit_percent: limits.bytes_overcommit_percent,
+            mailboxes_overcommit_percent: limits.mailboxes_overcommit_percent,
+        }
+    }
+}
+
+/// Tells an absent member (unchanged) from null (no limit).
+pub(in crate::service) fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// The limits to set: absent ones stay, null is no own limit, 0 is nothing at all.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct CustomerLimitRequest {
+    /// Its path or short code.
+    path: String,
+    /// Octets.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    bytes: Option<Option<i64>>,
+    /// Messages.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    messages: Option<Option<i64>>,
+    /// Mailboxes.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    mailboxes: Option<Option<i64>>,
+    /// Aliases.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    aliases: Option<Option<i64>>,
+    /// Domains.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    domains: Option<Option<i64>>,
+    /// Customers below.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    customers: Option<Option<i64>>,
+    /// Administrators.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    administrators: Option<Option<i64>>,
+    /// Octets to reserve for it; at most its limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    bytes_guarantee: Option<Option<i64>>,
+    /// Mailboxes to reserve for it; at most its limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    mailboxes_guarantee: Option<Option<i64>>,
+    /// What the limits on octets of the customers right below may add up to, in percent of its own; each needs one
+    /// then.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    bytes_overcommit_percent: Option<Option<i64>>,
+    /// As that, of mailboxes.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    mailboxes_overcommit_percent: Option<Option<i64>>,
+}
+
+/// Takes over a limit if one is given.
+pub(super) fn set_limit(
+    field: &'static str,
+    slot: &mut Option<i64>,
+    given: Option<Option<i64>>,
+) -> Result<()> {
+    match given {
+        Some(Some(limit)) if limit < 0 => {
+            Err(ServiceError::Invalid { field, message: "a limit is not negative".to_owned() })
+        }
+        Some(limit) => {
+            *slot = limit;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// `customer.limit`.
+pub(in crate::service) struct CustomerLimit;
+
+impl Operate for CustomerLimit {
+    declare! { "customer.limit", Patch, "/v1/customers/{path}/limits", CustomerLimit, changes,
+    "Set a customer's limits; the right for it is held above the customer" }
+    type Request = CustomerLimitRequest;
+    type Response = Customer;
+    type Target = OneCustomer;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a CustomerLimitRequest) -> Result<OneCustomer> {
+        OneCustomer::find(tx, &request.path)
+    }
+
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a OneCustomer,
+        _: &'a CustomerLimitRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(vec![Need::above(tx, target.id, Self::PERMISSION)])
+    }
+
+    async fn etag<'a>(tx: &'a mut Tx<'_>, target: &'a OneCustomer) -> Result<Option<String>> {
+        let row = row(tx, target.id).await?;
+        etag(&show(tx, row), &VOLATILE).map(Some)
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: CustomerLimitRequest) -> Result<Customer> {
+        let mut row = row(tx, target.id).await?;
+        let before = row.limits;
+        tx.before = serde_json::to_value(Limits::from(before)).ok();
+        let limits = &mut row.limits;
+        for (field, slot, given) in [
+            ("bytes", &mut limits.bytes, request.bytes),
+            ("messages", &mut limits.messages, request.messages),
+            ("mailboxes", &mut limits.mailboxes, request.mailboxes),
+            ("aliases", &mut limits.aliases, request.aliases),
+            ("domains", &mut limits.domains, request.domains),
+            ("customers", &mut limits.customers, request.customers),
+            ("administrators", &mut limits.administrators, request.administrators),
+            ("bytes_guarantee", &mut limits.bytes_guarantee, request.bytes_guarantee),
+            ("mailboxes_guarantee", &mut limits.mailboxes_guarantee, request.mailboxes_guarantee),
+            (
+                "bytes_overcommit_percent",
+                &mut limits.bytes_overcommit_percent,
+                request.bytes_overcommit_percent,
+            ),
+            (
+                "mailboxes_overcommit_percent",
+                &mut limits.mailboxes_overcommit_percent,
+                request.mailboxes_overcommit_percent,
+            ),
+        ] {
+            set_limit(field, slot, given)?;
+        }
+        tx.after = serde_json::to_value(Limits::from(row.limits)).ok();
+        let above = target.parent.map(|parent| tx.caller.tree.path_up(parent)).unwrap_or_default();
+        set_limits(tx, &row, above, Some(before)).await?;
+        quota::overcommit::admit_below(tx, Some(row.id)).await?;
+        quota::overcommit::admit_below(tx, target.parent).await?;
+        Ok(show(tx, row))
+    }
+}
+
+/// Writes the limits of a row, which had others `before` or is new; charges what is reserved to the customers above,
+/// from below up.
+pub(super) async fn set_limits(
+    tx: &mut Tx<'_>,
+    row: &CustomerRow,
+    above: Vec<i64>,
+    before: Option<CustomerLimits>,
+) -> Result<()> {
+    let (old, new) = (before.unwrap_or_default(), row.limits);
+    quota::overcommit::consistent(&new)?;
+    let tree = std::sync::Arc::clone(&tx.caller.tree);
+    if new.mailboxes_guarantee != old.mailboxes_guarantee
+        && let Some(parent) = row.parent
+    {
+        let passed = quota::pools::passed_mailboxes(tx, row.id).await?;
+        customer::set_limits(tx.conn, row.id, new).await?;
+        let more = quota::pools::passed_mailboxes(tx, row.id).await? - passed;
+        // What is there by now is how it is afterwards.
+        quota::admit_returned(tx, &tree, parent, &[(Resource::Mailboxes, more)]).await?;
+    } else {
+        customer::set_limits(tx.conn, row.id, new).await?;
+    }
+    let charged = |limits: &CustomerLimits| (limits.bytes, limits.messages, limits.bytes_guarantee);
+    if charged(&old) != charged(&new) {
+        let subtree = match before {
+            Some(_) => tree.subtree_ids(row.id),
+            None => vec![row.id.0],
+        };
+        let change = Limited {
+            id: row.id,
+            subtree,
+            above,
+            limited: new.bytes.is_some() || new.messages.is_some() || new.bytes_guarantee.is_some(),
+            guarantee: (old.bytes_guarantee, new.bytes_guarantee),
+        };
+        if let Err(over) = counters::follow_customer_limits(tx.conn, &change).await? {
+            return Err(quota::over(tx.caller, over));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,309 @@
+//! Metering: what customers use over time. Once an hour the hour before is closed; deliveries pay nothing for it.
+//!
+//! What a domain's mailboxes hold at the end of an hour counts for that hour, its messages are those that the delivery
+//! trace has of it. Days are folded after 35 days, months are frozen when they are over: what they came to stays,
+//! whatever is purged or moved afterwards.
+
+mod month;
+mod sums;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(in crate::service) use month::Month;
+use sums::{Closing, DAY_HOURS, Received, folded, lines_of};
+
+use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
+use crate::service::authority::Tree;
+use crate::service::error::{Result, ServiceError};
+use crate::service::registry::{Inner, Management};
+use crate::storage::metadata::customer::TreeLock;
+use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::metering::{self, Counted, Line, Path, Sample};
+use crate::storage::metadata::sql::Conn;
+
+/// How often it looks whether an hour is over.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// An hour is closed so long after its end: what arrived in it is committed by then.
+const GRACE: Duration = Duration::from_secs(120);
+/// Hours that are made up for after nobody looked; the delivery trace is not kept for longer.
+const HOURS_MAX: i64 = 14 * DAY_HOURS;
+/// Days after which the lines of a day become one.
+const FOLD_DAYS: i64 = 35;
+/// Days before that are looked at again, so that none is left out after nobody looked.
+const FOLD_AGAIN_DAYS: i64 = 14;
+/// Months that are frozen at a time at most.
+const MONTHS_MAX: usize = 24;
+
+/// Closes hours and freezes months.
+pub struct Metering {
+    inner: Arc<Inner>,
+}
+
+impl Metering {
+    /// For the customers of `management`.
+    pub fn new(management: &Management) -> Self {
+        Self { inner: Arc::clone(&management.inner) }
+    }
+
+    /// Looks at regular intervals; never ends by itself.
+    pub async fn run(self) {
+        loop {
+            if let Err(error) = self.pass(self.inner.clock.now()).await {
+                tracing::warn!(%error, "what customers use could not be metered; it is tried again");
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Closes the hours that are over at `now`, folds old days and freezes months; answers how many lines were added.
+    /// Several nodes may do it at once: who comes later changes nothing.
+    ///
+    /// # Errors
+    /// When the database fails; what was done before stays, and the next pass goes on.
+    pub async fn pass(&self, now: Timestamp) -> Result<usize> {
+        let until = now.minus(GRACE).secs().div_euclid(3_600) - 1;
+        let closed =
+            self.read(|conn| Box::pin(async move { Ok(metering::closed_hour(conn).await?) })).await?;
+        if closed.is_some_and(|closed| closed >= until) {
+            return Ok(0);
+        }
+        let from = closed.map_or(until, |closed| (closed + 1).max(until - HOURS_MAX));
+        let added = self.close(from, until).await?;
+        self.write(move |conn| Box::pin(async move { Ok(metering::close_hour(conn, until).await?) })).await?;
+        self.fold(until).await?;
+        self.freeze(until).await?;
+        Ok(added)
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        F: for<'c> FnOnce(&'c mut Conn) -> crate::storage::metadata::lane::Work<'c, T, ServiceError>,
+    {
+        self.inner.database.read(work).await
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        F: for<'c> Fn(&'c mut Conn) -> crate::storage::metadata::lane::Work<'c, T, ServiceError>
+            + Send
+            + Sync
+            + 'static,
+        T: Send + 'static,
+    {
+        self.inner.database.write(Priority::Background, work).await
+    }
+
+    async fn close(&self, from: i64, until: i64) -> Result<usize> {
+        let received: Received = self
+            .read(|conn| Box::pin(async move { Ok(metering::received(conn, from, until + 1).await?) }))
+            .await?;
+        let (tree, mut places) = self.places().await?;
+        let (mut after, mut added) = (0, 0);
+        loop {
+            let page: Vec<Sample> =
+                self.read(|conn| Box::pin(async move { Ok(metering::samples(conn, after).await?) })).await?;
+            let Some(last) = page.last() else { return Ok(added) };
+            after = last.domain;
+            let mut lines = Vec::new();
+            for sample in page {
+                let path = match sample.customer {
+                    Some(customer) => Some(self.place(&tree, CustomerId(customer), &mut places).await?),
+                    None => None,
+                };
+                let closing = Closing { domain: sample.domain, last: sample.last, level: sample.level, path };
+                lines.extend(lines_of(&closing, from, until, &received)?);
+            }
+            added += lines.len();
+            self.insert(lines).await?;
+        }
+    }
+
+    async fn insert(&self, lines: Vec<Line>) -> Result<()> {
+        for slice in lines.chunks(metering::SLICE_LINES) {
+            let slice = slice.to_vec();
+            self.write(move |conn| {
+                let slice = slice.clone();
+                Box::pin(async move { Ok(metering::insert_lines(conn, &slice).await?) })
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The hierarchy, and the keys of the places that are known, by their path.
+    async fn places(&self) -> Result<(Arc<Tree>, HashMap<String, i64>)> {
+        let inner = Arc::clone(&self.inner);
+        let tree: Arc<Tree> = self
+            .read(move |conn| Box::pin(async move { inner.authority.tree(conn, TreeLock::None).await }))
+            .await?;
+        let root = tree.root().map_or(0, |root| root.id.0);
+        let paths: BTreeMap<i64, Path> =
+            self.read(|conn| Box::pin(async move { Ok(metering::paths(conn, root).await?) })).await?;
+        let text = |path: &Path| path.ids.iter().fold("/".to_owned(), |text, id| format!("{text}{id}/"));
+        let places = paths.iter().map(|(key, path)| (text(path), *key)).collect();
+        Ok((tree, places))
+    }
+
+    /// The key of the place where a customer is.
+    async fn place(
+        &self,
+        tree: &Tree,
+        customer: CustomerId,
+        places: &mut HashMap<String, i64>,
+    ) -> Result<i64> {
+        let path = tree.id_path(customer);
+        if let Some(&key) = places.get(&path) {
+            return Ok(key);
+        }
+        let names: Vec<&str> = tree.path(customer).iter().map(|node| node.slug.as_str()).collect();
+        let shared: Arc<(String, String)> = Arc::new((path.clone(), names.join("/")));
+        let write = self.write(move |conn| {
+            let shared = Arc::clone(&shared);
+            Box::pin(async move { Ok(metering::path_key(conn, &shared.0, &shared.1).await?) })
+        });
+        let key = write.await?;
+        places.insert(path, key);
+        Ok(key)
+    }
+
+    /// Folds the days that are old enough, once the day is over.
+    async fn fold(&self, closed: i64) -> Result<()> {
+        if (closed + 1) % DAY_HOURS != 0 {
+            return Ok(());
+        }
+        let until = closed + 1 - FOLD_DAYS * DAY_HOURS;
+        let (from, mut after) = (until - FOLD_AGAIN_DAYS * DAY_HOURS, 0);
+        loop {
+            let read = self.read(|conn| {
+                Box::pin(async move { Ok(metering::lines_begun(conn, from, until, after).await?) })
+            });
+            let lines: Vec<Line> = read.await?;
+            let Some(last) = lines.last() else { return Ok(()) };
+            after = last.domain;
+            for of_domain in lines.chunk_by(|one, other| one.domain == other.domain) {
+                let folds = folded(of_domain)?;
+                if folds.is_empty() {
+                    continue;
+                }
+                self.write(move |conn| {
+                    let folds = folds.clone();
+                    Box::pin(async move {
+                        for fold in folds {
+                            metering::fold(conn, fold).await?;
+                        }
+                        Ok(())
+                    })
+                })
+                .await?;
+            }
+        }
+    }
+
+    /// Freezes the months that are over.
+    async fn freeze(&self, closed: i64) -> Result<()> {
+        let over = Month::of_hour(closed + 1).previous();
+        let frozen =
+            self.read(|conn| Box::pin(async move { Ok(metering::frozen_month(conn).await?) })).await?;
+        let mut month = frozen.map_or(over, |frozen| Month::of_number(frozen).next());
+        for _ in 0..MONTHS_MAX {
+            if month > over {
+                break;
+            }
+            self.freeze_month(month).await?;
+            month = month.next();
+        }
+        Ok(())
+    }
+
+    async fn freeze_month(&self, month: Month) -> Result<()> {
+        let (_, places) = self.places().await?;
+        let mut keys: Vec<i64> = places.into_values().collect();
+        keys.sort_unstable();
+        let mut after = 0;
+        loop {
+            let (from, until) = (month.first_hour(), month.next().first_hour());
+            let keys = keys.clone();
+            let read = self
+                .read(|conn| Box::pin(async move { domain_sums(conn, &keys, (from, until), after).await }));
+            let Some((last, sums)) = read.await? else { break };
+            after = last;
+            for slice in sums.chunks(metering::SLICE_LINES) {
+                let slice = slice.to_vec();
+                self.write(move |conn| {
+                    let slice = slice.clone();
+                    Box::pin(async move { Ok(metering::insert_month(conn, month.number(), &slice).await?) })
+                })
+                .await?;
+            }
+        }
+        self.write(move |conn| {
+            Box::pin(async move { Ok(metering::freeze_month(conn, month.number()).await?) })
+        })
+        .await
+    }
+}
+
+/// What a page of domains behind `after` came to in some hours, as (domain, place, sum), and the last of them; nothing
+/// when there are no more.
+async fn domain_sums(
+    conn: &mut Conn,
+    places: &[i64],
+    (from, until): (i64, i64),
+    after: i64,
+) -> Result<Option<(i64, Vec<(i64, i64, Counted)>)>> {
+    let domains = metering::domains(conn, places, after).await?;
+    let Some(&last) = domains.last() else { return Ok(None) };
+    let mut sums = Vec::new();
+    let lines = metering::lines(conn, &domains, from, until).await?;
+    for of_domain in lines.chunk_by(|one, other| one.domain == other.domain) {
+        let Some(first) = of_domain.first() else { continue };
+        let over = sums::over(of_domain, from, until)?;
+        sums.extend(over.into_iter().map(|(place, sum)| (first.domain, place, sum)));
+    }
+    Ok(Some((last, sums)))
+}
+
+/// What a month came to, or has come to so far.
+pub(in crate::service) struct MonthSums {
+    /// By place.
+    pub sums: BTreeMap<i64, Counted>,
+    /// How many hours of it are counted.
+    pub hours: i64,
+    /// Whether it is frozen.
+    pub is_final: bool,
+}
+
+/// What a month came to in some places.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::service) async fn month_sums(
+    conn: &mut Conn,
+    month: Month,
+    places: &[i64],
+) -> Result<MonthSums> {
+    let frozen = metering::frozen_month(conn).await?;
+    if frozen.is_some_and(|frozen| frozen >= month.number()) {
+        let sums = metering::month(conn, month.number(), places).await?;
+        return Ok(MonthSums { sums, hours: month.hours(), is_final: true });
+    }
+    let closed = metering::closed_hour(conn).await?.map_or(0, |closed| closed + 1);
+    let (from, until) = (month.first_hour(), month.next().first_hour().min(closed));
+    let mut sums: BTreeMap<i64, Counted> = BTreeMap::new();
+    let mut after = 0;
+    while until > from
+        && let Some((last, page)) = domain_sums(conn, places, (from, until), after).await?
+    {
+        after = last;
+        for (_, place, more) in page.into_iter().filter(|(_, place, _)| places.contains(place)) {
+            let sum = sums.entry(place).or_default();
+            *sum = sum.plus(&more).ok_or_else(|| {
+                ServiceError::Internal("what was used is more than can be counted".to_owned())
+            })?;
+        }
+    }
+    Ok(MonthSums { sums, hours: (until - from).max(0), is_final: false })
+}
