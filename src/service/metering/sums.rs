@@ -32,16 +32,17 @@ pub(super) fn lines_of(closing: &Closing, from: i64, until: i64, received: &Rece
     let Some(path_now) = closing.path.or(known.map(|(path, _)| path)) else { return Ok(Vec::new()) };
     let (mut path, mut level) = known.unwrap_or((path_now, Level::default()));
     let from = closing.last.map_or(from, |last| from.max(last.start + last.hours));
-    let busy = received.range((closing.domain, from)..(closing.domain, until));
-    let mut hours: Vec<i64> = busy.map(|(&(_, hour), _)| hour).collect();
-    if from <= until {
-        hours.push(until);
+    if from > until {
+        return Ok(Vec::new());
     }
+    let busy = received.range((closing.domain, from)..(closing.domain, until));
+    let hours = busy.map(|(&(_, hour), _)| hour).chain([until]);
     let mut lines = Vec::new();
     for hour in hours {
         let messages = received.get(&(closing.domain, hour)).copied();
         let is_last = hour == until;
-        let has_changed = is_last && (closing.level != level || path_now != path);
+        // A domain has a line from the start, so that it is known where it was.
+        let has_changed = is_last && (known.is_none() || closing.level != level || path_now != path);
         if messages.is_none() && !has_changed {
             continue;
         }

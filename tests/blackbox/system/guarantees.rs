@@ -589,7 +589,7 @@ pub async fn guarantee_is_reserved_above_and_no_one_else_can_take_it(world: Worl
     let report = world.job(&world.system, "quota.verify", json!({ "repair": true })).await.unwrap();
     assert_eq!(
         (&report["drift"], &report["drifts"][0]["resource"]),
-        (&json!(2), &json!("committed_bytes")),
+        (&json!(1), &json!("committed_bytes")),
         "{report}"
     );
     let report = world.job(&world.system, "quota.verify", json!({})).await.unwrap();
