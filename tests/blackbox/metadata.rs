@@ -171,7 +171,7 @@ async fn parallel_deliveries_reach_each_limit_and_never_pass_it(database: Databa
     execute(&database, "UPDATE customer SET messages_max = 60 WHERE id = 1").await;
     execute(
         &database,
-        "INSERT INTO customer_usage SELECT 1, sum(bytes_used), sum(messages_used) FROM mailbox",
+        "INSERT INTO customer_usage SELECT 1, sum(bytes_used), sum(messages_used), sum(bytes_used) FROM mailbox",
     )
     .await;
     let refusals = deliver_until_refused(&database, &mailboxes[1..], 100).await;
