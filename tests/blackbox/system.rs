@@ -433,7 +433,9 @@ async fn recount_is_clean_under_deliveries_and_repairs_what_drifted(world: World
 
 async fn deleted_objects_are_purged_after_their_time_with_charge_and_bodies(world: World) {
     world.execute("UPDATE customer SET bytes_max = 1000000000 WHERE parent_id IS NULL").await;
-    world.execute("INSERT INTO customer_usage SELECT id, 0, 0, 0 FROM customer WHERE parent_id IS NULL").await;
+    world
+        .execute("INSERT INTO customer_usage SELECT id, 0, 0, 0 FROM customer WHERE parent_id IS NULL")
+        .await;
     let text = Bytes::from_static(b"Subject: a\r\n\r\nsome text\r\n");
     // More than one slice.
     for _ in 0..300 {

@@ -131,7 +131,8 @@ fn step(mark: Option<Mark>, percent: i64) -> (Option<Mark>, Option<i64>) {
     let full_since = before.full_since.filter(|_| percent >= FULL_PERCENT);
     let percent = if full_since.is_some() { percent.max(100) } else { percent };
     let reached = STEPS.into_iter().filter(|&step| percent >= step).max().unwrap_or(0);
-    let held = STEPS.into_iter().filter(|&step| percent.saturating_add(HYSTERESIS) >= step).max().unwrap_or(0);
+    let held =
+        STEPS.into_iter().filter(|&step| percent.saturating_add(HYSTERESIS) >= step).max().unwrap_or(0);
     let warned = (reached > before.percent).then_some(reached);
     let after = Mark { percent: warned.unwrap_or(before.percent.min(held)), full_since };
     (Some(after).filter(|mark| mark.percent > 0 || mark.full_since.is_some()), warned)
