@@ -28,7 +28,7 @@ mod report;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use host::{cpu_seconds, own_cpu_seconds};
+use host::{busy_cpu_seconds, cpu_seconds, own_cpu_seconds};
 use object_store::ObjectStore;
 use report::{Better, Figure, Table};
 use support::Random;
@@ -44,6 +44,13 @@ const CONNECTIONS: usize = 8;
 const READS: usize = 200;
 /// Of so many messages one is expunged before compaction.
 const EXPUNGED_ONE_IN: usize = 3;
+
+/// What goes on in the background, one after the other, and which of its figures tells how much it did.
+const BACKGROUND: &[(&str, &str)] = &[
+    ("/v1/packing", "octets"),
+    ("/v1/stores/main/offload", "uploaded_octets"),
+    ("/v1/stores/main/compact", "rewritten_octets"),
+];
 
 struct Options {
     messages: usize,
@@ -213,23 +220,34 @@ impl Bench {
     fn deliveries(&mut self, seconds: u64, rounds: usize) {
         let mut shares = Vec::new();
         for _ in 0..rounds {
-            let alone = self.delivery_rate(seconds, false);
+            let (alone, _) = self.delivery_rate(seconds, false);
             let pids = [self.daemon.pid().expect("the daemon runs"), self.server.pid()];
-            let (before, own) = (pids.map(cpu_seconds), own_cpu_seconds());
+            let (before, own, all) = (pids.map(cpu_seconds), own_cpu_seconds(), busy_cpu_seconds());
             let start = Instant::now();
-            let beside = self.delivery_rate(seconds, true);
+            let (beside, done) = self.delivery_rate(seconds, true);
             let elapsed = start.elapsed().as_secs_f64();
-            let [daemon, server] = pids.map(cpu_seconds);
+            let ([daemon, server], own) = (pids.map(cpu_seconds), own_cpu_seconds() - own);
+            let (daemon, server) = (daemon - before[0], server - before[1]);
+            let others = busy_cpu_seconds() - all - daemon - server - own;
             self.add("LMTP delivery, corpus, connections: 8", "messages/s", Better::Higher, alone);
             let name = "the same beside packing, offload and compaction";
             self.add(name, "messages/s", Better::Higher, beside);
             for (whose, seconds) in [
-                ("the daemon's", daemon - before[0]),
-                ("the S3 server's", server - before[1]),
-                ("the load generator's", own_cpu_seconds() - own),
+                ("the daemon's", daemon),
+                ("the S3 server's", server),
+                ("the load generator's", own),
+                ("everybody else's", others),
             ] {
                 let unit = format!("{whose} CPU, percent of a core");
                 self.add(name, &unit, Better::Neither, 100.0 * seconds / elapsed);
+            }
+            for (path, reported) in BACKGROUND {
+                let unit = format!("MB/s of packs, {}", path.rsplit('/').next().unwrap_or_default());
+                let octets: f64 = done
+                    .iter()
+                    .filter_map(|(of, report)| (of == path).then(|| report[reported].as_f64())?)
+                    .sum();
+                self.add(name, &unit, Better::Neither, octets / 1e6 / elapsed);
             }
             shares.push(100.0 * beside / alone);
         }
@@ -238,16 +256,19 @@ impl Bench {
         }
     }
 
-    fn delivery_rate(&self, seconds: u64, background: bool) -> f64 {
+    /// Messages a second, and what the background work beside them reported.
+    fn delivery_rate(&self, seconds: u64, background: bool) -> (f64, Vec<(&'static str, serde_json::Value)>) {
+        let done = std::sync::Mutex::new(Vec::new());
         let (delivered, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let lmtp = self.daemon.address("lmtp").to_owned();
         let start = Instant::now();
-        std::thread::scope(|scope| {
+        let rate = std::thread::scope(|scope| {
             if background {
                 scope.spawn(|| {
                     while !is_over.load(Ordering::Relaxed) {
-                        for path in ["/v1/packing", "/v1/stores/main/offload", "/v1/stores/main/compact"] {
-                            self.daemon.job(path);
+                        for (path, _) in BACKGROUND {
+                            let report = self.daemon.job(path);
+                            done.lock().expect("nobody else").push((*path, report));
                         }
                     }
                 });
@@ -266,7 +287,8 @@ impl Bench {
             senders.into_iter().for_each(|sender| sender.join().expect("sender"));
             is_over.store(true, Ordering::Relaxed);
             delivered.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
-        })
+        });
+        (rate, done.into_inner().expect("nobody panicked"))
     }
 }
 

@@ -50,9 +50,6 @@ const INTENT_AGE_MAX: Duration = Duration::from_secs(60 * 60);
 /// Most looks back that are remembered; older ones say nothing new.
 const MARKS_MAX: usize = 4_096;
 
-/// One page of the database in so many may be free between passes: new mail fills them. On request all go.
-const FREE_PAGES_SHARE: i64 = 32;
-
 /// How often the packer looks.
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -178,7 +175,7 @@ impl Packer {
     /// `Full`, `Io` or `Database`; what was packed before stays so.
     pub async fn look(&self, now: Timestamp) -> Result<Progress> {
         let _turn = self.turn.lock().await;
-        let newest = self.newest_waiting().await?;
+        let (newest, unused) = (self.newest_waiting().await?, self.free_pages().await?);
         {
             let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
             marks.extend(newest.map(|body| (now, body)));
@@ -190,7 +187,7 @@ impl Packer {
         self.remove_dead(now).await?;
         self.clean_up(now).await?;
         self.thin_blocks(now).await?;
-        self.give_back_pages(FREE_PAGES_SHARE).await?;
+        self.give_back_pages(unused).await?;
         Ok(progress)
     }
 
@@ -200,14 +197,15 @@ impl Packer {
     /// As [`Self::look`].
     pub async fn pack_everything(&self, now: Timestamp) -> Result<Progress> {
         let _turn = self.turn.lock().await;
-        let mut progress = Progress::default();
+        let (mut progress, unused) = (Progress::default(), self.free_pages().await?);
         if let Some(newest) = self.newest_waiting().await? {
             let ripe = Ripe { last: newest, old: newest, octets_min: 0 };
             progress = self.pack_all_stores(|_| ripe, now).await?;
         }
         self.remove_dead(now).await?;
         self.thin_blocks(now).await?;
-        self.give_back_pages(i64::MAX).await?;
+        let is_quiet = self.newest_waiting().await?.is_none();
+        self.give_back_pages(if is_quiet { i64::MAX } else { unused }).await?;
         Ok(progress)
     }
 
@@ -346,11 +344,18 @@ impl Packer {
         Ok(volume.remote()?.delete(&ObjectKey::of_pack(dropped.file.name)).await?)
     }
 
-    /// Shrinks the database file until at most one page in `share` is free.
-    async fn give_back_pages(&self, share: i64) -> Result<()> {
+    /// Pages of the database file that nothing uses.
+    async fn free_pages(&self) -> Result<i64> {
+        self.bodies.database().read(|conn| Box::pin(pack::free_pages(conn))).await
+    }
+
+    /// Shrinks the database file by as many pages as nothing used when the pass began: mail that had come since the one
+    /// before has taken what it needed, and the next will need as many of those that this pass has freed.
+    async fn give_back_pages(&self, unused: i64) -> Result<()> {
+        let kept = self.free_pages().await?.saturating_sub(unused).max(0);
         let database = self.bodies.database();
         let give =
-            || database.write(Priority::Background, move |conn| Box::pin(pack::give_back_pages(conn, share)));
+            || database.write(Priority::Background, move |conn| Box::pin(pack::give_back_pages(conn, kept)));
         while give().await? {}
         Ok(())
     }

@@ -38,7 +38,7 @@ use crate::base::id::{BodyId, PackId};
 /// Most octets that are copied in one go on a thread.
 const SLICE_OCTETS_MAX: u64 = 2 << 20;
 /// Most rows that one transaction changes.
-const SLICE_ROWS_MAX: usize = 256;
+const SLICE_ROWS_MAX: usize = 128;
 /// Bodies looked up at once.
 const LOOKUP_MAX: usize = 1_000;
 

@@ -434,22 +434,25 @@ pub async fn delete_dropped(conn: &mut Conn, pack: PackId) -> Result<()> {
     conn.execute(text, params![pack]).await.map(drop)
 }
 
-/// Gives free pages of the SQLite file back to the system, at most 128 at once, while more than one page in `share` is
-/// free: what is left is filled by new mail. Answers whether there is more to do.
+/// Pages of the SQLite file that nothing uses.
 ///
 /// # Errors
 /// What the database says.
-pub async fn give_back_pages(conn: &mut Conn, share: i64) -> Result<bool> {
-    const PAGES_MAX: i64 = 128;
+pub async fn free_pages(conn: &mut Conn) -> Result<i64> {
     if conn.is_postgres() {
-        return Ok(false);
+        return Ok(0);
     }
-    let mut counts = [0_i64; 2];
-    for (count, text) in counts.iter_mut().zip(["PRAGMA freelist_count", "PRAGMA page_count"]) {
-        *count = conn.row(text, Vec::new()).await?.map(|row| row.int(0)).transpose()?.unwrap_or(0);
-    }
-    let [free, all] = counts;
-    let spare = free - all / share.max(1);
+    conn.row("PRAGMA freelist_count", Vec::new()).await?.map_or(Ok(0), |row| row.int(0))
+}
+
+/// Gives free pages of the SQLite file back to the system, at most 128 at once, while more than `kept` are free. Answers
+/// whether there is more to do.
+///
+/// # Errors
+/// What the database says.
+pub async fn give_back_pages(conn: &mut Conn, kept: i64) -> Result<bool> {
+    const PAGES_MAX: i64 = 128;
+    let spare = free_pages(conn).await?.saturating_sub(kept);
     if spare <= 0 {
         return Ok(false);
     }

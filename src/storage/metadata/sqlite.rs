@@ -5,8 +5,8 @@
 //! has a savepoint, so one that fails leaves the others alone. Nobody is answered before the commit is on disk.
 //!
 //! # Background work
-//! While others use the lane, background operations get a fifth of its time: one that took a millisecond is followed by
-//! the next four milliseconds later. Clients that all wait for the same commit leave the lane idle for a moment before they
+//! While others use the lane, background operations get a tenth of its time: one that took a millisecond is followed by
+//! the next nine milliseconds later. Clients that all wait for the same commit leave the lane idle for a moment before they
 //! send again; without the pause a background transaction would begin just then and be waited for by all of them.
 
 use std::collections::VecDeque;
@@ -53,7 +53,7 @@ const IDLE_ROUNDS: u32 = 4;
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 
 /// After a background operation the next one rests for so many times as long.
-const BACKGROUND_REST: u32 = 4;
+const BACKGROUND_REST: u32 = 9;
 /// The longest such rest: it never starves.
 const BACKGROUND_REST_MAX: Duration = Duration::from_millis(250);
 /// The lane counts as used by others for so long after one of their operations.

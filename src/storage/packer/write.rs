@@ -16,10 +16,14 @@ use crate::storage::metadata::part::{self, NewPart, PartHash};
 use crate::storage::pack::{PackName, PackSummary};
 use crate::storage::{Result, StorageError};
 
-/// Most bytes that are read from the database, or deleted there, at once.
+/// Most bytes that are read from the database at once.
 const SLICE_OCTETS_MAX: u64 = 2 << 20;
-/// Most rows that one transaction changes.
+/// Most bodies that are read at once.
 const SLICE_ROWS_MAX: usize = 256;
+/// Most bytes that one transaction deletes from the database.
+const DELETED_OCTETS_MAX: u64 = 1 << 20;
+/// Most rows that one transaction changes.
+const CHANGED_ROWS_MAX: usize = 128;
 /// Most bytes of bodies that are decompressed at once, but for a single body.
 const DRAFTS_OCTETS_MAX: u64 = 8 << 20;
 
@@ -175,7 +179,7 @@ impl Packer {
         let new = Arc::new(new);
         // Freeing the pages of a large body takes as long as writing them.
         let weigh = |placed: &Placed| (placed.fresh_octets, 1 + placed.parts.len());
-        let mut slices = cut(&filled.placed, SLICE_OCTETS_MAX, SLICE_ROWS_MAX, weigh).into_iter();
+        let mut slices = cut(&filled.placed, DELETED_OCTETS_MAX, CHANGED_ROWS_MAX, weigh).into_iter();
         let (first, parts) = (slices.next().unwrap_or_default().to_vec(), Arc::clone(&new));
         let write = self.bodies.database().write(Priority::Background, move |conn| {
             let (written, first, parts) = (written.clone(), first.clone(), Arc::clone(&parts));
