@@ -22,6 +22,8 @@ mod domains;
 mod holds;
 #[path = "registry/isolation.rs"]
 mod isolation;
+#[path = "registry/lists.rs"]
+mod lists;
 #[path = "registry/matrix.rs"]
 mod matrix;
 #[path = "registry/moves.rs"]

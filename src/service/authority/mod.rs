@@ -15,4 +15,4 @@ mod tree;
 pub(in crate::service) use caller::{Caller, active_grants};
 pub use permission::{Permission, PermissionSet};
 pub use role::Role;
-pub(in crate::service) use tree::{Authority, Tree};
+pub(in crate::service) use tree::{Authority, CustomerNode, Tree};

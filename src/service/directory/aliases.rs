@@ -145,8 +145,8 @@ impl Operate for AliasList {
         let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let domain = target.domain.as_ref().map(|domain| domain.0.id);
-        let rows = alias::page(tx.conn, &target.customer_ids(tx), domain, after, limit + 1).await?;
-        let position = |row: &AliasRow| (row.domain_name.clone(), row.local_part.clone(), row.id);
+        let rows = alias::page(tx.conn, (&target.place.customers(tx), domain), after, limit + 1).await?;
+        let position = |row: &AliasRow| (row.domain_name.clone(), row.domain.0, row.local_part.clone());
         Page::cut(rows, limit, &cursors, position, |row| show(tx, row))
     }
 }

@@ -330,14 +330,11 @@ impl Operate for CustomerList {
         let cursors = Cursors::new(tx, &filter);
         let after: Option<String> = cursors.read(request.cursor.as_deref())?;
         let after = after.and_then(|code| tx.caller.tree.by_code(&code));
-        let mut keys = target.customer_ids(tx);
-        if let Some(after) = after {
-            let seen = keys.iter().position(|&key| key == after.0).map_or(0, |index| index + 1);
-            keys.drain(..seen);
-        }
-        keys.truncate(usize::try_from(limit + 1).unwrap_or(usize::MAX));
+        let wanted = usize::try_from(limit + 1).unwrap_or(usize::MAX);
+        let keys = target.customer_ids_behind(tx, after, wanted);
+        let order: HashMap<i64, usize> = keys.iter().enumerate().map(|(index, key)| (*key, index)).collect();
         let mut rows = customer::by_ids(tx.conn, keys.iter().copied()).await?;
-        rows.sort_by_key(|row| keys.iter().position(|&key| key == row.id.0));
+        rows.sort_by_key(|row| order.get(&row.id.0).copied());
         let used: HashMap<CustomerId, [i64; 2]> =
             customer::bytes_used(tx.conn, &keys).await?.into_iter().collect();
         Page::cut(

@@ -221,7 +221,7 @@ impl Operate for DomainList {
         let filter = DomainListRequest { limit: None, cursor: None, ..request.clone() };
         let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
-        let rows = domain::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
+        let rows = domain::page(tx.conn, &target.customers(tx), after, limit + 1).await?;
         let keys: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
         let sums: HashMap<DomainId, [i64; 3]> = domain::sums(tx.conn, &keys).await?.into_iter().collect();
         let position = |row: &DomainRow| (row.name.clone(), row.id.0);

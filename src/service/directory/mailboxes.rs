@@ -244,14 +244,6 @@ impl Listed {
         };
         Ok(Self { place: Place::find(tx, customer, permission)?, domain })
     }
-
-    /// Keys of the customers meant.
-    pub fn customer_ids(&self, tx: &Tx<'_>) -> Vec<i64> {
-        match &self.domain {
-            Some(domain) => vec![domain.0.customer.0],
-            None => self.place.customer_ids(tx),
-        }
-    }
 }
 
 impl Targeted for Listed {
@@ -287,8 +279,8 @@ impl Operate for MailboxList {
         let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
         let domain = target.domain.as_ref().map(|domain| domain.0.id);
-        let rows = mailbox::page(tx.conn, &target.customer_ids(tx), domain, after, limit + 1).await?;
-        let position = |row: &MailboxRow| (row.domain_name.clone(), row.local_part.clone(), row.id.0);
+        let rows = mailbox::page(tx.conn, (&target.place.customers(tx), domain), after, limit + 1).await?;
+        let position = |row: &MailboxRow| (row.domain_name.clone(), row.domain.0, row.local_part.clone());
         Page::cut(rows, limit, &cursors, position, |row| show(tx, row))
     }
 }

@@ -1,15 +1,17 @@
 //! Finding what an operation acts on, within what the caller may see. What is not there and what is not visible take
 //! the same way through the code and give the same answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::address::{Address, DomainName};
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::service::audit::names;
-use crate::service::authority::{Permission, Tree};
+use crate::service::authority::{CustomerNode, Permission, Tree};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Targeted, Tx};
+use crate::storage::metadata::scope::{Customers, FEW_CUSTOMERS};
 
 /// A customer, or all that the caller has a permission at.
 pub(in crate::service) struct Place {
@@ -61,10 +63,35 @@ impl Place {
         Ok(Self { customer, label: String::new(), tops: vec![customer] })
     }
 
+    /// The customers meant and all below that are not deleted, for lists.
+    pub fn customers(&self, tx: &Tx<'_>) -> Customers {
+        let tree = &tx.caller.tree;
+        let count: usize = self.tops.iter().map(|&top| tree.subtree(top).len()).sum();
+        if count <= FEW_CUSTOMERS {
+            return Customers::Few(self.customer_ids(tx));
+        }
+        let (tree, tops) = (Arc::clone(tree), self.tops.clone());
+        Customers::Many(Box::new(move |customer| {
+            tree.node(customer).is_some_and(|node| !node.deleted)
+                && tops.iter().any(|&top| tree.covers(top, customer))
+        }))
+    }
+
+    fn nodes<'t>(&'t self, tree: &'t Tree) -> impl Iterator<Item = &'t CustomerNode> {
+        let subtrees = self.tops.iter().flat_map(|&top| tree.subtree(top));
+        subtrees.filter(|node| !node.deleted)
+    }
+
     /// Keys of the customers meant and all below that are not deleted.
     pub fn customer_ids(&self, tx: &Tx<'_>) -> Vec<i64> {
-        let subtrees = self.tops.iter().flat_map(|&top| tx.caller.tree.subtree(top));
-        subtrees.filter(|node| !node.deleted).map(|node| node.id.0).collect()
+        self.nodes(&tx.caller.tree).map(|node| node.id.0).collect()
+    }
+
+    /// Those of [`Self::customer_ids`] behind `after`, if it is among them; at most `limit`.
+    pub fn customer_ids_behind(&self, tx: &Tx<'_>, after: Option<CustomerId>, limit: usize) -> Vec<i64> {
+        let tree = &tx.caller.tree;
+        let seen = after.and_then(|after| self.nodes(tree).position(|node| node.id == after));
+        self.nodes(tree).skip(seen.map_or(0, |index| index + 1)).map(|node| node.id.0).take(limit).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::changes::Touched;
 use super::domain::DomainRow;
+use super::scope::{self, Contents, Customers, Position};
 use super::sql::{Conn, Row, ids};
 use crate::base::address::DETAIL_SEPARATOR;
 use crate::base::clock::Timestamp;
@@ -97,34 +98,26 @@ pub async fn all_by_address(conn: &mut Conn, local: &str, domain: &str) -> Resul
     with_targets(conn, rows).await
 }
 
-/// Aliases of these customers, or of one domain, behind (domain, local part, key), in that order.
+const PAGE: Contents = Contents {
+    statement: concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE a.domain_id = $1 AND a.local_part > $2 ORDER BY a.local_part LIMIT $3"
+    ),
+    any: "EXISTS (SELECT 1 FROM alias a WHERE a.domain_id = d.id)",
+};
+
+/// Aliases of these customers, or of one domain, behind a position, by domain and local part.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    customers: &[i64],
-    domain: Option<DomainId>,
-    after: Option<(String, String, i64)>,
+    place: (&Customers, Option<DomainId>),
+    after: Option<Position>,
     limit: i64,
 ) -> Result<Vec<AliasRow>> {
-    let text = concat!(
-        "SELECT ",
-        columns!(),
-        "WHERE d.customer_id IN IDS($1) AND ($2 IS NULL OR d.id = $2) AND d.deleted_at IS NULL
-           AND (d.name, a.local_part, a.id) > ($3, $4, $5)
-         ORDER BY d.name, a.local_part, a.id LIMIT $6"
-    );
-    let (name, local, id) = after.unwrap_or_default();
-    let params = vec![
-        ids(customers.iter().copied()),
-        domain.into(),
-        name.into(),
-        local.into(),
-        id.into(),
-        limit.into(),
-    ];
-    let rows = conn.rows(text, params).await?;
+    let rows = scope::rows(conn, &PAGE, place, after, limit).await?;
     with_targets(conn, rows).await
 }
 

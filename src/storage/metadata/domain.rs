@@ -2,6 +2,7 @@
 
 use super::changes::Touched;
 use super::mailbox;
+use super::scope::{Customers, Domains};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, public_id};
@@ -141,19 +142,22 @@ pub async fn deleted_by_name(conn: &mut Conn, name: &str) -> Result<Vec<DomainRo
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    customers: &[i64],
+    customers: &Customers,
     after: Option<(String, i64)>,
     limit: i64,
 ) -> Result<Vec<DomainRow>> {
-    let text = concat!(
-        "SELECT ",
-        columns!(),
-        "WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL AND (d.name, d.id) > ($2, $3)
-         ORDER BY d.name, d.id LIMIT $4"
-    );
-    let (name, id) = after.unwrap_or_default();
-    let params = vec![ids(customers.iter().copied()), name.into(), id.into(), limit.into()];
-    conn.rows(text, params).await?.iter().map(from_row).collect()
+    let wanted = usize::try_from(limit).unwrap_or(0);
+    let (mut domains, mut found) = (Domains::behind(customers, after), Vec::new());
+    while found.len() < wanted {
+        let some = domains.next(conn, "1 = 1").await?;
+        if some.is_empty() {
+            break;
+        }
+        found.extend(some.into_iter().map(|(id, _)| id.0));
+    }
+    found.truncate(wanted);
+    let text = concat!("SELECT ", columns!(), "WHERE d.id IN IDS($1) ORDER BY d.name, d.id");
+    conn.rows(text, vec![ids(found)]).await?.iter().map(from_row).collect()
 }
 
 /// Key, mailboxes that are not deleted, octets that all use, aliases, of these domains.

@@ -1,6 +1,7 @@
 //! Mailboxes: accounts with credentials, a limit and what they use.
 
 use super::changes::Touched;
+use super::scope::{self, Contents, Customers, Position};
 use super::sql::{Conn, ids};
 use super::store::StoreState;
 use crate::base::clock::Timestamp;
@@ -199,34 +200,26 @@ pub async fn deleted_by_address(conn: &mut Conn, local: &str, domain: &str) -> R
     conn.rows(text, params![domain, local]).await?.iter().map(from_row).collect()
 }
 
-/// Mailboxes of these customers, or of one domain, behind (domain, local part, key), in that order.
+const PAGE: Contents = Contents {
+    statement: concat!(
+        "SELECT ",
+        columns!(),
+        "WHERE m.domain_id = $1 AND m.deleted_at IS NULL AND m.local_part > $2 ORDER BY m.local_part LIMIT $3"
+    ),
+    any: "EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NULL)",
+};
+
+/// Mailboxes of these customers, or of one domain, behind a position, by domain and local part.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    customers: &[i64],
-    domain: Option<DomainId>,
-    after: Option<(String, String, i64)>,
+    place: (&Customers, Option<DomainId>),
+    after: Option<Position>,
     limit: i64,
 ) -> Result<Vec<MailboxRow>> {
-    let text = concat!(
-        "SELECT ",
-        columns!(),
-        "WHERE d.customer_id IN IDS($1) AND ($2 IS NULL OR d.id = $2) AND m.deleted_at IS NULL
-           AND (d.name, m.local_part, m.id) > ($3, $4, $5)
-         ORDER BY d.name, m.local_part, m.id LIMIT $6"
-    );
-    let (name, local, id) = after.unwrap_or_default();
-    let params = vec![
-        ids(customers.iter().copied()),
-        domain.into(),
-        name.into(),
-        local.into(),
-        id.into(),
-        limit.into(),
-    ];
-    conn.rows(text, params).await?.iter().map(from_row).collect()
+    scope::rows(conn, &PAGE, place, after, limit).await?.iter().map(from_row).collect()
 }
 
 fn one(changed: u64) -> Result<()> {

@@ -59,6 +59,7 @@ pub mod report;
 pub mod restore;
 pub mod rewrite;
 mod schema;
+pub mod scope;
 pub mod scope_usage;
 pub mod seal;
 pub mod setting;

@@ -108,6 +108,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0017_quota_marks.sql"),
         include_str!("../../../migrations/postgres/0017_quota_marks.sql"),
     ),
+    (
+        18,
+        "domain_names",
+        include_str!("../../../migrations/sqlite/0018_domain_names.sql"),
+        include_str!("../../../migrations/postgres/0018_domain_names.sql"),
+    ),
 ];
 
 /// Which database's texts.
