@@ -52,6 +52,18 @@ const BACKGROUND: &[(&str, &str)] = &[
     ("/v1/stores/main/compact", "rewritten_octets"),
 ];
 
+fn section(table: &str, messages: usize) -> String {
+    format!(
+        "What packs and object storage cost, on SQLite, with an S3 server on the same machine in a process of its own, \
+         which takes its share of the processor too:\n\n\
+         ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench --bench storage -- --write\n```\n\n\
+         A cold message is in object storage alone; it is warm when it was read before. Deliveries with and without \
+         background work take turns; with it packing, offload and compaction follow each other without a pause.\n\n\
+         Last run: {}, {messages} messages.\n\n{table}",
+        report::circumstances()
+    )
+}
+
 struct Options {
     messages: usize,
     seconds: u64,
@@ -316,6 +328,6 @@ fn main() {
     let text = bench.table.markdown();
     println!("{text}");
     if options.write {
-        report::write_storage(&text, options.messages);
+        report::write_section("Mail stores", &section(&text, options.messages));
     }
 }

@@ -151,8 +151,6 @@ fn ratio(better: Better, ours: &[f64], theirs: &[f64]) -> String {
 
 /// Where the sections of the document begin that other programs, or people, have measured.
 const SECTION: &str = "\n## ";
-/// The section about mail stores.
-const STORAGE: &str = "\n## Mail stores\n";
 
 fn document() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md")
@@ -162,8 +160,8 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The machine, and the mail that was used.
-fn circumstances() -> String {
+/// The machine.
+pub fn machine() -> String {
     let processor = read("/proc/cpuinfo")
         .lines()
         .find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()))
@@ -174,31 +172,28 @@ fn circumstances() -> String {
         .nth(1)
         .and_then(|kib| kib.parse::<u64>().ok())
         .map_or(0, |kib| kib / (1 << 20));
+    format!("{cores} cores of {processor}, {memory} GiB of memory")
+}
+
+/// The machine, and the mail that was used.
+pub fn circumstances() -> String {
     let mail = match std::env::var("POSTHOUSE_TEST_CORPUS") {
         Ok(_) => "real mail",
         Err(_) => "generated messages",
     };
-    format!("{cores} cores of {processor}, {memory} GiB of memory, corpus of {mail}")
+    format!("{}, corpus of {mail}", machine())
 }
 
-/// Writes the section about mail stores in `docs/benchmarks.md`.
-pub fn write_storage(table: &str, messages: usize) {
-    let text = read(document());
-    let section = format!(
-        "{STORAGE}\n\
-         What packs and object storage cost, on SQLite, with an S3 server on the same machine in a process of its own, \
-         which takes its share of the processor too:\n\n\
-         ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench --bench storage -- --write\n```\n\n\
-         A cold message is in object storage alone; it is warm when it was read before. Deliveries with and without \
-         background work take turns; with it packing, offload and compaction follow each other without a pause.\n\n\
-         Last run: {}, {messages} messages.\n\n{table}",
-        circumstances()
-    );
-    let (before, behind) = match text.split_once(STORAGE) {
+/// Writes a section of `docs/benchmarks.md` in place of the one with this heading, or behind the comparison.
+pub fn write_section(heading: &str, text: &str) {
+    let old = read(document());
+    let heading = format!("{SECTION}{heading}\n");
+    let section = format!("{heading}\n{text}");
+    let (before, behind) = match old.split_once(&heading) {
         Some((before, old)) => (before, old.find(SECTION).and_then(|at| old.get(at..)).unwrap_or("")),
-        None => match text.find(SECTION) {
-            Some(at) => text.split_at(at),
-            None => (text.as_str(), ""),
+        None => match old.find(SECTION) {
+            Some(at) => old.split_at(at),
+            None => (old.as_str(), ""),
         },
     };
     crate::support::programs::write(&document(), format!("{before}{section}{behind}"));

@@ -58,7 +58,7 @@ impl<'a> Domains<'a> {
                 Customers::Many(_) => ("", Vec::new()),
             };
             let text = format!(
-                "SELECT d.id, d.name, d.customer_id, CASE WHEN {only} THEN 1 ELSE 0 END FROM domain d
+                "SELECT d.id, d.name, d.customer_id, CAST(CASE WHEN {only} THEN 1 ELSE 0 END AS BIGINT) FROM domain d
                  WHERE {named} d.deleted_at IS NULL AND (d.name, d.id) > ($1, $2)
                  ORDER BY d.name, d.id LIMIT $3"
             );

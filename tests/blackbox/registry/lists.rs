@@ -45,7 +45,13 @@ async fn sql(world: &World, text: &'static str) -> Vec<String> {
 }
 
 /// Everything in a list, in pages of odd sizes.
-async fn all(world: &World, who: &Authentication, operation: &'static str, field: &str, limit: usize) -> Vec<String> {
+async fn all(
+    world: &World,
+    who: &Authentication,
+    operation: &'static str,
+    field: &str,
+    limit: usize,
+) -> Vec<String> {
     let (mut found, mut request) = (Vec::new(), json!({ "limit": limit }));
     loop {
         let page = world.run(who, operation, request.clone()).await.unwrap();
@@ -64,9 +70,8 @@ async fn lists_are_complete(world: World) {
         sql(&world, text).await;
     }
     sql(&world, "UPDATE instance SET value = 'filled' WHERE key = 'tree_version'").await;
-    let wide = world
-        .must("administrator.create", json!({ "name": "w", "customer": "wide", "role": "admin" }))
-        .await;
+    let wide =
+        world.must("administrator.create", json!({ "name": "w", "customer": "wide", "role": "admin" })).await;
     let wide = world.login(&wide["token"]).await;
     for (who, scope) in [(&world.system, "TRUE"), (&wide, "d.customer_id > 2000")] {
         let expected = |text: &str| text.replace("SCOPE", scope);
@@ -87,8 +92,10 @@ async fn lists_are_complete(world: World) {
             expected.sort_unstable();
             for limit in [97, 1_000] {
                 let mut found = all(&world, who, operation, field, limit).await;
-                let domains: Vec<&str> =
-                    found.iter().map(|name| name.rsplit_once('@').map_or(name.as_str(), |(_, name)| name)).collect();
+                let domains: Vec<&str> = found
+                    .iter()
+                    .map(|name| name.rsplit_once('@').map_or(name.as_str(), |(_, name)| name))
+                    .collect();
                 assert!(domains.is_sorted(), "{operation}");
                 found.sort_unstable();
                 assert!(found == expected, "{operation}: {} of {}", found.len(), expected.len());
@@ -101,7 +108,8 @@ async fn lists_are_complete(world: World) {
     // A domain that moves away while somebody pages through it.
     let page = world.run(&wide, "mailbox.list", json!({ "limit": 2 })).await.unwrap();
     sql(&world, "UPDATE domain SET customer_id = 1002 WHERE name = 'd10.test'").await;
-    let rest = world.run(&wide, "mailbox.list", json!({ "limit": 2, "cursor": page["cursor"] })).await.unwrap();
+    let rest =
+        world.run(&wide, "mailbox.list", json!({ "limit": 2, "cursor": page["cursor"] })).await.unwrap();
     assert!(!rest.to_string().contains("@d10.test"), "{rest}");
 }
 
