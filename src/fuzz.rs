@@ -19,11 +19,12 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     target("admin-request", admin::fuzz::requests),
     target("catalog", storage::catalogs::fuzz::bytes),
     target("catalog-section", storage::catalogs::fuzz::sections),
     target("configuration", base::fuzz::configuration),
+    target("dns-answer", base::fuzz::dns_answers),
     target("imap-answer", imap::fuzz::answers),
     target("imap-command", imap::fuzz::commands),
     target("imap-name", imap::fuzz::names),

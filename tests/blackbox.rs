@@ -43,6 +43,8 @@ mod imap_model;
 mod imap_session;
 #[path = "blackbox/jobs.rs"]
 mod jobs;
+#[path = "blackbox/logins.rs"]
+mod logins;
 #[path = "blackbox/metadata.rs"]
 mod metadata;
 #[path = "blackbox/modes.rs"]

@@ -1,20 +1,28 @@
-//! Who is asking: a bearer token if there is one, else the peer that the kernel names.
+//! Who is asking: a bearer token or a name and password if there are such, else the peer that the kernel names.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::SecretString;
 use tower::ServiceExt;
+use zeroize::Zeroizing;
 
 use super::problem::{Problem, request_id_value};
 use super::{Api, REQUEST_TIMEOUT};
 use crate::base::id::public_id;
 use crate::service::context::{Authentication, Source};
+use crate::service::error::ServiceError;
+use crate::service::login::LoginError;
 use crate::service::registry::Management;
 
 /// The header that carries the request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest token looked at, in octets; ours are far shorter.
 const TOKEN_OCTETS_MAX: usize = 512;
+/// Longest name and password looked at, in octets of base 64.
+const BASIC_OCTETS_MAX: usize = 2_048;
 
 /// The other end of the connection.
 #[derive(Clone, Copy)]
@@ -53,7 +61,7 @@ impl Api {
     }
 }
 
-/// A token replaces the peer's identity entirely: a wrong one is not made up for by who the peer is.
+/// A token or password replaces the peer's identity entirely: a wrong one is not made up for by who the peer is.
 async fn authenticate(
     management: &Management,
     peer: Peer,
@@ -61,9 +69,10 @@ async fn authenticate(
 ) -> Result<Authentication, Problem> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let found = match (authorizations.next(), authorizations.next()) {
-        (Some(value), None) => match bearer(value) {
-            Some(token) => management.authenticate_token(token).await?,
-            None => None,
+        (Some(value), None) => match (bearer(value), basic(value)) {
+            (Some(token), _) => management.authenticate_token(token, peer.source).await?,
+            (None, Some((name, password))) => return by_password(management, peer, &name, &password).await,
+            (None, None) => None,
         },
         (Some(_), Some(_)) => None,
         (None, _) => match peer.uid {
@@ -72,6 +81,37 @@ async fn authenticate(
         },
     };
     found.ok_or_else(Problem::unauthenticated)
+}
+
+async fn by_password(
+    management: &Management,
+    peer: Peer,
+    name: &str,
+    password: &SecretString,
+) -> Result<Authentication, Problem> {
+    // Whom the kernel names says what a bare name may mean, and nothing else.
+    let known = match peer.uid {
+        Some(uid) => management.authenticate_peer(uid).await?,
+        None => None,
+    };
+    let proven = management.authenticate_password(name, password, known.as_ref(), peer.source).await;
+    proven.map_err(|error| match error {
+        LoginError::Failed | LoginError::Held => Problem::unauthenticated(),
+        LoginError::TooMany => Problem::too_many_logins(),
+        LoginError::Unavailable => Problem::from(ServiceError::Unavailable(error.to_string())),
+    })
+}
+
+/// Name and password of `Basic` (RFC 7617 section 2), in UTF-8.
+fn basic(value: &HeaderValue) -> Option<(String, SecretString)> {
+    let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+    let encoded = encoded.trim_start_matches(' ');
+    if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > BASIC_OCTETS_MAX {
+        return None;
+    }
+    let decoded = Zeroizing::new(STANDARD.decode(encoded).ok()?);
+    let (name, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some((name.to_owned(), SecretString::from(password)))
 }
 
 /// The token of `Bearer TOKEN` (RFC 6750 section 2.1).
@@ -94,6 +134,12 @@ mod tests {
         assert_eq!(bearer("Bearer "), None);
         assert_eq!(bearer("Bearer"), None);
         assert_eq!(bearer("Basic abc"), None);
+        let basic = |text: &'static str| super::basic(&HeaderValue::from_static(text)).map(|(name, _)| name);
+        // `carla@ABC-1:pass:word`, the same without a colon, nothing.
+        assert_eq!(basic("basic Y2FybGFAQUJDLTE6cGFzczp3b3Jk").as_deref(), Some("carla@ABC-1"));
+        assert_eq!(basic("Basic Y2FybGFAQUJDLTE="), None);
+        assert_eq!(basic("Basic !"), None);
+        assert_eq!(basic("Bearer Y2FybGFAQUJDLTE6cGFzczp3b3Jk"), None);
         assert_eq!(
             super::bearer(&HeaderValue::from_str(&format!("Bearer {}", "x".repeat(513))).unwrap()),
             None

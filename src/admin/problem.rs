@@ -64,8 +64,14 @@ impl Problem {
 
     /// Neither token nor peer is anybody here.
     pub(super) fn unauthenticated() -> Self {
-        let detail = "no valid token, and this user id is not mapped to an administrator";
+        let detail = "no valid token or password, and this user id is not mapped to an administrator";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    /// Passwords have been guessed at too often.
+    pub(super) fn too_many_logins() -> Self {
+        let detail = "too many failed logins, try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_logins", detail).retryable()
     }
 
     /// It took too long.

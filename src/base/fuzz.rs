@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::address::{Address, DomainName};
 use super::config;
+use super::dns;
 use super::endpoint::Endpoint;
 use super::network::Network;
 use super::size::{format_size, parse_duration, parse_size, parse_size_limit};
@@ -37,6 +38,26 @@ pub fn words(input: &[u8]) {
     let _ = parse_size_limit(text);
     if let Ok(octets) = parse_size(text) {
         assert!(!format_size(octets).is_empty());
+    }
+}
+
+/// Answers of the DNS: whatever they are, their texts are within the answer, and a name to go on at can be asked for or
+/// is refused.
+pub fn dns_answers(input: &[u8]) {
+    const NAME: &str = "_posthouse.a.example";
+    let (id, message) = match input.split_at_checked(2) {
+        Some(([high, low], _)) => (u16::from_be_bytes([*high, *low]), input),
+        _ => (0, input),
+    };
+    match dns::parse(message, id, NAME) {
+        Ok(dns::Answer::Texts(texts)) => {
+            assert!(texts.iter().map(Vec::len).sum::<usize>() <= message.len());
+        }
+        Ok(dns::Answer::Alias(name)) => {
+            assert!(name != NAME && name.len() <= 255);
+            let _ = dns::query(id, &name);
+        }
+        Ok(dns::Answer::Truncated | dns::Answer::Failed(_)) | Err(_) => {}
     }
 }
 

@@ -5,6 +5,7 @@ pub mod backup_settings;
 pub mod civil;
 pub mod clock;
 pub mod config;
+pub mod dns;
 pub mod endpoint;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use super::client::{Call, Client};
 use super::failure::Failure;
+use super::mailbox::with_password;
 use super::output::{Column, Output, columns};
 use super::plan::{Change, Destruction, Plan};
+use super::prompt::SecretSource;
 
 const LIST: &[Column] = columns![
     "NAME" "name" Text, "HOME" "customer" Text, "ROLES" "roles" List, "ENABLED" "enabled" Truth,
@@ -35,7 +37,7 @@ const RETURNED: &[Column] = columns!["Name" "name" Text, "Home" "customer" Text,
 const BRIEF: &[Column] = columns!["Administrator" "name" Text, "Home" "customer" Text];
 const TOKENS: &[Column] = columns![
     "ID" "id" Text, "LABEL" "label" Text, "CREATED" "created_at" Time, "EXPIRES" "expires_at" Time,
-    "LAST USED" "last_used_at" Time
+    "LAST USED" "last_used_at" Time, "PERMISSIONS" "permissions" List, "NETWORKS" "networks" List
 ];
 const TOKEN: &[Column] = columns!["Id" "id" Text, "Token" "token" Text, "Expires" "expires_at" Time];
 const REVOKED: &[Column] = columns!["Token" "id" Text, "Label" "label" Text, "Last used" "last_used_at" Time];
@@ -143,6 +145,15 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Set an administrator's password; its tokens end
+    Password {
+        /// The administrator
+        name: String,
+        #[command(flatten)]
+        secret: SecretSource,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Tokens, for programs that act as an administrator
     #[command(subcommand)]
     Token(Token),
@@ -160,6 +171,12 @@ pub(super) enum Token {
         /// When it ends: a time from now such as 90d, or RFC 3339
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
+        /// Confine it to this permission; may be given several times
+        #[arg(long, value_name = "NAME")]
+        permission: Vec<String>,
+        /// Take it from this network (192.0.2.0/24) only, or from sockets of this machine (unix); several times
+        #[arg(long, value_name = "NETWORK")]
+        network: Vec<String>,
         #[command(flatten)]
         change: Change,
     },
@@ -178,9 +195,9 @@ pub(super) enum Token {
 }
 
 impl Command {
-    pub(super) fn plan(self) -> Plan {
+    pub(super) fn plan(self) -> Result<Plan, Failure> {
         let of = |operation, name: &str| Call::new(operation).with("name", name);
-        match self {
+        Ok(match self {
             Self::Create { name, customer, role, delegable, expires, contact, change } => {
                 let call = Call::new("administrator.create").with("name", name.clone());
                 let call = call.with("customer", customer).with("role", role).maybe("contact", contact);
@@ -238,8 +255,14 @@ impl Command {
                     columns: RETURNED,
                 }
             }
+            Self::Password { name, secret, change } => {
+                let password = secret.read(&name)?;
+                let call = with_password(of("administrator.password", &name), &password);
+                let done = format!("password of {name} set; its tokens and sessions have ended");
+                Plan::Change { call, change, done, columns: &[] }
+            }
             Self::Token(token) => token.plan(),
-        }
+        })
     }
 }
 
@@ -261,8 +284,10 @@ fn show_administrator(client: &Client, output: &Output, call: &Call) -> Result<E
 impl Token {
     fn plan(self) -> Plan {
         match self {
-            Self::Create { name, label, expires, change } => {
+            Self::Create { name, label, expires, permission, network, change } => {
                 let call = Call::new("token.create").maybe("name", name).maybe("label", label);
+                let given = |list: Vec<String>| (!list.is_empty()).then_some(list);
+                let call = call.maybe("permissions", given(permission)).maybe("networks", given(network));
                 let done = "token made; it is shown only now".to_owned();
                 Plan::Change { call: call.maybe("expires_at", expires), change, done, columns: TOKEN }
             }

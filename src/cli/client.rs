@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::{Exit, Failure};
+use super::login::{Login, Proof, bearer};
 use crate::base::id::public_id;
 use crate::base::secret::read_file;
 use crate::service::registry::{Method, Operation, operation};
@@ -62,17 +63,38 @@ impl Call {
 /// A way to the daemon.
 pub(super) struct Client {
     socket: PathBuf,
-    token: Option<SecretString>,
+    identity: Identity,
     runtime: Runtime,
 }
 
+/// As whom the daemon is asked.
+pub(super) enum Identity {
+    /// As whom the kernel says.
+    Peer,
+    /// As the owner of this token.
+    Token(SecretString),
+    /// As somebody with a password.
+    Login(Login),
+}
+
 impl Client {
-    pub(super) fn new(socket: Option<PathBuf>, token_file: Option<&Path>) -> Result<Self, Failure> {
-        let token = token_file.map(read_file).transpose();
-        let token = token.map_err(|error| Failure::usage(format!("the token: {error}")))?;
+    pub(super) fn new(
+        socket: Option<PathBuf>,
+        token_file: Option<&Path>,
+        login: Option<(String, Option<PathBuf>)>,
+    ) -> Result<Self, Failure> {
+        let socket = socket.unwrap_or_else(find_socket);
+        let identity = match (login, token_file) {
+            (Some((name, password_file)), _) => Identity::Login(Login::new(name, password_file, &socket)?),
+            (None, Some(file)) => {
+                let token = read_file(file);
+                Identity::Token(token.map_err(|error| Failure::usage(format!("the token: {error}")))?)
+            }
+            (None, None) => Identity::Peer,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-        Ok(Self { socket: socket.unwrap_or_else(find_socket), token, runtime })
+        Ok(Self { socket, identity, runtime })
     }
 
     /// Runs an operation; with `dry_run` only its checks.
@@ -81,13 +103,53 @@ impl Client {
             let message = format!("this program does not know the operation {}", call.operation);
             return Err(Failure::new(Exit::Other, message));
         };
-        let request = self.request(declared, call, dry_run)?;
-        let (status, octets) = self.runtime.block_on(self.send(request))?;
-        let answer: Value = serde_json::from_slice(&octets).map_err(Failure::broken)?;
+        let (mut status, mut answer) = self.exchange(declared, call, dry_run, self.proof(call.operation)?)?;
+        if status == 401
+            && let Identity::Login(login) = &self.identity
+            && login.forget()
+        {
+            // The token of before has ended; the password gets a new one.
+            (status, answer) = self.exchange(declared, call, dry_run, self.proof(call.operation)?)?;
+        }
         if (200..300).contains(&status) {
             Ok(answer)
         } else {
             Err(Failure::problem(call.operation, status, &answer))
+        }
+    }
+
+    fn exchange(
+        &self,
+        declared: &Operation,
+        call: &Call,
+        dry_run: bool,
+        proof: Option<SecretString>,
+    ) -> Result<(u16, Value), Failure> {
+        let request = self.request(declared, call, dry_run, proof)?;
+        let (status, octets) = self.runtime.block_on(self.send(request))?;
+        Ok((status, serde_json::from_slice(&octets).map_err(Failure::broken)?))
+    }
+
+    /// The header that says who asks for this operation; a login gets its token first.
+    fn proof(&self, wanted: &str) -> Result<Option<SecretString>, Failure> {
+        let login = match &self.identity {
+            Identity::Peer => return Ok(None),
+            Identity::Token(token) => return Ok(Some(bearer(token))),
+            Identity::Login(login) => login,
+        };
+        if let Proof::Header(header) = login.proof(wanted)? {
+            return Ok(Some(header));
+        }
+        let (call, header) = login.exchange()?;
+        let declared = operation(call.operation).ok_or_else(|| Failure::usage("there are no tokens"))?;
+        let (status, answer) = self.exchange(declared, &call, false, Some(header))?;
+        match answer.get("token").and_then(Value::as_str) {
+            Some(token) if (200..300).contains(&status) => login.keep(token)?,
+            _ => return Err(Failure::problem(call.operation, status, &answer)),
+        }
+        match login.proof(wanted)? {
+            Proof::Header(header) => Ok(Some(header)),
+            Proof::Missing => Ok(None),
         }
     }
 
@@ -118,7 +180,7 @@ impl Client {
         let Some(declared) = declared else {
             return Err(Failure::new(Exit::Other, format!("{} cannot be watched", call.operation)));
         };
-        let mut request = self.request(declared, call, false)?;
+        let mut request = self.request(declared, call, false, self.proof(call.operation)?)?;
         request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static(NDJSON));
         self.runtime.block_on(async {
             let mut lines = match self.open_lines(request).await? {
@@ -159,6 +221,7 @@ impl Client {
         declared: &Operation,
         call: &Call,
         dry_run: bool,
+        proof: Option<SecretString>,
     ) -> Result<Request<Full<Bytes>>, Failure> {
         let mut fields = call.fields.clone();
         let mut path = String::new();
@@ -201,8 +264,8 @@ impl Client {
             // The daemon does once what it is asked once, even if the answer is lost.
             request = request.header("idempotency-key", public_id());
         }
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
+        if let Some(proof) = &proof {
+            request = request.header(header::AUTHORIZATION, proof.expose_secret());
         }
         let is_wrong = |error| Failure::usage(format!("this cannot be sent: {error}"));
         request.body(Full::new(body)).map_err(is_wrong)

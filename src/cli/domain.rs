@@ -1,12 +1,15 @@
 //! `posthouse domain …`
 
+use std::process::ExitCode;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::Call;
+use super::client::{Call, Client};
+use super::failure::{Exit, Failure};
 use super::hold::{self, Hold};
 use super::limit::{Limit, count_limit, size_limit};
-use super::output::{Column, columns};
+use super::output::{Column, Output, columns, note};
 use super::plan::{Change, Destruction, Plan};
 use super::setting::Settings;
 
@@ -29,6 +32,7 @@ const MOVED: &[Column] = columns![
     "Domain" "domain" Text, "State" "state" Text, "Customer" "customer" Text, "Alias domains" "alias_domains" List,
     "Mailboxes" "mailboxes" Count, "Mail" "bytes" Size, "Messages" "messages" Count
 ];
+const RECORDS: &[Column] = columns!["FOR" "purpose" Text, "NAME" "name" Text, "TYPE" "type" Text, "VALUE" "value" Text];
 const DELETED: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Mailboxes" "mailboxes" Count,
     "Mail" "bytes_used" Size, "Aliases" "aliases" Count, "Aliases elsewhere that lead here" "aliases_here" Count,
@@ -75,10 +79,27 @@ pub(super) enum Command {
         #[command(flatten)]
         whose: Whose,
     },
+    /// Show the DNS records that prove a domain and that lead its mail here
+    Dns {
+        /// The domain
+        domain: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Look in the DNS for the proof that a pending domain is its customer's
+    Verify {
+        /// The domain
+        domain: String,
+        #[command(flatten)]
+        whose: Whose,
+    },
     /// Confirm that a pending domain is its customer's
     Confirm {
         /// The domain
         domain: String,
+        /// If another customer has it verified, that one's becomes pending
+        #[arg(long)]
+        displace: bool,
         #[command(flatten)]
         whose: Whose,
         #[command(flatten)]
@@ -199,8 +220,17 @@ impl Command {
                 let call = whose.of(Call::new("domain.show").with("domain", domain));
                 Plan::Show { call, columns: SHEET }
             }
-            Self::Confirm { domain, whose, change } => {
+            Self::Dns { domain, whose } => {
+                let call = whose.of(Call::new("domain.dns").with("domain", domain));
+                Plan::Own { call, show: show_records }
+            }
+            Self::Verify { domain, whose } => {
+                let call = whose.of(Call::new("domain.verify").with("domain", domain));
+                Plan::Own { call, show: verify }
+            }
+            Self::Confirm { domain, displace, whose, change } => {
                 let call = whose.of(Call::new("domain.confirm").with("domain", domain.clone()));
+                let call = call.flag("displace", displace);
                 Plan::Change { call, change, done: format!("domain {domain} confirmed"), columns: BRIEF }
             }
             Self::Alias { domain, of, whose, change } => {
@@ -258,4 +288,35 @@ impl Command {
             }
         }
     }
+}
+
+/// The records, and what came of looking for the proof.
+fn show_records(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
+    let answer = client.run(call, false)?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let records = answer.get("records").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    output.table(RECORDS, records)?;
+    if answer.get("state").is_some_and(|state| state == "pending") {
+        note("set the record for the proof, then posthouse domain verify DOMAIN; the daemon also looks by itself");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether it is verified is also the exit code.
+fn verify(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
+    let answer = client.run(call, false)?;
+    let text = |member: &str| answer.get(member).and_then(Value::as_str).unwrap_or_default();
+    if output.is_json() {
+        output.document(&answer)?;
+    } else {
+        note(text("message"));
+        if text("outcome") == "absent" {
+            note(format!("expected: {} TXT {}", text("record"), text("text")));
+        }
+    }
+    let exit = if text("outcome") == "verified" { None } else { Some(Exit::Conflict) };
+    Ok(exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit as u8)))
 }

@@ -76,7 +76,7 @@ impl Failure {
         let exit = match code {
             "invalid" | "malformed" | "media_type" | "body_too_large" => Exit::Usage,
             "not_found" | "no_such_path" | "no_such_method" => Exit::NotFound,
-            "forbidden" | "suspended" | "unauthenticated" => Exit::Forbidden,
+            "forbidden" | "suspended" | "unauthenticated" | "too_many_logins" => Exit::Forbidden,
             "conflict" | "precondition_failed" => Exit::Conflict,
             "over_quota" | "limit" => Exit::Limit,
             "unavailable" | "timeout" => Exit::Unavailable,
@@ -119,7 +119,7 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
         "suspended" => "posthouse customer hold list PATH shows the reason".to_owned(),
         "unauthenticated" => {
             "run it as root or as the daemon's user, map your user id in [admin] administrators, \
-                              or give a token with --token-file"
+                              or give a token with --token-file, or your name with --login"
                 .to_owned()
         }
         "over_quota" => {

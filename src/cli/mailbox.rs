@@ -312,7 +312,7 @@ pub(super) fn show_moved(output: &Output, answer: &Value) -> Result<ExitCode, Fa
     Ok(if is_whole { ExitCode::SUCCESS } else { partly() })
 }
 
-fn with_password(call: Call, password: &Password) -> Call {
+pub(super) fn with_password(call: Call, password: &Password) -> Call {
     match password {
         Password::Plain(secret) => call.with("password", secret.expose_secret()),
         Password::Hash(secret) => call.with("password_hash", secret.expose_secret()),

@@ -11,6 +11,7 @@ mod failure;
 mod hold;
 mod job;
 mod limit;
+mod login;
 mod mailbox;
 mod manual;
 mod node;
@@ -74,6 +75,19 @@ struct Connection {
         help_heading = "Connection"
     )]
     token_file: Option<PathBuf>,
+    /// Act as this administrator (NAME@CODE): asks for the password, and keeps a token for 12 hours
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "POSTHOUSE_LOGIN",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    login: Option<String>,
+    /// Read the password for --login from this file instead of asking for it
+    #[arg(long, global = true, value_name = "FILE", requires = "login", help_heading = "Connection")]
+    login_password_file: Option<PathBuf>,
     /// Print JSON: one document, or one object per line for lists
     #[arg(long, global = true, help_heading = "Connection")]
     json: bool,
@@ -246,7 +260,7 @@ fn exit(code: Exit) -> ExitCode {
 }
 
 fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
-    let Connection { socket, token_file, json } = arguments.connection;
+    let Connection { socket, token_file, login, login_password_file, json } = arguments.connection;
     let plan = match arguments.command {
         Command::Quickstart { dir, demo } => return Ok(Start::Quickstart { dir, demo }),
         Command::Serve { config: file } => {
@@ -281,7 +295,8 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
         }
         command => plan(command)?,
     };
-    let client = Client::new(socket, token_file.as_deref())?;
+    let login = login.map(|name| (name, login_password_file));
+    let client = Client::new(socket, token_file.as_deref(), login)?;
     let code = plan.carry_out(&client, &Output::new(json))?;
     Ok(Start::Done(code))
 }
@@ -293,7 +308,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Domain(command) => Ok(command.plan()),
         Command::Mailbox(command) => command.plan(),
         Command::Alias(command) => Ok(command.plan()),
-        Command::Admin(command) => Ok(command.plan()),
+        Command::Admin(command) => command.plan(),
         Command::Whoami => Ok(server::whoami()),
         Command::Notice(command) => Ok(command.plan()),
         Command::Price(command) => Ok(command.plan()),

@@ -61,6 +61,18 @@ impl SecretSource {
     }
 }
 
+/// The password of somebody who logs in: from a file, or from a prompt.
+pub(super) fn ask_password(whose: &str, file: Option<&std::path::Path>) -> Result<SecretString, Failure> {
+    if let Some(path) = file {
+        return not_empty(read_file(path).map_err(|error| Failure::usage(error.to_string()))?);
+    }
+    if !std::io::stdin().is_terminal() {
+        let hint = "give it with --login-password-file FILE";
+        return Err(Failure::usage("a password is needed, and there is no terminal to ask on").hint(hint));
+    }
+    not_empty(hidden(&format!("Password of {whose}: "))?)
+}
+
 /// Where the keys of object storage come from.
 #[derive(clap::Args, Clone, Debug)]
 #[group(multiple = false)]

@@ -36,7 +36,9 @@ const COMMANDS: &[&str] = &[
     "domain create d.test --customer a",
     "domain list --customer a",
     "domain show d.test --customer a",
-    "domain confirm d.test --customer a",
+    "domain confirm d.test --customer a --displace",
+    "domain dns d.test --customer a",
+    "domain verify d.test --customer a",
     "domain alias e.test --of d.test --customer a",
     "domain catch-all d.test x@d.test --customer a",
     "domain limit d.test --bytes 1GiB --messages 5 --mailbox-default none --customer a",
@@ -73,7 +75,7 @@ const COMMANDS: &[&str] = &[
     "admin disable anna --yes",
     "admin delete anna --yes",
     "admin undelete x",
-    "admin token create anna --label ci --expires 90d",
+    "admin token create anna --label ci --expires 90d --permission mailbox.read --network 192.0.2.0/24",
     "admin token list anna",
     "admin token revoke t1 --yes",
     "whoami",
@@ -176,7 +178,7 @@ fn every_command_speaks_of_an_operation_and_its_fields() {
 #[test]
 fn every_operation_has_a_command() {
     let mut reached: BTreeSet<&str> = COMMANDS.iter().map(|line| call(line).operation).collect();
-    reached.extend(["mailbox.create", "mailbox.password"]);
+    reached.extend(["mailbox.create", "mailbox.password", "administrator.password"]);
     let missing: Vec<&str> =
         operations().iter().map(|operation| operation.name).filter(|name| !reached.contains(name)).collect();
     assert!(missing.is_empty(), "{missing:?}");

@@ -31,6 +31,7 @@ use crate::base::tls::{Tls, TlsError, self_signed_create};
 use crate::service::audit::Sealer;
 use crate::service::backup::{BackupSetup, Schedule};
 use crate::service::delivery::{Delivery, DeliverySettings};
+use crate::service::directory::domain_checks::DomainChecks;
 use crate::service::error::ServiceError;
 use crate::service::housekeeping::{Housekeeping, Kept};
 use crate::service::jobs::Runner;
@@ -187,6 +188,8 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
             .map(|(uid, name)| (*uid, name.clone()))
             .collect(),
         hierarchy_depth_max: config.limits.hierarchy_depth_max as usize,
+        host_name: config.server.name.clone(),
+        resolver: config.dns.resolver,
     };
     let codec = delivery_codec(config);
     let volumes = Volumes::new(database.clone(), PathBuf::new(), metrics.clone());
@@ -287,6 +290,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(until(shutdown.clone(), Box::pin(watch.run())));
     let schedule = Schedule::new(&rooms.management);
     tasks.spawn(until(shutdown.clone(), Box::pin(schedule.run())));
+    let checks = DomainChecks::new(&rooms.management);
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { checks.run().await })));
     let kept =
         Kept { trace_days: config.retention.trace_days, undelete_days: config.retention.undelete_days };
     let node = rooms.bodies.node().id.clone();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::base::address::Address;
 use crate::base::id::{AdministratorId, CustomerId, DomainId, MailboxId, TokenId};
+use crate::service::authority::PermissionSet;
 
 /// A way in or out that can be switched per customer, domain and mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
@@ -97,6 +98,13 @@ pub enum Authenticated {
     Token {
         /// Which one.
         id: TokenId,
+        /// The permissions that it is confined to; nothing for all that its owner has.
+        only: Option<PermissionSet>,
+    },
+    /// By the administrator's password.
+    Password {
+        /// Of the hash under which it is kept: another one is another password.
+        digest: u64,
     },
 }
 
@@ -106,6 +114,7 @@ impl Authenticated {
         match self {
             Self::Peer { uid } => format!("peer uid {uid}"),
             Self::Token { .. } => "token".to_owned(),
+            Self::Password { .. } => "password".to_owned(),
         }
     }
 }
@@ -156,6 +165,14 @@ impl Context {
         &self.request_id
     }
 
+    /// What the caller is confined to by how it was authenticated; nothing for no bounds.
+    pub(in crate::service) fn only(&self) -> Option<PermissionSet> {
+        match self.authenticated {
+            Authenticated::Token { only, .. } => only,
+            Authenticated::Peer { .. } | Authenticated::Password { .. } => None,
+        }
+    }
+
     /// A text that is the same for every request of this caller and differs from every other caller's.
     pub(in crate::service) fn caller_key(&self) -> String {
         match &self.identity {
@@ -173,6 +190,11 @@ pub(in crate::service) struct KeptContext {
     administrator: Option<(AdministratorId, CustomerId, String)>,
     peer_uid: Option<u32>,
     token: Option<TokenId>,
+    /// Names of the permissions that the token is confined to.
+    #[serde(default)]
+    only: Option<Vec<String>>,
+    #[serde(default)]
+    by_password: bool,
     source: Source,
     request_id: String,
 }
@@ -185,10 +207,13 @@ impl From<&Context> for KeptContext {
         };
         let (peer_uid, token) = match context.authenticated {
             Authenticated::Peer { uid } => (Some(uid), None),
-            Authenticated::Token { id } => (None, Some(id)),
+            Authenticated::Token { id, .. } => (None, Some(id)),
+            Authenticated::Password { .. } => (None, None),
         };
+        let by_password = matches!(context.authenticated, Authenticated::Password { .. });
+        let only = context.only().map(|only| only.iter().map(|one| one.name().to_owned()).collect());
         let (source, request_id) = (context.source, context.request_id.clone());
-        Self { administrator, peer_uid, token, source, request_id }
+        Self { administrator, peer_uid, token, only, by_password, source, request_id }
     }
 }
 
@@ -203,8 +228,10 @@ impl KeptContext {
 
     /// The context.
     pub fn context(&self) -> Context {
+        let names = |names: &Vec<String>| PermissionSet::named(names.iter().map(String::as_str));
         let authenticated = match self.token {
-            Some(id) => Authenticated::Token { id },
+            Some(id) => Authenticated::Token { id, only: self.only.as_ref().map(names) },
+            None if self.by_password => Authenticated::Password { digest: 0 },
             None => Authenticated::Peer { uid: self.peer_uid.unwrap_or_default() },
         };
         Context {

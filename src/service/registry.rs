@@ -6,6 +6,7 @@
 //! run without them.
 
 mod admission;
+mod authentication;
 mod list;
 mod management;
 mod operate;

@@ -168,7 +168,7 @@ impl World {
             let administrator = json!({ "name": name, "customer": name, "role": "admin" });
             let made = run("administrator.create", administrator).await.unwrap();
             let token = made["token"].as_str().unwrap();
-            administrators.push(management.authenticate_token(token).await.unwrap().unwrap());
+            administrators.push(management.authenticate_token(token, None).await.unwrap().unwrap());
         }
         let (b, a) = (administrators.pop().unwrap(), administrators.pop().unwrap());
         Self { database, management, login, bodies, sealer, clock, system, a, b }

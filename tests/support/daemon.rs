@@ -365,6 +365,8 @@ impl Daemon {
         let mut command = Command::new(PROGRAM);
         command.arg("--socket").arg(self.admin_socket()).arg("--json").args(arguments);
         command.current_dir(self.dir.path()).env("NO_COLOR", "1").env_remove("POSTHOUSE_SOCKET");
+        // What the program keeps for its user stays here.
+        command.env("HOME", self.dir.path()).env_remove("XDG_STATE_HOME");
         run(&mut command, input.as_bytes())
     }
 
@@ -483,6 +485,8 @@ impl Drop for Daemon {
 fn configuration(dir: &Path, database_url: &str, setup: &Setup) -> String {
     let dir = dir.display();
     let (listen, more) = (&setup.listen, &setup.configuration);
+    // Nobody answers there: no test asks the DNS of the machine.
+    let dns = if more.contains("[dns]") { "" } else { "[dns]\nresolver = \"127.0.0.1:9\"\n\n" };
     format!(
         "[data]\ndir = \"{dir}/data\"\n\n\
          [database]\nurl = \"{database_url}\"\n\n\
@@ -492,6 +496,6 @@ fn configuration(dir: &Path, database_url: &str, setup: &Setup) -> String {
          pop3 = [\"127.0.0.1:0\"]\npop3s = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n\
          socketmap = [\"127.0.0.1:0\"]\nsasl = [\"127.0.0.1:0\"]\n{listen}\n\
          [tls]\ncertificate = \"{dir}/certificate.pem\"\nkey = \"{dir}/key.pem\"\n\n\
-         [admin]\nsocket = \"{dir}/admin.sock\"\n\n{more}\n"
+         [admin]\nsocket = \"{dir}/admin.sock\"\n\n{dns}{more}\n"
     )
 }

@@ -7,6 +7,7 @@
 
 pub mod corpus;
 pub mod daemon;
+pub mod dns;
 pub mod http;
 pub mod imap;
 pub mod moto;

@@ -9,6 +9,7 @@ mod read;
 mod sections;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use mistake::{ConfigError, ConfigMistake};
@@ -50,6 +51,8 @@ pub struct Config {
     pub backup: BackupSettings,
     /// `[audit]`
     pub audit: Audit,
+    /// `[dns]`
+    pub dns: Dns,
 }
 
 /// Who this server says it is.
@@ -186,6 +189,13 @@ pub struct Retention {
 pub struct Audit {
     /// The file to which signed roots are appended.
     pub roots: PathBuf,
+}
+
+/// Whom to ask for what stands in the DNS.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Dns {
+    /// The resolver; without one those that the system names.
+    pub resolver: Option<SocketAddr>,
 }
 
 impl Default for Config {

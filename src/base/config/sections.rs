@@ -9,7 +9,7 @@ use super::backup::read_backup;
 use super::mistake::ConfigMistake;
 use super::read::{Mistakes, Section, Value, expected, path, text};
 use super::{
-    Admin, Audit, Config, Data, Database, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls,
+    Admin, Audit, Config, Data, Database, Dns, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls,
 };
 use crate::base::endpoint::Endpoint;
 use crate::base::secret::Secret;
@@ -53,8 +53,9 @@ fn read_root(mut root: Section<'_>) -> Config {
     let retention = read_retention(root.section("retention"));
     let backup = read_backup(root.section("backup"));
     let audit = read_audit(root.section("audit"), &data.dir);
+    let dns = read_dns(root.section("dns"));
     root.finish();
-    Config { server, data, database, listen, tls, admin, limits, stores, log, retention, backup, audit }
+    Config { server, data, database, listen, tls, admin, limits, stores, log, retention, backup, audit, dns }
 }
 
 fn read_server(mut section: Section<'_>) -> Server {
@@ -345,6 +346,19 @@ fn read_audit(mut section: Section<'_>, data: &Path) -> Audit {
     let roots = section.path("roots", data.join("audit-roots.jsonl"));
     section.finish();
     Audit { roots }
+}
+
+fn read_dns(mut section: Section<'_>) -> Dns {
+    let resolver = section.value("resolver", None, |value| {
+        let address = text(value)?;
+        if address.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |_| format!("expected ADDRESS:PORT such as \"127.0.0.1:53\", found {address:?}");
+        address.parse().map(Some).map_err(wrong)
+    });
+    section.finish();
+    Dns { resolver }
 }
 
 fn read_retention(mut section: Section<'_>) -> Retention {

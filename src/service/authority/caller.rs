@@ -54,6 +54,17 @@ impl Caller {
         Self { identity: Identity::System, grants: place.map(grant).into_iter().collect(), tree }
     }
 
+    /// The same caller, confined to these permissions if any are given. What it sees stays.
+    #[must_use]
+    pub fn confined(mut self, only: Option<PermissionSet>) -> Self {
+        if let Some(only) = only {
+            for grant in &mut self.grants {
+                grant.permissions = grant.permissions.intersection(only);
+            }
+        }
+        self
+    }
+
     /// What the caller may at the node.
     pub fn effective(&self, node: CustomerId) -> PermissionSet {
         effective(&self.tree, &self.grants, node)

@@ -120,6 +120,11 @@ permissions! {
 }
 
 impl Permission {
+    /// The permission of this name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|permission| permission.name() == name)
+    }
+
     /// Whether it concerns the servers: only a grant at the root gives it.
     pub fn is_system(self) -> bool {
         self.name().starts_with("system.")
@@ -176,6 +181,11 @@ impl PermissionSet {
     /// Whether it has nothing.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// The permissions of these names; what is the name of none is left out.
+    pub fn named<'n>(names: impl Iterator<Item = &'n str>) -> Self {
+        names.filter_map(Permission::by_name).fold(Self::EMPTY, |set, one| set.union(Self::of(&[one])))
     }
 
     /// Its members.

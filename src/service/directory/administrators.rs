@@ -91,7 +91,7 @@ pub(super) async fn first(tx: &mut Tx<'_>, home: &CustomerRow, text: &str) -> Re
         made_by: tx.caller.name(),
     };
     administrator::insert_grant(tx.conn, &new, tx.now).await?;
-    let made = tokens::make(tx, id, "first", None).await?;
+    let made = tokens::make(tx, id, "first", None, tokens::Bounds::default()).await?;
     Ok((format!("{name}@{}", home.code), made.token))
 }
 
@@ -206,7 +206,7 @@ impl Operate for AdministratorCreate {
         let role = role(request.role.as_deref().unwrap_or(Role::Viewer.name()))?;
         let expires_at = until("expires_at", request.expires_at.as_deref(), tx.now)?;
         grant(tx, id, target.id, role, request.delegable, expires_at).await?;
-        let made = tokens::make(tx, id, "first", None).await?;
+        let made = tokens::make(tx, id, "first", None, tokens::Bounds::default()).await?;
         let row = row(tx, id).await?;
         let administrator = show(tx, row);
         tx.after = serde_json::to_value((&administrator, role.name())).ok();

@@ -20,7 +20,7 @@ use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::service::settings::standing;
 use crate::storage::metadata::domain::{self, DomainRow, NewDomain};
 use crate::storage::metadata::setting::At;
-use crate::storage::metadata::{alias, domain_move, mailbox, quota as counters};
+use crate::storage::metadata::{alias, domain_check, domain_move, mailbox, quota as counters};
 
 /// A domain.
 #[derive(Clone, Serialize, ToSchema)]
@@ -89,7 +89,7 @@ pub(super) fn show(tx: &Tx<'_>, row: DomainRow) -> Domain {
     }
 }
 
-async fn row(tx: &mut Tx<'_>, id: DomainId) -> Result<DomainRow> {
+pub(super) async fn row(tx: &mut Tx<'_>, id: DomainId) -> Result<DomainRow> {
     let gone = || ServiceError::Internal("a domain vanished inside a transaction".to_owned());
     domain::by_id(tx.conn, id).await?.ok_or_else(gone)
 }
@@ -237,9 +237,9 @@ impl Operate for DomainList {
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct DomainRequest {
     /// Its name.
-    domain: String,
+    pub(super) domain: String,
     /// Its customer, where several have a domain of this name; default: the verified one, or the only one.
-    customer: Option<String>,
+    pub(super) customer: Option<String>,
 }
 
 /// A domain with what is known of it.
@@ -420,6 +420,9 @@ pub(in crate::service) struct DomainConfirmRequest {
     domain: String,
     /// Its customer, where several have a pending domain of this name.
     customer: Option<String>,
+    /// If another customer has it verified, that one's becomes pending, with the domains that stand for it.
+    #[serde(default)]
+    displace: bool,
 }
 
 /// `domain.confirm`: a system administrator says that the domain is the customer's.
@@ -445,7 +448,7 @@ impl Operate for DomainConfirm {
         Ok(vec![Need::at(root, Self::PERMISSION)])
     }
 
-    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, _: DomainConfirmRequest) -> Result<Domain> {
+    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, request: DomainConfirmRequest) -> Result<Domain> {
         if row.pending
             && let Some(meant) = row.alias_of
             && let meant = self::row(tx, meant).await?
@@ -454,8 +457,16 @@ impl Operate for DomainConfirm {
             let message = format!("{}, which it stands for, is pending; confirm that one first", meant.name);
             return Err(ServiceError::Conflict { message });
         }
+        if row.pending && request.displace {
+            tx.also = domain_check::displace(tx.conn, &row.name).await?;
+            tx.also.sort_unstable();
+            tx.also.dedup();
+        }
         if row.pending && !domain::confirm(tx.conn, &row).await? {
-            let message = format!("another customer has {} verified; delete it there first", row.name);
+            let message = format!(
+                "another customer has {} verified; confirm it with displace (--displace) to make that one pending",
+                row.name
+            );
             return Err(ServiceError::Conflict { message });
         }
         let row = self::row(tx, row.id).await?;

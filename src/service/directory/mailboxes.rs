@@ -78,7 +78,7 @@ async fn row(tx: &mut Tx<'_>, id: MailboxId) -> Result<MailboxRow> {
 
 /// Hashes a new password, or checks an imported hash; exactly one must be given. Answers the hash, and the characters
 /// of the password where one was given: how many it must have depends on whose it is.
-async fn hash(password: Option<String>, imported: Option<String>) -> Result<(String, Option<usize>)> {
+pub(super) async fn hash(password: Option<String>, imported: Option<String>) -> Result<(String, Option<usize>)> {
     let wrong = |field, message: String| ServiceError::Invalid { field, message };
     match (password, imported) {
         (Some(password), None) => {
@@ -102,7 +102,11 @@ async fn hash(password: Option<String>, imported: Option<String>) -> Result<(Str
 }
 
 /// Refuses a password that is shorter than the customer's setting asks for.
-async fn long_enough(tx: &mut Tx<'_>, customer: CustomerId, characters: Option<usize>) -> Result<()> {
+pub(super) async fn long_enough(
+    tx: &mut Tx<'_>,
+    customer: CustomerId,
+    characters: Option<usize>,
+) -> Result<()> {
     let Some(characters) = characters else { return Ok(()) };
     let least = settings::value(tx.conn, customer, &settings::PASSWORD_LENGTH_MIN).await?.0;
     if u32::try_from(characters).is_ok_and(|characters| characters < least) {

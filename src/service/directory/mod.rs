@@ -4,10 +4,13 @@
 pub(in crate::service) mod administrator_state;
 pub(in crate::service) mod administrators;
 pub(in crate::service) mod aliases;
+pub(in crate::service) mod credentials;
 pub(in crate::service) mod customer_life;
 pub(in crate::service) mod customer_limits;
 pub(in crate::service) mod customers;
+pub mod domain_checks;
 pub(in crate::service) mod domain_move;
+pub(in crate::service) mod domain_proof;
 pub(in crate::service) mod domains;
 pub(in crate::service) mod holds;
 pub(in crate::service) mod identity;

@@ -1,4 +1,5 @@
-//! Bearer tokens of administrators.
+//! Bearer tokens of administrators. A token may be confined to permissions, of which it has those that its owner holds
+//! when it is used, and to networks. It makes no tokens.
 
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use super::scope::until;
 use super::targets::{OneAdministrator, absent};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, random_text};
-use crate::service::authority::{Permission, Tree};
-use crate::service::context::Authenticated;
+use crate::base::network::Network;
+use crate::service::authority::{Permission, PermissionSet, Tree};
+use crate::service::context::{Authenticated, Source};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::administrator;
-use crate::storage::metadata::token::{self, TokenRow};
+use crate::storage::metadata::token::{self, NewToken, TokenRow};
 
 /// What every token begins with, so that secret scanners know it.
 pub(in crate::service) const PREFIX: &str = "ph_";
@@ -25,6 +27,11 @@ const SECRET_CHARACTERS: usize = 40;
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(90 * 86_400);
 /// How long it counts at most.
 const LIFETIME_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// Most networks that a token is bound to.
+const NETWORKS_MAX: usize = 64;
+/// Stands among networks for sockets of this machine, whose other end has no address.
+const UNIX: &str = "unix";
 
 /// The hash under which a token is kept.
 pub(in crate::service) fn secret_hash(secret: &str) -> [u8; 32] {
@@ -42,12 +49,64 @@ pub(in crate::service) struct TokenCreated {
     pub expires_at: Timestamp,
 }
 
+/// What a token is confined to, as it is stored.
+#[derive(Default)]
+pub(super) struct Bounds {
+    permissions: Option<String>,
+    networks: Option<String>,
+}
+
+impl Bounds {
+    /// As asked for: absent is no bounds, and nobody asks for a token that could do nothing.
+    fn read(permissions: Option<&[String]>, networks: Option<&[String]>) -> Result<Self> {
+        let invalid = |field, message: String| Err(ServiceError::Invalid { field, message });
+        if let Some(names) = permissions {
+            let wrong = names.iter().find(|name| Permission::by_name(name).is_none());
+            if names.is_empty() || names.len() > Permission::ALL.len() || wrong.is_some() {
+                let wrong = wrong.map_or("none".to_owned(), |name| format!("{name:?}"));
+                return invalid("permissions", format!("expected names of permissions, found {wrong}"));
+            }
+        }
+        if let Some(networks) = networks {
+            let wrong = networks.iter().find(|text| *text != UNIX && text.parse::<Network>().is_err());
+            if networks.is_empty() || networks.len() > NETWORKS_MAX || wrong.is_some() {
+                let wrong = wrong.map_or_else(|| format!("{} of them", networks.len()), |text| format!("{text:?}"));
+                let message = format!(
+                    "expected 1 to {NETWORKS_MAX} networks such as 192.0.2.0/24, or {UNIX}, found {wrong}"
+                );
+                return invalid("networks", message);
+            }
+        }
+        let kept = |list: Option<&[String]>| list.map(|list| list.join(","));
+        Ok(Self { permissions: kept(permissions), networks: kept(networks) })
+    }
+}
+
+fn listed(kept: Option<&str>) -> Option<Vec<String>> {
+    kept.map(|kept| kept.split(',').map(str::to_owned).collect())
+}
+
+/// The permissions that a token is confined to, as stored. A name that means nothing any more allows nothing.
+pub(in crate::service) fn confined_to(kept: Option<&str>) -> Option<PermissionSet> {
+    kept.map(|kept| PermissionSet::named(kept.split(',')))
+}
+
+/// Whether a token that is bound to networks, as stored, may come from there.
+pub(in crate::service) fn is_from_allowed_network(kept: Option<&str>, source: Source) -> bool {
+    let Some(kept) = kept else { return true };
+    kept.split(',').any(|text| match source {
+        None => text == UNIX,
+        Some(address) => text.parse::<Network>().is_ok_and(|network| network.contains(address)),
+    })
+}
+
 /// Makes a token.
 pub(super) async fn make(
     tx: &mut Tx<'_>,
     administrator: AdministratorId,
     label: &str,
     expires_at: Option<Timestamp>,
+    bounds: Bounds,
 ) -> Result<TokenCreated> {
     let expires_at = expires_at.unwrap_or_else(|| tx.now.plus(LIFETIME_DEFAULT));
     if expires_at > tx.now.plus(LIFETIME_MAX) {
@@ -55,8 +114,15 @@ pub(super) async fn make(
         return Err(ServiceError::Invalid { field: "expires_at", message });
     }
     let secret = format!("{PREFIX}{}", random_text(SECRET_CHARACTERS));
-    let hash = secret_hash(&secret);
-    let id = token::insert(tx.conn, administrator, &hash, label, tx.now, expires_at).await?;
+    let new = NewToken {
+        administrator,
+        secret_hash: secret_hash(&secret),
+        label: label.to_owned(),
+        expires_at,
+        permissions: bounds.permissions,
+        networks: bounds.networks,
+    };
+    let id = token::insert(tx.conn, &new, tx.now).await?;
     Ok(TokenCreated { id, token: secret, expires_at })
 }
 
@@ -70,6 +136,10 @@ pub(in crate::service) struct TokenCreateRequest {
     label: Option<String>,
     /// When it ends: RFC 3339, or from now such as `30d`; default 90 days, at most 366.
     expires_at: Option<String>,
+    /// Names of the permissions that it is confined to; default: all that its owner has.
+    permissions: Option<Vec<String>>,
+    /// Networks from which it may be used, and `unix` for sockets of this machine; default: anywhere.
+    networks: Option<Vec<String>>,
 }
 
 async fn owner(tx: &mut Tx<'_>, login: Option<&str>) -> Result<OneAdministrator> {
@@ -117,9 +187,8 @@ impl Operate for TokenCreate {
         target: &'a OneAdministrator,
         _: &'a TokenCreateRequest,
     ) -> Result<Vec<Need>> {
-        // A token that could renew itself would never end.
-        let own = tx.caller.administrator() == Some(target.row.id);
-        if own && matches!(tx.context.authenticated, Authenticated::Token { .. }) {
+        // A token that could renew itself would never end, and one that makes others would outlive its revocation.
+        if matches!(tx.context.authenticated, Authenticated::Token { .. }) {
             return Err(ServiceError::Forbidden { permission: "token.create" });
         }
         needs(tx, target, Self::PERMISSION).await
@@ -132,8 +201,15 @@ impl Operate for TokenCreate {
     ) -> Result<TokenCreated> {
         let label = label(request.label.as_deref())?;
         let expires_at = until("expires_at", request.expires_at.as_deref(), tx.now)?;
-        let made = make(tx, target.row.id, &label, expires_at).await?;
-        tx.after = Some(serde_json::json!({ "id": made.id, "label": label, "expires_at": made.expires_at }));
+        let bounds = Bounds::read(request.permissions.as_deref(), request.networks.as_deref())?;
+        let made = make(tx, target.row.id, &label, expires_at, bounds).await?;
+        tx.after = Some(serde_json::json!({
+            "id": made.id,
+            "label": label,
+            "expires_at": made.expires_at,
+            "permissions": request.permissions,
+            "networks": request.networks,
+        }));
         Ok(made)
     }
 }
@@ -158,6 +234,12 @@ pub(in crate::service) struct Token {
     expires_at: Timestamp,
     #[schema(value_type = Option<String>)]
     last_used_at: Option<Timestamp>,
+    /// The permissions that it is confined to; without it has all that its owner has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions: Option<Vec<String>>,
+    /// The networks from which it may be used, `unix` for sockets of this machine; without it may from anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    networks: Option<Vec<String>>,
 }
 
 fn show(row: TokenRow) -> Token {
@@ -167,6 +249,8 @@ fn show(row: TokenRow) -> Token {
         created_at: row.created_at,
         expires_at: row.expires_at,
         last_used_at: row.last_used_at,
+        permissions: listed(row.permissions.as_deref()),
+        networks: listed(row.networks.as_deref()),
     }
 }
 

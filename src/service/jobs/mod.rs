@@ -195,13 +195,14 @@ impl JobContext {
     /// The asker, with what it may at this moment.
     pub async fn caller(&self) -> Result<Caller> {
         let (inner, identity, now) = (Arc::clone(&self.inner), self.asker.identity.clone(), self.now());
+        let only = self.asker.only();
         let database = self.inner.database.clone();
         database
             .read(move |conn| {
                 Box::pin(async move {
                     let tree = inner.authority.tree(conn, crate::storage::metadata::customer::TreeLock::None);
                     let tree = tree.await?;
-                    Caller::read(conn, tree, identity, now).await
+                    Ok(Caller::read(conn, tree, identity, now).await?.confined(only))
                 })
             })
             .await

@@ -212,7 +212,7 @@ impl World {
     async fn administrator(&self, name: &str, customer: &str, role: &str) -> Authentication {
         let asked = json!({ "name": name, "customer": customer, "role": role });
         let made = self.run(&self.system, "administrator.create", asked).await.unwrap();
-        self.management.authenticate_token(made["token"].as_str().unwrap()).await.unwrap().unwrap()
+        self.management.authenticate_token(made["token"].as_str().unwrap(), None).await.unwrap().unwrap()
     }
 }
 

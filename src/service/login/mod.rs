@@ -8,6 +8,7 @@
 //!   the clock went there.
 //! - Successful logins are counted in memory and written in batches: a login costs no transaction.
 
+mod administrator;
 mod last_login;
 pub mod password;
 mod session;
@@ -39,7 +40,7 @@ use last_login::LastLogins;
 pub use session::{MailSession, SessionInfo};
 use session::{Receivers, Registry, Watch};
 use throttle::Throttle;
-use verifier::Verifier;
+use verifier::{Subject, Verifier};
 
 /// How often logins are written.
 const LAST_LOGIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -163,7 +164,7 @@ impl Login {
             }
             Err(_) => None,
         };
-        let stored = row.as_ref().map(|row| (row.id, row.password_hash.as_str()));
+        let stored = row.as_ref().map(|row| (Subject::Mailbox(row.id), row.password_hash.as_str()));
         let verified = self.inner.verifier.verify(stored, password).await.map_err(|_| {
             tracing::warn!("login refused: too many verifications are waiting");
             LoginError::Unavailable
@@ -205,7 +206,8 @@ impl Login {
     }
 
     async fn matches(&self, row: &MailboxRow, password: &SecretString) -> bool {
-        self.inner.verifier.verify(Some((row.id, row.password_hash.as_str())), password).await == Ok(true)
+        let stored = Some((Subject::Mailbox(row.id), row.password_hash.as_str()));
+        self.inner.verifier.verify(stored, password).await == Ok(true)
     }
 
     /// Registers a session for a mailbox whose password was right.

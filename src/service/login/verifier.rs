@@ -2,7 +2,7 @@
 //! queue behind them, and a short-lived memory of what has been verified, so that a client with many connections
 //! costs one verification.
 //!
-//! The cache holds keyed hashes of (mailbox, stored hash, password) under a random key of this process, never
+//! The cache holds keyed hashes of (whose, stored hash, password) under a random key of this process, never
 //! passwords; since the stored hash is part of it, a changed password takes effect at once.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::password::{self, PasswordHash};
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::id::{MailboxId, random_bytes};
+use crate::base::id::{AdministratorId, MailboxId, random_bytes};
 
 /// How long a verified password is remembered.
 const CACHE_LIFE: Duration = Duration::from_secs(120);
@@ -22,6 +22,13 @@ const CACHE_LIFE: Duration = Duration::from_secs(120);
 const CACHE_ENTRIES_MAX: u64 = 100_000;
 /// Verifications that may wait for a core, per core: about 5 s of argon2.
 const WAITING_PER_CORE_MAX: usize = 64;
+
+/// Whose password it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Subject {
+    Mailbox(MailboxId),
+    Administrator(AdministratorId),
+}
 
 /// Too many verifications are waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,14 +56,14 @@ impl Verifier {
         }
     }
 
-    /// Whether `password` is the one that `stored` is the hash of. Without a mailbox it does the same work and
+    /// Whether `password` is the one that `stored` is the hash of. Without anybody it does the same work and
     /// answers no. A wrong password for a hash of another kind costs that work on top of the hash's own.
     pub(super) async fn verify(
         &self,
-        mailbox: Option<(MailboxId, &str)>,
+        subject: Option<(Subject, &str)>,
         password: &SecretString,
     ) -> Result<bool, Overloaded> {
-        let cache_key = mailbox.map(|(mailbox, stored)| self.cache_key(mailbox, stored, password));
+        let cache_key = subject.map(|(subject, stored)| self.cache_key(subject, stored, password));
         if self.is_remembered(cache_key.as_ref()) {
             return Ok(true);
         }
@@ -66,9 +73,9 @@ impl Verifier {
         if self.is_remembered(cache_key.as_ref()) {
             return Ok(true);
         }
-        let hash = mailbox.and_then(|(mailbox, stored)| {
+        let hash = subject.and_then(|(subject, stored)| {
             PasswordHash::parse(stored)
-                .inspect_err(|error| tracing::warn!(%mailbox, %error, "stored password hash cannot be used"))
+                .inspect_err(|error| tracing::warn!(?subject, %error, "stored password hash cannot be used"))
                 .ok()
         });
         let password = password.clone();
@@ -102,7 +109,8 @@ impl Verifier {
             PasswordHash::new(&hidden)
         });
         let hash = hashing.await.ok()?.ok()?;
-        self.verified.insert(self.cache_key(mailbox, hash.as_str(), password), self.clock.now());
+        let cache_key = self.cache_key(Subject::Mailbox(mailbox), hash.as_str(), password);
+        self.verified.insert(cache_key, self.clock.now());
         Some(hash)
     }
 
@@ -111,9 +119,13 @@ impl Verifier {
         since.is_some_and(|since| since.plus(CACHE_LIFE) > self.clock.now())
     }
 
-    fn cache_key(&self, mailbox: MailboxId, stored: &str, password: &SecretString) -> [u8; blake3::OUT_LEN] {
+    fn cache_key(&self, subject: Subject, stored: &str, password: &SecretString) -> [u8; blake3::OUT_LEN] {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(&mailbox.0.to_le_bytes());
+        let (kind, id) = match subject {
+            Subject::Mailbox(id) => (0, id.0),
+            Subject::Administrator(id) => (1, id.0),
+        };
+        hasher.update(&[kind]).update(&id.to_le_bytes());
         // The length keeps the two texts apart.
         hasher.update(&(stored.len() as u64).to_le_bytes());
         hasher.update(stored.as_bytes());
@@ -168,12 +180,16 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_secs(1_000_000));
         let verifier = Verifier::new(clock.clone());
         let password = SecretString::from("correct horse");
-        let mailbox = Some((MailboxId(1), SSHA));
+        let mailbox = Some((Subject::Mailbox(MailboxId(1)), SSHA));
         assert_eq!(verifier.verify(mailbox, &SecretString::from("wrong")).await, Ok(false));
         assert_eq!(verifier.verify(mailbox, &password).await, Ok(true));
-        let key = |mailbox, stored, password: &SecretString| verifier.cache_key(mailbox, stored, password);
+        let key = |mailbox, stored, password: &SecretString| {
+            verifier.cache_key(Subject::Mailbox(mailbox), stored, password)
+        };
         assert!(verifier.is_remembered(Some(&key(MailboxId(1), SSHA, &password))));
         assert!(!verifier.is_remembered(Some(&key(MailboxId(2), SSHA, &password))));
+        let other = verifier.cache_key(Subject::Administrator(AdministratorId(1)), SSHA, &password);
+        assert!(!verifier.is_remembered(Some(&other)));
         assert!(!verifier.is_remembered(Some(&key(MailboxId(1), "{SSHA}x", &password))));
         assert!(!verifier.is_remembered(Some(&key(MailboxId(1), SSHA, &SecretString::from("wrong")))));
         // With no core free, only a remembered password gets an answer.
@@ -190,7 +206,7 @@ mod tests {
         let verifier = Verifier::new(Clock::system());
         let password = SecretString::from("correct horse");
         assert_eq!(verifier.verify(None, &password).await, Ok(false));
-        assert_eq!(verifier.verify(Some((MailboxId(1), "!locked")), &password).await, Ok(false));
+        assert_eq!(verifier.verify(Some((Subject::Mailbox(MailboxId(1)), "!locked")), &password).await, Ok(false));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::error::Result;
 use crate::service::settings::standing;
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{administrator, customer, token};
+use crate::storage::metadata::{administrator, credential, customer, token};
 
 /// Whether administrators at home there may come in now: administration is not off at their home, and it is one of the
 /// times at which they may log in.
@@ -20,8 +20,15 @@ pub(super) async fn is_open(conn: &mut Conn, home: CustomerId, now: Timestamp) -
     Ok(is_time && !standing.off.contains("admin"))
 }
 
+/// Tells whether a password is still the one that somebody has logged in with; of its hash, which nobody can know.
+pub(super) fn password_digest(hash: &str) -> u64 {
+    let hash = blake3::hash(hash.as_bytes());
+    hash.as_bytes().iter().take(8).fold(0, |digest, &octet| (digest << 8) | u64::from(octet))
+}
+
 impl Management {
     /// Whether somebody who was let in would be let in again: the token is still there and has not expired, the
+    /// password is the same, the
     /// administrator is neither disabled nor deleted, and administration is open to those at home there. What runs on,
     /// such as a stream, asks this at least every second.
     ///
@@ -30,14 +37,23 @@ impl Management {
     pub async fn is_still_admitted(&self, authentication: &Authentication) -> Result<bool> {
         let Identity::Administrator { id, home, .. } = authentication.identity else { return Ok(true) };
         let token = match authentication.authenticated {
-            Authenticated::Token { id } => Some(id),
-            Authenticated::Peer { .. } => None,
+            Authenticated::Token { id, .. } => Some(id),
+            Authenticated::Peer { .. } | Authenticated::Password { .. } => None,
+        };
+        let password = match authentication.authenticated {
+            Authenticated::Password { digest } => Some(digest),
+            Authenticated::Peer { .. } | Authenticated::Token { .. } => None,
         };
         let now = self.inner.clock.now();
         let look = self.inner.database.read(move |conn| {
             Box::pin(async move {
                 if let Some(token) = token
                     && !token::is_valid(conn, token, now).await?
+                {
+                    return Ok(false);
+                }
+                if let Some(digest) = password
+                    && credential::hash(conn, id).await?.is_none_or(|hash| password_digest(&hash) != digest)
                 {
                     return Ok(false);
                 }

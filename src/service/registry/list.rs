@@ -5,8 +5,8 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::{AuditSearch, AuditVerify};
 use crate::service::directory::{
-    administrator_state, administrators, aliases, customer_life, customer_limits, customers, domain_move,
-    domains, holds, identity, mailbox_deletion, mailboxes, sessions, tokens,
+    administrator_state, administrators, aliases, credentials, customer_life, customer_limits, customers, domain_move,
+    domain_proof, domains, holds, identity, mailbox_deletion, mailboxes, sessions, tokens,
 };
 use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;
@@ -75,6 +75,8 @@ static OPERATIONS: &[Operation] = &[
     declare::<domains::DomainAlias>(),
     declare::<domains::DomainCatchAll>(),
     declare::<domains::DomainLimit>(),
+    declare::<domain_proof::DomainDns>(),
+    declare::<domain_proof::DomainVerify>(),
     declare::<domains::DomainConfirm>(),
     declare::<domains::DomainDelete>(),
     declare::<domains::DomainUndelete>(),
@@ -107,6 +109,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<administrator_state::AdministratorDisable>(),
     declare::<administrator_state::AdministratorDelete>(),
     declare::<administrator_state::AdministratorUndelete>(),
+    declare::<credentials::AdministratorPassword>(),
     declare::<tokens::TokenCreate>(),
     declare::<tokens::TokenList>(),
     declare::<tokens::TokenRevoke>(),

@@ -1,17 +1,15 @@
 //! The handle through which the admin room and the tests run operations.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::admission;
 use crate::base::clock::Clock;
 use crate::service::audit::{ReadTrail, Sealer};
 use crate::service::authority::Authority;
 use crate::service::backup::BackupSetup;
-use crate::service::context::{Authenticated, Authentication, Identity};
-use crate::service::directory::tokens;
+use crate::service::directory::domain_proof::Lookups;
 use crate::service::error::ServiceError;
 use crate::service::jobs::Queue;
 use crate::service::login::Login;
@@ -20,12 +18,9 @@ use crate::storage::bodies::Bodies;
 use crate::storage::catalogs::Catalogs;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::{administrator, customer, instance, token};
+use crate::storage::metadata::{customer, instance};
 use crate::storage::offload::Offloader;
 use crate::storage::packer::Packer;
-
-/// How exactly the last use of a token is known: not every request writes.
-const LAST_USED_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The name of the secret that seals cursors.
 const CURSOR_KEY: &str = "cursor_key";
@@ -39,6 +34,10 @@ pub struct ManagementOptions {
     pub administrator_uids: Vec<(u32, String)>,
     /// Deepest hierarchy in levels; 0 means the default of 64.
     pub hierarchy_depth_max: usize,
+    /// The server's name in the records that domains should have.
+    pub host_name: String,
+    /// Whom to ask for the proof of domains; nothing for the system's resolvers.
+    pub resolver: Option<SocketAddr>,
 }
 
 /// Runs management operations; cheap to clone.
@@ -55,6 +54,8 @@ pub(in crate::service) struct Inner {
     /// Seals the cursors of lists; the same on all nodes.
     pub(in crate::service) cursor_key: [u8; 32],
     pub(in crate::service) reads: ReadTrail,
+    /// Looks for the proof of domains.
+    pub(in crate::service) lookups: Lookups,
     /// Tells the runner of new jobs.
     pub(in crate::service) jobs: Queue,
     read_writer: Mutex<Option<JoinHandle<()>>>,
@@ -99,6 +100,7 @@ impl Management {
         let inner = Inner {
             database,
             clock,
+            lookups: Lookups::new(options.resolver, &cursor_key),
             options,
             authority: Authority::default(),
             cursor_key,
@@ -165,67 +167,5 @@ impl Management {
         if let Some(writer) = writer {
             let _ = writer.await;
         }
-    }
-
-    /// Who the kernel says is at the other end of the socket; nothing for a uid that means nobody here.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn authenticate_peer(&self, uid: u32) -> Result<Option<Authentication>, ServiceError> {
-        if self.inner.options.system_uids.contains(&uid) {
-            let authenticated = Authenticated::Peer { uid };
-            return Ok(Some(Authentication { identity: Identity::System, authenticated }));
-        }
-        let Some((_, login)) = self.inner.options.administrator_uids.iter().find(|(one, _)| *one == uid)
-        else {
-            return Ok(None);
-        };
-        let Some((name, code)) = login.split_once('@') else { return Ok(None) };
-        let (name, code) = (name.to_lowercase(), code.to_lowercase());
-        let work = self.inner.database.read(move |conn| {
-            Box::pin(
-                async move { administrator::by_login(conn, &name, &code).await.map_err(ServiceError::from) },
-            )
-        });
-        let Some(row) = work.await? else { return Ok(None) };
-        let identity = Identity::Administrator { id: row.id, home: row.customer, name: row.name };
-        self.admitted(Authentication { identity, authenticated: Authenticated::Peer { uid } }).await
-    }
-
-    /// Whose token this is; nothing for one that is unknown, expired, revoked, or whose owner is gone or disabled:
-    /// one answer.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn authenticate_token(&self, secret: &str) -> Result<Option<Authentication>, ServiceError> {
-        let hash = tokens::secret_hash(secret);
-        let now = self.inner.clock.now();
-        let work = self.inner.database.read(move |conn| {
-            Box::pin(async move { token::holder(conn, &hash, now).await.map_err(ServiceError::from) })
-        });
-        let Some(holder) = work.await? else { return Ok(None) };
-        if holder.last_used_at.is_none_or(|at| at.plus(LAST_USED_INTERVAL) <= now) {
-            let id = holder.token;
-            self.inner
-                .database
-                .write(Priority::Background, move |conn| {
-                    Box::pin(async move { token::used(conn, id, now).await.map_err(ServiceError::from) })
-                })
-                .await?;
-        }
-        let identity =
-            Identity::Administrator { id: holder.administrator, home: holder.home, name: holder.name };
-        self.admitted(Authentication { identity, authenticated: Authenticated::Token { id: holder.token } })
-            .await
-    }
-
-    /// Lets the administrator in if administration is open to those at home there.
-    async fn admitted(&self, authentication: Authentication) -> Result<Option<Authentication>, ServiceError> {
-        let Identity::Administrator { home, .. } = authentication.identity else {
-            return Ok(Some(authentication));
-        };
-        let now = self.inner.clock.now();
-        let work = self.inner.database.read(move |conn| Box::pin(admission::is_open(conn, home, now)));
-        Ok(work.await?.then_some(authentication))
     }
 }

@@ -183,6 +183,7 @@ async fn perform<O: Operate>(
     let now = asked.inner.clock.now();
     let tree = asked.inner.authority.tree(conn, lock).await?;
     let caller = Caller::read(conn, tree, asked.context.identity.clone(), now).await?;
+    let caller = caller.confined(asked.context.only());
     asked.reach(&caller, None);
     let mut tx = Tx {
         conn,

@@ -87,7 +87,7 @@ impl World {
              WHERE domain_id = (SELECT id FROM domain WHERE name = '{domain}')"
         ))
         .await;
-        self.management.authenticate_token(made["token"].as_str().unwrap()).await.unwrap().unwrap()
+        self.management.authenticate_token(made["token"].as_str().unwrap(), None).await.unwrap().unwrap()
     }
 
     async fn scope(&self, path: &str) -> i64 {

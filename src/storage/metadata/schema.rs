@@ -114,6 +114,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0018_domain_names.sql"),
         include_str!("../../../migrations/postgres/0018_domain_names.sql"),
     ),
+    (
+        19,
+        "people",
+        include_str!("../../../migrations/sqlite/0019_people.sql"),
+        include_str!("../../../migrations/postgres/0019_people.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -151,7 +151,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "setting.unset" | "setting.lock" | "setting.unlock" => json!({ "path": path, "key": "time_zone" }),
         "domain.create" => json!({ "domain": "brand-new.example", "customer": path }),
         "domain.alias" => json!({ "domain": "brand-new.example", "alias_of": domain }),
-        "domain.show" | "domain.catch-all" | "domain.limit" | "domain.confirm" | "domain.delete" => {
+        "domain.show" | "domain.dns" | "domain.verify" | "domain.catch-all" | "domain.limit" | "domain.confirm" | "domain.delete" => {
             json!({ "domain": domain })
         }
         "domain.move" => json!({ "domain": domain, "to": path }),
@@ -174,6 +174,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         | "administrator.delete"
         | "token.create"
         | "token.list" => json!({ "name": administrator }),
+        "administrator.password" => json!({ "name": administrator, "password_hash": PASSWORD_HASH }),
         "administrator.undelete" => json!({ "name": names.deleted_administrator }),
         "administrator.grant" => json!({ "name": administrator, "role": "viewer", "customer": path }),
         "administrator.revoke" => json!({ "name": administrator, "role": "admin", "customer": path }),

@@ -1,0 +1,184 @@
+//! Who is asking: what the kernel says, a token, or an administrator's name and password.
+//!
+//! Whatever is wrong has one answer, and a password that is wrong has cost the same as one that is right.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{Management, admission};
+use super::management::Inner;
+use crate::base::id::{AdministratorId, public_id};
+use crate::service::audit::{self, Event, names};
+use crate::service::authority::Caller;
+use crate::service::context::{Authenticated, Authentication, Identity, Source};
+use crate::service::directory::tokens;
+use crate::service::error::ServiceError;
+use crate::service::login::LoginError;
+use crate::storage::metadata::administrator::AdministratorRow;
+use crate::storage::metadata::customer::TreeLock;
+use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::sql::Conn;
+use crate::storage::metadata::{administrator, credential, token};
+
+/// How exactly the last use of a token is known: not every request writes.
+const LAST_USED_INTERVAL: Duration = Duration::from_secs(300);
+
+/// What a login is called in the audit trail.
+const LOGIN: &str = "login";
+
+/// Somebody whom a name means, with everything that a record of the login needs.
+struct Candidate {
+    row: AdministratorRow,
+    caller: Caller,
+    is_open: bool,
+    digest: u64,
+}
+
+impl Management {
+    /// Who the kernel says is at the other end of the socket; nothing for a uid that means nobody here.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn authenticate_peer(&self, uid: u32) -> Result<Option<Authentication>, ServiceError> {
+        if self.inner.options.system_uids.contains(&uid) {
+            let authenticated = Authenticated::Peer { uid };
+            return Ok(Some(Authentication { identity: Identity::System, authenticated }));
+        }
+        let Some((_, login)) = self.inner.options.administrator_uids.iter().find(|(one, _)| *one == uid)
+        else {
+            return Ok(None);
+        };
+        let Some((name, code)) = login.split_once('@') else { return Ok(None) };
+        let (name, code) = (name.to_lowercase(), code.to_lowercase());
+        let work = self.inner.database.read(move |conn| {
+            Box::pin(
+                async move { administrator::by_login(conn, &name, &code).await.map_err(ServiceError::from) },
+            )
+        });
+        let Some(row) = work.await? else { return Ok(None) };
+        self.admitted(Authentication { identity: identity(&row), authenticated: Authenticated::Peer { uid } })
+            .await
+    }
+
+    /// Whose token it is that came from `source`; nothing for one that is unknown, expired, revoked, bound to other
+    /// networks, or whose owner is gone or disabled: one answer.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn authenticate_token(
+        &self,
+        secret: &str,
+        source: Source,
+    ) -> Result<Option<Authentication>, ServiceError> {
+        let hash = tokens::secret_hash(secret);
+        let now = self.inner.clock.now();
+        let work = self.inner.database.read(move |conn| {
+            Box::pin(async move { token::holder(conn, &hash, now).await.map_err(ServiceError::from) })
+        });
+        let Some(holder) = work.await? else { return Ok(None) };
+        if !tokens::is_from_allowed_network(holder.networks.as_deref(), source) {
+            return Ok(None);
+        }
+        if holder.last_used_at.is_none_or(|at| at.plus(LAST_USED_INTERVAL) <= now) {
+            let id = holder.token;
+            self.inner
+                .database
+                .write(Priority::Background, move |conn| {
+                    Box::pin(async move { token::used(conn, id, now).await.map_err(ServiceError::from) })
+                })
+                .await?;
+        }
+        let only = tokens::confined_to(holder.permissions.as_deref());
+        let identity =
+            Identity::Administrator { id: holder.administrator, home: holder.home, name: holder.name };
+        let authenticated = Authenticated::Token { id: holder.token, only };
+        self.admitted(Authentication { identity, authenticated }).await
+    }
+
+    /// Whose name and password these are. `name@CODE` is understood by itself; a bare name only where `peer`, whom the
+    /// kernel names, sees exactly one administrator of that name.
+    ///
+    /// # Errors
+    /// [`LoginError::Failed`] whatever is wrong.
+    pub async fn authenticate_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        peer: Option<&Authentication>,
+        source: Source,
+    ) -> Result<Authentication, LoginError> {
+        let inner = &self.inner;
+        let login = inner.login.get().ok_or(LoginError::Unavailable)?;
+        let (meant, peer) = (name.to_lowercase(), peer.map(|peer| peer.identity.clone()));
+        let services = std::sync::Arc::clone(inner);
+        let find = inner.database.read(move |conn| {
+            Box::pin(async move { candidate(conn, &services, &meant, peer).await })
+        });
+        let (candidate, verified) = login.administrator(name, password, source, find).await?;
+        let Some(Candidate { row, caller, is_open, digest }) = candidate else {
+            return Err(LoginError::Failed);
+        };
+        let authentication =
+            Authentication { identity: identity(&row), authenticated: Authenticated::Password { digest } };
+        let outcome = match (verified, is_open) {
+            (true, true) => "done",
+            (true, false) => "suspended",
+            (false, _) => "wrong-password",
+        };
+        let context = authentication.context(source, public_id(), None);
+        let target = names::administrator(&caller.tree, row.customer, &caller.name());
+        let event = Event {
+            at: inner.clock.now(),
+            operation: LOGIN,
+            place: Some(row.customer),
+            target: &target,
+            before: None,
+            after: None,
+            outcome,
+        };
+        inner.reads.add(audit::record_of_side(&caller, &context, event)).await;
+        if outcome == "done" { Ok(authentication) } else { Err(LoginError::Failed) }
+    }
+
+    /// Lets the administrator in if administration is open to those at home there.
+    async fn admitted(&self, authentication: Authentication) -> Result<Option<Authentication>, ServiceError> {
+        let Identity::Administrator { home, .. } = authentication.identity else {
+            return Ok(Some(authentication));
+        };
+        let now = self.inner.clock.now();
+        let work = self.inner.database.read(move |conn| Box::pin(admission::is_open(conn, home, now)));
+        Ok(work.await?.then_some(authentication))
+    }
+}
+
+fn identity(row: &AdministratorRow) -> Identity {
+    Identity::Administrator { id: row.id, home: row.customer, name: row.name.clone() }
+}
+
+/// Whom the name means, with the hash of the password.
+async fn candidate(
+    conn: &mut Conn,
+    inner: &Inner,
+    name: &str,
+    peer: Option<Identity>,
+) -> Result<Option<(AdministratorId, String, Candidate)>, ServiceError> {
+    let now = inner.clock.now();
+    let tree = inner.authority.tree(conn, TreeLock::None).await?;
+    let row = match name.split_once('@') {
+        Some((name, code)) => administrator::by_login(conn, name, code).await?,
+        None => {
+            let rows = administrator::all_by_name(conn, name).await?;
+            let Some(peer) = peer else { return Ok(None) };
+            let peer = Caller::read(conn, std::sync::Arc::clone(&tree), peer, now).await?;
+            let mut seen = rows.into_iter().filter(|row| peer.sees(row.customer));
+            seen.next().filter(|_| seen.next().is_none())
+        }
+    };
+    let Some(row) = row else { return Ok(None) };
+    let Some(hash) = credential::hash(conn, row.id).await? else { return Ok(None) };
+    let digest = admission::password_digest(&hash);
+    let is_open = admission::is_open(conn, row.customer, now).await?;
+    let caller = Caller::read(conn, tree, identity(&row), now).await?;
+    Ok(Some((row.id, hash, Candidate { row, caller, is_open, digest })))
+}
