@@ -32,7 +32,8 @@ const MOVED: &[Column] = columns![
     "Domain" "domain" Text, "State" "state" Text, "Customer" "customer" Text, "Alias domains" "alias_domains" List,
     "Mailboxes" "mailboxes" Count, "Mail" "bytes" Size, "Messages" "messages" Count
 ];
-const RECORDS: &[Column] = columns!["FOR" "purpose" Text, "NAME" "name" Text, "TYPE" "type" Text, "VALUE" "value" Text];
+const RECORDS: &[Column] =
+    columns!["FOR" "purpose" Text, "NAME" "name" Text, "TYPE" "type" Text, "VALUE" "value" Text];
 const DELETED: &[Column] = columns![
     "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Mailboxes" "mailboxes" Count,
     "Mail" "bytes_used" Size, "Aliases" "aliases" Count, "Aliases elsewhere that lead here" "aliases_here" Count,
@@ -300,7 +301,9 @@ fn show_records(client: &Client, output: &Output, call: &Call) -> Result<ExitCod
     let records = answer.get("records").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     output.table(RECORDS, records)?;
     if answer.get("state").is_some_and(|state| state == "pending") {
-        note("set the record for the proof, then posthouse domain verify DOMAIN; the daemon also looks by itself");
+        note(
+            "set the record for the proof, then posthouse domain verify DOMAIN; the daemon also looks by itself",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -68,7 +68,8 @@ fn basic_authentication_replaces_the_peer() {
         let headers = [("Authorization", header)];
         http::over_socket(&daemon.admin_socket(), "GET", "/v1/whoami", &headers, None).unwrap()
     };
-    let basic = |name: &str, password: &str| format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
+    let basic =
+        |name: &str, password: &str| format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
     let answer = ask(&basic(&name, "correct horse battery"));
     assert_eq!((answer.status, &answer.json()["name"]), (200, &name.clone().into()));
     // The peer may say what a bare name means.

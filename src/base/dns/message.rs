@@ -94,11 +94,7 @@ pub fn parse(message: &[u8], id: u16, name: &str) -> Result<Answer, MessageError
         // Some servers leave the question out when they refuse.
         return Ok(Answer::Failed(code));
     }
-    if questions != 1
-        || reader.name()? != asked
-        || reader.word()? != TYPE_TXT
-        || reader.word()? != CLASS_IN
-    {
+    if questions != 1 || reader.name()? != asked || reader.word()? != TYPE_TXT || reader.word()? != CLASS_IN {
         return Err(MessageError::Other);
     }
     if flags & IS_TRUNCATED != 0 {
@@ -255,8 +251,14 @@ mod tests {
 
     #[test]
     fn strings_of_a_record_are_joined_and_records_are_not() {
-        let message =
-            answer(0, &[(ASKED, 16, strings(&["one", "two"])), (ASKED, 1, vec![127, 0, 0, 1]), (ASKED, 16, strings(&[""]))]);
+        let message = answer(
+            0,
+            &[
+                (ASKED, 16, strings(&["one", "two"])),
+                (ASKED, 1, vec![127, 0, 0, 1]),
+                (ASKED, 16, strings(&[""])),
+            ],
+        );
         let expected = Answer::Texts(vec![b"onetwo".to_vec(), Vec::new()]);
         assert_eq!(parse(&message, 7, "_POSTHOUSE.a.example."), Ok(expected));
     }

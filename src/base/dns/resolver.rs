@@ -144,12 +144,7 @@ async fn ask(server: SocketAddr, name: &str) -> Result<Answer, DnsError> {
 }
 
 /// With the length in two octets before each message (RFC 1035 section 4.2.2).
-async fn ask_over_tcp(
-    server: SocketAddr,
-    question: &[u8],
-    id: u16,
-    name: &str,
-) -> Result<Answer, DnsError> {
+async fn ask_over_tcp(server: SocketAddr, question: &[u8], id: u16, name: &str) -> Result<Answer, DnsError> {
     let unreachable = |_: io::Error| DnsError::Unreachable;
     let mut stream = TcpStream::connect(server).await.map_err(unreachable)?;
     let length = u16::try_from(question.len()).map_err(|_| DnsError::Malformed)?;

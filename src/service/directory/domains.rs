@@ -448,7 +448,11 @@ impl Operate for DomainConfirm {
         Ok(vec![Need::at(root, Self::PERMISSION)])
     }
 
-    async fn run(tx: &mut Tx<'_>, OneDomain(row): OneDomain, request: DomainConfirmRequest) -> Result<Domain> {
+    async fn run(
+        tx: &mut Tx<'_>,
+        OneDomain(row): OneDomain,
+        request: DomainConfirmRequest,
+    ) -> Result<Domain> {
         if row.pending
             && let Some(meant) = row.alias_of
             && let meant = self::row(tx, meant).await?

@@ -78,7 +78,10 @@ async fn row(tx: &mut Tx<'_>, id: MailboxId) -> Result<MailboxRow> {
 
 /// Hashes a new password, or checks an imported hash; exactly one must be given. Answers the hash, and the characters
 /// of the password where one was given: how many it must have depends on whose it is.
-pub(super) async fn hash(password: Option<String>, imported: Option<String>) -> Result<(String, Option<usize>)> {
+pub(super) async fn hash(
+    password: Option<String>,
+    imported: Option<String>,
+) -> Result<(String, Option<usize>)> {
     let wrong = |field, message: String| ServiceError::Invalid { field, message };
     match (password, imported) {
         (Some(password), None) => {

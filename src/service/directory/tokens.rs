@@ -70,7 +70,8 @@ impl Bounds {
         if let Some(networks) = networks {
             let wrong = networks.iter().find(|text| *text != UNIX && text.parse::<Network>().is_err());
             if networks.is_empty() || networks.len() > NETWORKS_MAX || wrong.is_some() {
-                let wrong = wrong.map_or_else(|| format!("{} of them", networks.len()), |text| format!("{text:?}"));
+                let wrong =
+                    wrong.map_or_else(|| format!("{} of them", networks.len()), |text| format!("{text:?}"));
                 let message = format!(
                     "expected 1 to {NETWORKS_MAX} networks such as 192.0.2.0/24, or {UNIX}, found {wrong}"
                 );

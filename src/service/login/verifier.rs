@@ -206,7 +206,10 @@ mod tests {
         let verifier = Verifier::new(Clock::system());
         let password = SecretString::from("correct horse");
         assert_eq!(verifier.verify(None, &password).await, Ok(false));
-        assert_eq!(verifier.verify(Some((Subject::Mailbox(MailboxId(1)), "!locked")), &password).await, Ok(false));
+        assert_eq!(
+            verifier.verify(Some((Subject::Mailbox(MailboxId(1)), "!locked")), &password).await,
+            Ok(false)
+        );
     }
 
     #[tokio::test]

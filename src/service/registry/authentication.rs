@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Management, admission};
 use super::management::Inner;
+use super::{Management, admission};
 use crate::base::id::{AdministratorId, public_id};
 use crate::service::audit::{self, Event, names};
 use crate::service::authority::Caller;
@@ -112,9 +112,9 @@ impl Management {
         let login = inner.login.get().ok_or(LoginError::Unavailable)?;
         let (meant, peer) = (name.to_lowercase(), peer.map(|peer| peer.identity.clone()));
         let services = std::sync::Arc::clone(inner);
-        let find = inner.database.read(move |conn| {
-            Box::pin(async move { candidate(conn, &services, &meant, peer).await })
-        });
+        let find = inner
+            .database
+            .read(move |conn| Box::pin(async move { candidate(conn, &services, &meant, peer).await }));
         let (candidate, verified) = login.administrator(name, password, source, find).await?;
         let Some(Candidate { row, caller, is_open, digest }) = candidate else {
             return Err(LoginError::Failed);

@@ -5,8 +5,8 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::{AuditSearch, AuditVerify};
 use crate::service::directory::{
-    administrator_state, administrators, aliases, credentials, customer_life, customer_limits, customers, domain_move,
-    domain_proof, domains, holds, identity, mailbox_deletion, mailboxes, sessions, tokens,
+    administrator_state, administrators, aliases, credentials, customer_life, customer_limits, customers,
+    domain_move, domain_proof, domains, holds, identity, mailbox_deletion, mailboxes, sessions, tokens,
 };
 use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;

@@ -25,8 +25,7 @@ pub struct Check {
 pub async fn of(conn: &mut Conn, domain: DomainId) -> Result<Option<Check>> {
     let text = "SELECT checked_at, outcome, failures FROM domain_check WHERE domain_id = $1";
     let Some(row) = conn.row(text, params![domain]).await? else { return Ok(None) };
-    let check =
-        Check { checked_at: Timestamp(row.int(0)?), outcome: row.text(1)?, failures: row.int(2)? };
+    let check = Check { checked_at: Timestamp(row.int(0)?), outcome: row.text(1)?, failures: row.int(2)? };
     Ok(Some(check))
 }
 

@@ -79,7 +79,8 @@ pub struct Holder {
 /// # Errors
 /// When the database fails.
 pub async fn holder(conn: &mut Conn, secret_hash: &[u8], now: Timestamp) -> Result<Option<Holder>> {
-    let text = "SELECT t.id, a.id, a.customer_id, a.name, t.last_used_at, t.expires_at, t.permissions, t.networks
+    let text =
+        "SELECT t.id, a.id, a.customer_id, a.name, t.last_used_at, t.expires_at, t.permissions, t.networks
                 FROM token t JOIN administrator a ON a.id = t.administrator_id
                      JOIN customer c ON c.id = a.customer_id
                 WHERE t.secret_hash = $1 AND t.expires_at > $2 AND a.enabled = 1 AND a.deleted_at IS NULL

@@ -165,9 +165,8 @@ async fn token_is_confined_to_its_permissions_and_its_owners(world: World) {
     let asked = json!({ "name": name, "permissions": ["mailbox.read", "mailbox.create", "system.root"] });
     let token = world.must("token.create", asked).await["token"].clone();
     let who = world.login(&token).await;
-    let create = |local: &str| {
-        json!({ "address": format!("{local}@a.example"), "password_hash": PASSWORD_HASH })
-    };
+    let create =
+        |local: &str| json!({ "address": format!("{local}@a.example"), "password_hash": PASSWORD_HASH });
     world.run(&who, "mailbox.create", create("one")).await.unwrap();
     world.run(&who, "mailbox.list", json!({})).await.unwrap();
     for (operation, asked) in [

@@ -250,7 +250,8 @@ async fn tokens_end_with_time_revocation_and_their_owner(world: World) {
     let short = world.must("token.create", json!({ "name": name, "expires_at": "1d" })).await;
     world.login(&short["token"]).await;
     world.clock.advance(Duration::from_secs(86_401));
-    let valid = async |secret: &str| world.management.authenticate_token(secret, None).await.unwrap().is_some();
+    let valid =
+        async |secret: &str| world.management.authenticate_token(secret, None).await.unwrap().is_some();
     assert!(!valid(short["token"].as_str().unwrap()).await);
     assert!(valid(&secret).await);
     world.must("administrator.disable", json!({ "name": name })).await;

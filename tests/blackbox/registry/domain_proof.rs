@@ -102,7 +102,8 @@ async fn conflict_is_told_to_who_has_proven_and_the_root_decides(world: World) {
     // Before the proof both are told alike.
     let told = async |name: &str| {
         let told = verify(&world, &a, name).await;
-        [&told["outcome"], &told["message"], &told["state"]].map(|value| value.to_string().replace(name, "NAME"))
+        [&told["outcome"], &told["message"], &told["state"]]
+            .map(|value| value.to_string().replace(name, "NAME"))
     };
     assert_eq!(told("taken.example").await, told("free.example").await);
     let (name, text) = proof(&world, &a, "taken.example").await;
@@ -222,7 +223,10 @@ async fn proof_of_another_customer_or_domain_is_none(world: World) {
     assert_eq!(verify(&world, &b, "new.example").await["outcome"], "absent");
     // A domain that stands for a pending one waits, and then verifies by itself.
     pending(&world, &a, "a", "meant.example").await;
-    world.run(&a, "domain.alias", json!({ "domain": "alias.example", "alias_of": "meant.example" })).await.unwrap();
+    world
+        .run(&a, "domain.alias", json!({ "domain": "alias.example", "alias_of": "meant.example" }))
+        .await
+        .unwrap();
     let (name, text) = proof(&world, &a, "alias.example").await;
     dns.set_text(&name, &text);
     assert_eq!(verify(&world, &a, "alias.example").await["outcome"], "waiting");

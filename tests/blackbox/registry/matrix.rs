@@ -151,7 +151,8 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "setting.unset" | "setting.lock" | "setting.unlock" => json!({ "path": path, "key": "time_zone" }),
         "domain.create" => json!({ "domain": "brand-new.example", "customer": path }),
         "domain.alias" => json!({ "domain": "brand-new.example", "alias_of": domain }),
-        "domain.show" | "domain.dns" | "domain.verify" | "domain.catch-all" | "domain.limit" | "domain.confirm" | "domain.delete" => {
+        "domain.show" | "domain.dns" | "domain.verify" | "domain.catch-all" | "domain.limit"
+        | "domain.confirm" | "domain.delete" => {
             json!({ "domain": domain })
         }
         "domain.move" => json!({ "domain": domain, "to": path }),

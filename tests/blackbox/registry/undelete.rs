@@ -235,7 +235,9 @@ async fn administrator_comes_back_with_what_could_be_granted(world: World) {
         world.must("administrator.grant", json!({ "name": name, "role": role, "customer": customer })).await;
     }
     world.must("administrator.delete", json!({ "name": name })).await;
-    assert!(world.management.authenticate_token(omar["token"].as_str().unwrap(), None).await.unwrap().is_none());
+    assert!(
+        world.management.authenticate_token(omar["token"].as_str().unwrap(), None).await.unwrap().is_none()
+    );
     let asked = json!({ "name": name });
     let back = world.run(&chief, "administrator.undelete", asked.clone()).await.unwrap();
     let roles = |answer: &Value| {
@@ -253,7 +255,9 @@ async fn administrator_comes_back_with_what_could_be_granted(world: World) {
         roles(&world.must("administrator.show", asked.clone()).await),
         ["manager at a", "auditor at a"]
     );
-    assert!(world.management.authenticate_token(omar["token"].as_str().unwrap(), None).await.unwrap().is_none());
+    assert!(
+        world.management.authenticate_token(omar["token"].as_str().unwrap(), None).await.unwrap().is_none()
+    );
     // Everybody finds it in the trail of what is theirs.
     let found = world.run(&chief, "audit.search", json!({ "operation": "administrator.undelete" })).await;
     let after = found.unwrap()["items"][0]["after"].clone();
