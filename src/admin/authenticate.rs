@@ -96,7 +96,7 @@ async fn by_password(
     };
     let proven = management.authenticate_password(name, password, known.as_ref(), peer.source).await;
     proven.map_err(|error| match error {
-        LoginError::Failed | LoginError::Held => Problem::unauthenticated(),
+        LoginError::Failed | LoginError::Held | LoginError::OutsideWindow => Problem::unauthenticated(),
         LoginError::TooMany => Problem::too_many_logins(),
         LoginError::Unavailable => Problem::from(ServiceError::Unavailable(error.to_string())),
     })
