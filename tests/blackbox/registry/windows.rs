@@ -131,9 +131,9 @@ async fn administrators_are_let_in_by_the_windows_of_their_home(world: World) {
     assert!(world.management.is_still_admitted(&low).await.unwrap());
     world.clock.set(after(HOUR));
     assert!(!world.management.is_still_admitted(&low).await.unwrap());
-    assert!(world.management.authenticate_token(low_word).await.unwrap().is_none());
+    assert!(world.management.authenticate_token(low_word, None).await.unwrap().is_none());
     // Staff above are not bound, also where they act.
-    assert!(world.management.authenticate_token(top_word).await.unwrap().is_some());
+    assert!(world.management.authenticate_token(top_word, None).await.unwrap().is_some());
     assert!(world.management.is_still_admitted(&top).await.unwrap());
     assert!(world.management.is_still_admitted(&world.system).await.unwrap());
     // Owners of mailboxes have windows of their own, and nobody opens the window that binds themselves.
@@ -145,12 +145,12 @@ async fn administrators_are_let_in_by_the_windows_of_their_home(world: World) {
         .await
         .unwrap();
     world.clock.set(after(HOUR));
-    assert!(world.management.authenticate_token(low_word).await.unwrap().is_some());
+    assert!(world.management.authenticate_token(low_word, None).await.unwrap().is_some());
     // Administration that is switched off keeps them out at any time.
     set(&world, &top, "top/low", "service.admin", "off").await;
-    assert!(world.management.authenticate_token(low_word).await.unwrap().is_none());
+    assert!(world.management.authenticate_token(low_word, None).await.unwrap().is_none());
     assert!(!world.management.is_still_admitted(&low).await.unwrap());
-    assert!(world.management.authenticate_token(top_word).await.unwrap().is_some());
+    assert!(world.management.authenticate_token(top_word, None).await.unwrap().is_some());
 }
 
 #[test]

@@ -144,7 +144,7 @@ pub async fn bills_are_sums_of_rounded_lines_by_the_nearest_prices(world: World)
     let clerk = json!({ "name": "clerk", "customer": "a", "role": "billing" });
     let made = world.run(&world.system, "administrator.create", clerk).await.unwrap();
     let token = made["token"].as_str().unwrap();
-    let clerk = world.management.authenticate_token(token).await.unwrap().unwrap();
+    let clerk = world.management.authenticate_token(token, None).await.unwrap().unwrap();
     assert_eq!(bill(&clerk).await["totals"], of_a["totals"]);
     // A frozen bill stays, whatever happens afterwards.
     close(&world, OCTOBER, false).await;
