@@ -37,6 +37,16 @@ const FOLD_AGAIN_DAYS: i64 = 14;
 /// Months that are frozen at a time at most.
 const MONTHS_MAX: usize = 24;
 
+/// What a page of samples came to.
+#[derive(Default)]
+struct Found {
+    lines: Vec<Line>,
+    /// Domains with places where they were not before.
+    places: Vec<(i64, i64)>,
+    /// Domains that were purged.
+    gone: Vec<i64>,
+}
+
 /// Closes hours and freezes months.
 pub struct Metering {
     inner: Arc<Inner>,
@@ -107,26 +117,49 @@ impl Metering {
                 self.read(|conn| Box::pin(async move { Ok(metering::samples(conn, after).await?) })).await?;
             let Some(last) = page.last() else { return Ok(added) };
             after = last.domain;
-            let mut lines = Vec::new();
+            let mut found = Found::default();
             for sample in page {
                 let path = match sample.customer {
                     Some(customer) => Some(self.place(&tree, CustomerId(customer), &mut places).await?),
                     None => None,
                 };
                 let closing = Closing { domain: sample.domain, last: sample.last, level: sample.level, path };
-                lines.extend(lines_of(&closing, from, until, &received)?);
+                let lines = lines_of(&closing, from, until, &received)?;
+                let before = sample.last.map(|last| last.path);
+                let new_place = |line: &&Line| before != Some(line.path);
+                found.places.extend(lines.iter().filter(new_place).map(|line| (line.domain, line.path)));
+                if sample.customer.is_none() {
+                    found.gone.push(sample.domain);
+                }
+                found.lines.extend(lines);
             }
-            added += lines.len();
-            self.insert(lines).await?;
+            added += found.lines.len();
+            self.insert(found).await?;
         }
     }
 
-    async fn insert(&self, lines: Vec<Line>) -> Result<()> {
+    async fn insert(&self, found: Found) -> Result<()> {
+        let Found { lines, places, gone } = found;
+        for slice in places.chunks(metering::SLICE_LINES) {
+            let slice = slice.to_vec();
+            self.write(move |conn| {
+                let slice = slice.clone();
+                Box::pin(async move { Ok(metering::insert_places(conn, &slice).await?) })
+            })
+            .await?;
+        }
         for slice in lines.chunks(metering::SLICE_LINES) {
             let slice = slice.to_vec();
             self.write(move |conn| {
                 let slice = slice.clone();
                 Box::pin(async move { Ok(metering::insert_lines(conn, &slice).await?) })
+            })
+            .await?;
+        }
+        if !gone.is_empty() {
+            self.write(move |conn| {
+                let gone = gone.clone();
+                Box::pin(async move { Ok(metering::close_domains(conn, &gone).await?) })
             })
             .await?;
         }
@@ -175,14 +208,13 @@ impl Metering {
             return Ok(());
         }
         let until = closed + 1 - FOLD_DAYS * DAY_HOURS;
-        let (from, mut after) = (until - FOLD_AGAIN_DAYS * DAY_HOURS, 0);
-        loop {
+        let from = until - FOLD_AGAIN_DAYS * DAY_HOURS;
+        for domains in self.domains().await?.chunks(metering::CHUNK_DOMAINS) {
+            let domains = domains.to_vec();
             let read = self.read(|conn| {
-                Box::pin(async move { Ok(metering::lines_begun(conn, from, until, after).await?) })
+                Box::pin(async move { Ok(metering::lines_begun(conn, &domains, from, until).await?) })
             });
             let lines: Vec<Line> = read.await?;
-            let Some(last) = lines.last() else { return Ok(()) };
-            after = last.domain;
             for of_domain in lines.chunk_by(|one, other| one.domain == other.domain) {
                 let folds = folded(of_domain)?;
                 if folds.is_empty() {
@@ -200,6 +232,14 @@ impl Metering {
                 .await?;
             }
         }
+        Ok(())
+    }
+
+    /// All domains that were ever counted.
+    async fn domains(&self) -> Result<Vec<i64>> {
+        let (_, places) = self.places().await?;
+        let keys: Vec<i64> = places.into_values().collect();
+        self.read(|conn| Box::pin(async move { Ok(metering::domains(conn, &keys).await?) })).await
     }
 
     /// Freezes the months that are over.
@@ -219,18 +259,12 @@ impl Metering {
     }
 
     async fn freeze_month(&self, month: Month) -> Result<()> {
-        let (_, places) = self.places().await?;
-        let mut keys: Vec<i64> = places.into_values().collect();
-        keys.sort_unstable();
-        let mut after = 0;
-        loop {
-            let (from, until) = (month.first_hour(), month.next().first_hour());
-            let keys = keys.clone();
-            let read = self
-                .read(|conn| Box::pin(async move { domain_sums(conn, &keys, (from, until), after).await }));
-            let Some((last, sums)) = read.await? else { break };
-            after = last;
-            for slice in sums.chunks(metering::SLICE_LINES) {
+        let (from, until) = (month.first_hour(), month.next().first_hour());
+        for domains in self.domains().await?.chunks(metering::CHUNK_DOMAINS) {
+            let domains = domains.to_vec();
+            let read =
+                self.read(|conn| Box::pin(async move { domain_sums(conn, &domains, (from, until)).await }));
+            for slice in read.await?.chunks(metering::SLICE_LINES) {
                 let slice = slice.to_vec();
                 self.write(move |conn| {
                     let slice = slice.clone();
@@ -246,24 +280,20 @@ impl Metering {
     }
 }
 
-/// What a page of domains behind `after` came to in some hours, as (domain, place, sum), and the last of them; nothing
-/// when there are no more.
+/// What domains came to in some hours, as (domain, place, sum).
 async fn domain_sums(
     conn: &mut Conn,
-    places: &[i64],
+    domains: &[i64],
     (from, until): (i64, i64),
-    after: i64,
-) -> Result<Option<(i64, Vec<(i64, i64, Counted)>)>> {
-    let domains = metering::domains(conn, places, after).await?;
-    let Some(&last) = domains.last() else { return Ok(None) };
+) -> Result<Vec<(i64, i64, Counted)>> {
     let mut sums = Vec::new();
-    let lines = metering::lines(conn, &domains, from, until).await?;
+    let lines = metering::lines(conn, domains, from, until).await?;
     for of_domain in lines.chunk_by(|one, other| one.domain == other.domain) {
         let Some(first) = of_domain.first() else { continue };
         let over = sums::over(of_domain, from, until)?;
         sums.extend(over.into_iter().map(|(place, sum)| (first.domain, place, sum)));
     }
-    Ok(Some((last, sums)))
+    Ok(sums)
 }
 
 /// What a month came to, or has come to so far.
@@ -293,11 +323,9 @@ pub(in crate::service) async fn month_sums(
     let closed = metering::closed_hour(conn).await?.map_or(0, |closed| closed + 1);
     let (from, until) = (month.first_hour(), month.next().first_hour().min(closed));
     let mut sums: BTreeMap<i64, Counted> = BTreeMap::new();
-    let mut after = 0;
-    while until > from
-        && let Some((last, page)) = domain_sums(conn, places, (from, until), after).await?
-    {
-        after = last;
+    let domains = if until > from { metering::domains(conn, places).await? } else { Vec::new() };
+    for chunk in domains.chunks(metering::CHUNK_DOMAINS) {
+        let page = domain_sums(conn, chunk, (from, until)).await?;
         for (_, place, more) in page.into_iter().filter(|(_, place, _)| places.contains(place)) {
             let sum = sums.entry(place).or_default();
             *sum = sum.plus(&more).ok_or_else(|| {

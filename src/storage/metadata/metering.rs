@@ -18,8 +18,10 @@ use crate::base::clock::Timestamp;
 use crate::params;
 use crate::storage::{Result, StorageError};
 
-/// Domains of one page.
+/// Domains of one page of samples.
 const PAGE_DOMAINS: i64 = 500;
+/// Domains whose lines are read at a time.
+pub const CHUNK_DOMAINS: usize = 100;
 /// Lines that one transaction writes at most.
 pub const SLICE_LINES: usize = 128;
 /// Keys of the delivery trace that one statement passes over.
@@ -120,8 +122,10 @@ async fn progress(conn: &mut Conn, key: &'static str) -> Result<Option<i64>> {
 }
 
 async fn set_progress(conn: &mut Conn, key: &'static str, value: i64) -> Result<()> {
+    // Several nodes look, and the slowest must not turn it back.
     let text = "INSERT INTO instance (key, value) VALUES ($1, $2)
-                ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+                ON CONFLICT (key) DO UPDATE SET value = excluded.value
+                WHERE CAST(instance.value AS BIGINT) < CAST(excluded.value AS BIGINT)";
     conn.execute(text, params![key, value.to_string()]).await.map(drop)
 }
 
@@ -170,15 +174,18 @@ pub struct Sample {
     pub last: Option<Line>,
 }
 
-/// The domains behind `after` that are there or have lines, at most 500, ascending.
+/// The domains behind `after` that are there, or were when something of them was last counted; at most 500, ascending.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn samples(conn: &mut Conn, after: i64) -> Result<Vec<Sample>> {
     let text = format!(
         "WITH page AS (
-             SELECT id FROM (SELECT id FROM domain WHERE id > $1
-                             UNION SELECT domain_id FROM usage_line WHERE domain_id > $1) AS known
+             SELECT id FROM (
+                 SELECT id FROM (SELECT id FROM domain WHERE id > $1 ORDER BY id LIMIT {PAGE_DOMAINS}) AS there
+                 UNION
+                 SELECT id FROM (SELECT domain_id AS id FROM usage_place WHERE domain_id > $1 AND is_open = 1
+                                 GROUP BY domain_id ORDER BY domain_id LIMIT {PAGE_DOMAINS}) AS known) AS either
              ORDER BY id LIMIT {PAGE_DOMAINS})
          SELECT {LINE}, p.id, d.customer_id, coalesce(s.bytes, 0), coalesce(s.mailboxes, 0)
          FROM page p LEFT JOIN domain d ON d.id = p.id
@@ -271,6 +278,28 @@ pub async fn paths(conn: &mut Conn, customer: i64) -> Result<BTreeMap<i64, Path>
     rows.iter().map(path).collect()
 }
 
+/// Notes where domains are, as (domain, place), before their lines come.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_places(conn: &mut Conn, places: &[(i64, i64)]) -> Result<()> {
+    for (domain, path) in places {
+        let text =
+            "INSERT INTO usage_place (domain_id, path_id, is_open) VALUES ($1, $2, 1) ON CONFLICT DO NOTHING";
+        conn.execute(text, params![*domain, *path]).await?;
+    }
+    Ok(())
+}
+
+/// Notes that domains were purged and all of them is counted: nobody looks at them any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn close_domains(conn: &mut Conn, domains: &[i64]) -> Result<()> {
+    let text = "UPDATE usage_place SET is_open = 0 WHERE domain_id IN IDS($1)";
+    conn.execute(text, vec![ids(domains.iter().copied())]).await.map(drop)
+}
+
 /// Adds lines; what is there already for a domain and hour stays.
 ///
 /// # Errors
@@ -298,32 +327,28 @@ pub async fn fold(conn: &mut Conn, line: Line) -> Result<()> {
     insert_lines(conn, &[line]).await
 }
 
-/// Lines that begin in the hours from `from` on and before `until`, by domain and hour, behind a domain; the domains of
-/// the answer are complete. At most about 2,000.
+/// Keys of the domains that ever belonged to one of these places, ascending.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn lines_begun(conn: &mut Conn, from: i64, until: i64, after: i64) -> Result<Vec<Line>> {
-    let text = format!(
-        "SELECT {LINE} FROM usage_line l WHERE l.start_hour >= $1 AND l.start_hour < $2 AND l.domain_id IN (
-             SELECT DISTINCT domain_id FROM usage_line
-             WHERE start_hour >= $1 AND start_hour < $2 AND domain_id > $3 ORDER BY domain_id LIMIT 80)
-         ORDER BY l.domain_id, l.start_hour"
-    );
-    conn.rows(text, params![from, until, after]).await?.iter().map(line).collect()
+pub async fn domains(conn: &mut Conn, paths: &[i64]) -> Result<Vec<i64>> {
+    let text = "SELECT DISTINCT domain_id FROM usage_place WHERE path_id IN IDS($1) ORDER BY domain_id";
+    let rows = conn.rows(text, vec![ids(paths.iter().copied())]).await?;
+    rows.iter().map(|row| row.int(0)).collect()
 }
 
-/// Keys of the domains behind `after` that ever belonged to one of these places; at most 500.
+/// The lines of domains that begin in the hours from `from` on and before `until`, by domain and hour.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn domains(conn: &mut Conn, paths: &[i64], after: i64) -> Result<Vec<i64>> {
+pub async fn lines_begun(conn: &mut Conn, domains: &[i64], from: i64, until: i64) -> Result<Vec<Line>> {
     let text = format!(
-        "SELECT DISTINCT domain_id FROM usage_line WHERE path_id IN IDS($1) AND domain_id > $2
-         ORDER BY domain_id LIMIT {PAGE_DOMAINS}"
+        "SELECT {LINE} FROM usage_line l
+         WHERE l.domain_id IN IDS($1) AND l.start_hour >= $2 AND l.start_hour < $3
+         ORDER BY l.domain_id, l.start_hour"
     );
-    let rows = conn.rows(text, vec![ids(paths.iter().copied()), after.into()]).await?;
-    rows.iter().map(|row| row.int(0)).collect()
+    let params = vec![ids(domains.iter().copied()), from.into(), until.into()];
+    conn.rows(text, params).await?.iter().map(line).collect()
 }
 
 /// The lines of domains that tell of the hours from `from` on and before `until`: those that begin there, and the last
@@ -333,10 +358,12 @@ pub async fn domains(conn: &mut Conn, paths: &[i64], after: i64) -> Result<Vec<i
 /// When the database fails.
 pub async fn lines(conn: &mut Conn, domains: &[i64], from: i64, until: i64) -> Result<Vec<Line>> {
     let text = format!(
-        "SELECT {LINE} FROM usage_line l
-         WHERE l.domain_id IN IDS($1) AND l.start_hour < $3
-           AND l.start_hour >= coalesce((SELECT max(start_hour) FROM usage_line
-                                         WHERE domain_id = l.domain_id AND start_hour < $2), $2)
+        "WITH page AS (SELECT DISTINCT domain_id AS id FROM usage_place WHERE domain_id IN IDS($1)),
+              first AS (SELECT id, coalesce((SELECT max(start_hour) FROM usage_line
+                                             WHERE domain_id = page.id AND start_hour < $2), $2) AS hour
+                        FROM page)
+         SELECT {LINE} FROM first f
+              JOIN usage_line l ON l.domain_id = f.id AND l.start_hour >= f.hour AND l.start_hour < $3
          ORDER BY l.domain_id, l.start_hour"
     );
     let params = vec![ids(domains.iter().copied()), from.into(), until.into()];

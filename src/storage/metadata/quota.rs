@@ -166,21 +166,17 @@ pub async fn charge(
     messages_delta: i64,
 ) -> Result<std::result::Result<(), OverLimit>> {
     let mut counters = lock_counters(conn, mailbox).await?;
-    if let Some(over) = counters.refusal(bytes_delta, messages_delta) {
+    if let Some(over) = counters.refusal(mailbox, bytes_delta, messages_delta) {
         return Ok(Err(over));
     }
     let used = Used { bytes: bytes_delta, messages: messages_delta };
-    for (owner, meter) in &mut counters.own {
-        let (text, id) = match owner {
-            QuotaOwner::Mailbox(id) => {
-                ("UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1", id.0)
-            }
-            QuotaOwner::Domain(DomainId(id)) | QuotaOwner::Customer(CustomerId(id)) => {
-                ("UPDATE domain_usage SET bytes_used = $2, messages_used = $3 WHERE domain_id = $1", *id)
-            }
-        };
-        meter.add(*owner, used, bytes_delta)?;
-        conn.execute(text, params![id, meter.bytes_used, meter.messages_used]).await?;
+    let meter = &mut counters.mailbox;
+    meter.add(QuotaOwner::Mailbox(mailbox), used, bytes_delta)?;
+    let text = "UPDATE mailbox SET bytes_used = $2, messages_used = $3 WHERE id = $1";
+    conn.execute(text, params![mailbox, meter.bytes_used, meter.messages_used]).await?;
+    if let Some((domain, meter)) = &mut counters.domain {
+        meter.add(QuotaOwner::Domain(*domain), used, bytes_delta)?;
+        write_domain(conn, *domain, meter).await?;
     }
     chain_add(&counters.chain, &mut counters.customers, used, bytes_delta)?;
     write_customers(conn, &counters.customers).await?;
@@ -198,23 +194,35 @@ pub async fn admits(
     messages_delta: i64,
 ) -> Result<std::result::Result<(), OverLimit>> {
     let counters = lock_counters(conn, mailbox).await?;
-    Ok(counters.refusal(bytes_delta, messages_delta).map_or(Ok(()), Err))
+    Ok(counters.refusal(mailbox, bytes_delta, messages_delta).map_or(Ok(()), Err))
+}
+
+/// Writes what the counter of a domain says now.
+async fn write_domain(conn: &mut Conn, domain: DomainId, meter: &Meter) -> Result<()> {
+    let text = "UPDATE domain_usage SET bytes_used = $2, messages_used = $3 WHERE domain_id = $1";
+    conn.execute(text, params![domain, meter.bytes_used, meter.messages_used]).await.map(drop)
 }
 
 /// Counters of a mailbox and above it.
 struct Counters {
-    /// The mailbox and its domain.
-    own: Vec<(QuotaOwner, Meter)>,
+    mailbox: Meter,
+    /// The domain's, if it has one.
+    domain: Option<(DomainId, Meter)>,
     /// The customers above that have a counter, from below up.
     chain: Vec<i64>,
     customers: Customers,
 }
 
 impl Counters {
-    /// The first limit that so much more would exceed.
-    fn refusal(&self, octets: i64, messages: i64) -> Option<OverLimit> {
-        let own = self.own.iter().find_map(|(owner, meter)| meter.refusal(*owner, octets, messages));
-        own.or_else(|| chain_refusal(&self.chain, &self.customers, octets, messages))
+    /// The first limit that so much more in this mailbox would exceed.
+    fn refusal(&self, mailbox: MailboxId, octets: i64, messages: i64) -> Option<OverLimit> {
+        let of_mailbox = self.mailbox.refusal(QuotaOwner::Mailbox(mailbox), octets, messages);
+        let of_domain = || {
+            let (domain, meter) = self.domain.as_ref()?;
+            meter.refusal(QuotaOwner::Domain(*domain), octets, messages)
+        };
+        let of_customers = || chain_refusal(&self.chain, &self.customers, octets, messages);
+        of_mailbox.or_else(of_domain).or_else(of_customers)
     }
 }
 
@@ -225,13 +233,12 @@ async fn lock_counters(conn: &mut Conn, mailbox: MailboxId) -> Result<Counters> 
         conn.for_update()
     );
     let row = conn.row(text, params![mailbox]).await?.ok_or(StorageError::Gone("mailbox"))?;
-    let mut own = vec![(QuotaOwner::Mailbox(mailbox), Meter::read(&row, 1)?)];
-    let domain = row.int(0)?;
+    let (domain, mailbox) = (row.int(0)?, Meter::read(&row, 1)?);
     let domains = domain_meters(conn, ids([domain])).await?;
-    own.extend(domains.into_iter().map(|(id, meter)| (QuotaOwner::Domain(DomainId(id)), meter)));
     let chain = chains(conn, ids([domain])).await?.remove(&domain).unwrap_or_default();
-    let customers = customer_meters(conn, chain.to_vec()).await?;
-    Ok(Counters { own, chain, customers })
+    let customers = customer_meters(conn, chain.clone()).await?;
+    let domain = domains.into_iter().next().map(|(id, meter)| (DomainId(id), meter));
+    Ok(Counters { mailbox, domain, chain, customers })
 }
 
 /// The customers with a counter above domains `IDS`, from below up, by domain. Whose mailboxes are locked there cannot
@@ -510,8 +517,7 @@ pub async fn move_domain_use(
         meter.add(owner, used, used.bytes)?;
     }
     for (id, meter) in meters {
-        let text = "UPDATE domain_usage SET bytes_used = $2, messages_used = $3 WHERE domain_id = $1";
-        conn.execute(text, params![id, meter.bytes_used, meter.messages_used]).await?;
+        write_domain(conn, DomainId(id), &meter).await?;
     }
     Ok(Ok(()))
 }

@@ -120,6 +120,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0019_people.sql"),
         include_str!("../../../migrations/postgres/0019_people.sql"),
     ),
+    (
+        20,
+        "usage_places",
+        include_str!("../../../migrations/sqlite/0020_usage_places.sql"),
+        include_str!("../../../migrations/postgres/0020_usage_places.sql"),
+    ),
 ];
 
 /// Which database's texts.
