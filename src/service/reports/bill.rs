@@ -2,8 +2,8 @@
 //!
 //! A list holds for the customer at which it is set and for all below it that have none of their own, from a month on.
 //! A bill is the sum of its rounded lines: one for each customer, resource, and place where the customer was in that
-//! month. Half a minor unit is rounded up. A month that is over keeps its bill: what was used is frozen, and no list can
-//! be set for it any more.
+//! month. Half a minor unit is rounded up. A month that is over keeps its bill: what was used is frozen, and no list
+//! can be set for it any more.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -92,8 +92,8 @@ impl Below {
         Ok(all)
     }
 
-    /// The customers on a path from the one asked for down, with their paths then as the caller sees them. What was above
-    /// is cut off.
+    /// The customers on a path from the one asked for down, with their paths then as the caller sees them. What was
+    /// above is cut off.
     pub fn visible(&self, path: &Path) -> Vec<(i64, String)> {
         let at = path.ids.iter().position(|&id| id == self.top).unwrap_or(path.ids.len());
         let mut label = self.label.clone();

@@ -3,9 +3,9 @@
 //! # Consistency
 //! Rows are locked in one order: mailboxes and their folders by mailbox id, then domain counters, then customer
 //! counters, each by id. Limits are read after the locks, so what is decided is what is committed. A counter row of
-//! a domain or customer exists exactly while it has a limit on bytes or messages, or a guarantee; whoever sets the first
-//! one locks the mailboxes below before it sums them up (`quota.rs`), so no delivery can slip between.
-//! Nothing here fails half: a delivery that is refused leaves no row.
+//! a domain or customer exists exactly while it has a limit on bytes or messages, or a guarantee; whoever sets the
+//! first one locks the mailboxes below before it sums them up (`quota.rs`), so no delivery can slip between. Nothing
+//! here fails half: a delivery that is refused leaves no row.
 
 use std::collections::BTreeMap;
 

@@ -2,13 +2,13 @@
 //!
 //! # Consistency
 //! A line says what a domain used in an hour, or in some hours of one day that were folded together, and what it has
-//! from then on until its next line. So the sum over a period is made of the lines in it and of what the last one before
-//! it, and each of them, left; all are integers, and nothing is counted twice. The hour in which a domain, or a customer
-//! above it, is moved belongs to the new place.
+//! from then on until its next line. So the sum over a period is made of the lines in it and of what the last one
+//! before it, and each of them, left; all are integers, and nothing is counted twice. The hour in which a domain, or
+//! a customer above it, is moved belongs to the new place.
 //!
 //! # Cost
-//! Deliveries write nothing here. Once an hour somebody reads what mailboxes are recorded to use, and the delivery trace
-//! of that hour, and writes a line for each domain that changed.
+//! Deliveries write nothing here. Once an hour somebody reads what mailboxes are recorded to use, and the delivery
+//! trace of that hour, and writes a line for each domain that changed.
 
 use std::collections::BTreeMap;
 
@@ -208,8 +208,8 @@ pub async fn samples(conn: &mut Conn, after: i64) -> Result<Vec<Sample>> {
     conn.rows(text, params![after]).await?.iter().map(sample).collect()
 }
 
-/// The messages that domains received from the hour `from` on and before `until`, with their octets, by domain and hour.
-/// Reads the delivery trace in steps.
+/// The messages that domains received from the hour `from` on and before `until`, with their octets, by domain and
+/// hour. Reads the delivery trace in steps.
 ///
 /// # Errors
 /// When the database fails.

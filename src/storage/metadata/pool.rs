@@ -1,8 +1,8 @@
 //! What customers have committed of octets or mailboxes, with their limits and guarantees: the arithmetic of charges
 //! that climb, and counting from scratch what is committed.
 //!
-//! A charge climbs from below. At a customer with a guarantee only the part above it goes on: what it passes on is what
-//! is committed there, or its guarantee if that is more.
+//! A charge climbs from below. At a customer with a guarantee only the part above it goes on: what it passes on is
+//! what is committed there, or its guarantee if that is more.
 
 use std::collections::BTreeMap;
 

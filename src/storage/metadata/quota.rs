@@ -2,8 +2,8 @@
 //!
 //! # Consistency
 //! The order of locks is that of `delivery.rs`: mailbox, domain counter, customer counters by id. A counter row of a
-//! domain exists exactly while it has a limit on octets or messages, that of a customer also while octets are guaranteed
-//! to it.
+//! domain exists exactly while it has a limit on octets or messages, that of a customer also while octets are
+//! guaranteed to it.
 //!
 //! A customer's counter says what it uses, which is the sum of its mailboxes and of those below it, and what is
 //! committed, in which guarantees below count in full (`pool.rs`); limits on octets are on the latter.
@@ -391,9 +391,9 @@ pub struct Limited {
     pub guarantee: (Option<i64>, Option<i64>),
 }
 
-/// Makes the counter of a customer follow its limits: there while it has one on octets or messages, or a guarantee. What
-/// the guarantee reserves more is charged to the customers above; the limit that refuses comes back as the inner error,
-/// and then the transaction must not be committed.
+/// Makes the counter of a customer follow its limits: there while it has one on octets or messages, or a guarantee.
+/// What the guarantee reserves more is charged to the customers above; the limit that refuses comes back as the inner
+/// error, and then the transaction must not be committed.
 ///
 /// # Errors
 /// When the database fails.
@@ -415,8 +415,8 @@ pub async fn follow_customer_limits(
     climb(conn, &change.above, more).await
 }
 
-/// Charges so much more octets, which nobody uses, to the customers of a chain from below up, or takes it off; the limit
-/// that refuses comes back as the inner error, and then nothing was changed.
+/// Charges so much more octets, which nobody uses, to the customers of a chain from below up, or takes it off; the
+/// limit that refuses comes back as the inner error, and then nothing was changed.
 ///
 /// # Errors
 /// When the database fails.
@@ -456,9 +456,9 @@ pub struct MovedUse {
     pub passed: i64,
 }
 
-/// Takes the use of what moves from the counters of the customers on the path `old`, from below up, and adds it to those
-/// on the path `new`; the refusing one comes back as the inner error, and then nothing was changed. What guarantees on
-/// both paths keep back may make more, or less, arrive at the customers that are on both.
+/// Takes the use of what moves from the counters of the customers on the path `old`, from below up, and adds it to
+/// those on the path `new`; the refusing one comes back as the inner error, and then nothing was changed. What
+/// guarantees on both paths keep back may make more, or less, arrive at the customers that are on both.
 ///
 /// # Errors
 /// When the database fails.

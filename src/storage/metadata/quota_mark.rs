@@ -1,7 +1,7 @@
 //! How near mailboxes, domains and customers are to their limits: what was warned of, and since when they refuse.
 //!
-//! Deliveries that are stored write nothing here. A refusal for want of room is noted in the background, the rest by who
-//! looks at regular intervals.
+//! Deliveries that are stored write nothing here. A refusal for want of room is noted in the background, the rest by
+//! who looks at regular intervals.
 
 use super::quota::QuotaOwner;
 use super::sql::{Conn, Row, ids};
@@ -74,8 +74,8 @@ pub struct Near {
     pub mark: Option<Mark>,
 }
 
-/// Those that use three quarters of a limit, or have a mark, with keys behind `after`; and the key behind which to go on,
-/// nothing at the end.
+/// Those that use three quarters of a limit, or have a mark, with keys behind `after`; and the key behind which to go
+/// on, nothing at the end.
 ///
 /// # Errors
 /// When the database fails.
