@@ -7,7 +7,7 @@
 mod month;
 mod sums;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,17 +110,19 @@ impl Metering {
         let received: Received = self
             .read(|conn| Box::pin(async move { Ok(metering::received(conn, from, until + 1).await?) }))
             .await?;
-        let (tree, mut places) = self.places().await?;
+        let mut places = self.places().await?;
         let (mut after, mut added) = (0, 0);
         loop {
             let page: Vec<Sample> =
                 self.read(|conn| Box::pin(async move { Ok(metering::samples(conn, after).await?) })).await?;
             let Some(last) = page.last() else { return Ok(added) };
             after = last.domain;
+            // After the samples: the customers of all of them are in it.
+            let tree = self.tree().await?;
             let mut found = Found::default();
             for sample in page {
                 let path = match sample.customer {
-                    Some(customer) => Some(self.place(&tree, CustomerId(customer), &mut places).await?),
+                    Some(customer) => self.place(&tree, CustomerId(customer), &mut places).await?,
                     None => None,
                 };
                 let closing = Closing { domain: sample.domain, last: sample.last, level: sample.level, path };
@@ -166,30 +168,34 @@ impl Metering {
         Ok(())
     }
 
-    /// The hierarchy, and the keys of the places that are known, by their path.
-    async fn places(&self) -> Result<(Arc<Tree>, HashMap<String, i64>)> {
+    async fn tree(&self) -> Result<Arc<Tree>> {
         let inner = Arc::clone(&self.inner);
-        let tree: Arc<Tree> = self
-            .read(move |conn| Box::pin(async move { inner.authority.tree(conn, TreeLock::None).await }))
-            .await?;
+        self.read(move |conn| Box::pin(async move { inner.authority.tree(conn, TreeLock::None).await })).await
+    }
+
+    /// The keys of the places that are known, by their path.
+    async fn places(&self) -> Result<HashMap<String, i64>> {
+        let tree = self.tree().await?;
         let root = tree.root().map_or(0, |root| root.id.0);
         let paths: BTreeMap<i64, Path> =
             self.read(|conn| Box::pin(async move { Ok(metering::paths(conn, root).await?) })).await?;
         let text = |path: &Path| path.ids.iter().fold("/".to_owned(), |text, id| format!("{text}{id}/"));
-        let places = paths.iter().map(|(key, path)| (text(path), *key)).collect();
-        Ok((tree, places))
+        Ok(paths.iter().map(|(key, path)| (text(path), *key)).collect())
     }
 
-    /// The key of the place where a customer is.
+    /// The key of the place where a customer is; nothing when it has just been purged.
     async fn place(
         &self,
         tree: &Tree,
         customer: CustomerId,
         places: &mut HashMap<String, i64>,
-    ) -> Result<i64> {
+    ) -> Result<Option<i64>> {
+        if tree.node(customer).is_none() {
+            return Ok(None);
+        }
         let path = tree.id_path(customer);
         if let Some(&key) = places.get(&path) {
-            return Ok(key);
+            return Ok(Some(key));
         }
         let names: Vec<&str> = tree.path(customer).iter().map(|node| node.slug.as_str()).collect();
         let shared: Arc<(String, String)> = Arc::new((path.clone(), names.join("/")));
@@ -199,7 +205,7 @@ impl Metering {
         });
         let key = write.await?;
         places.insert(path, key);
-        Ok(key)
+        Ok(Some(key))
     }
 
     /// Folds the days that are old enough, once the day is over.
@@ -237,8 +243,7 @@ impl Metering {
 
     /// All domains that were ever counted.
     async fn domains(&self) -> Result<Vec<i64>> {
-        let (_, places) = self.places().await?;
-        let keys: Vec<i64> = places.into_values().collect();
+        let keys: Vec<i64> = self.places().await?.into_values().collect();
         self.read(|conn| Box::pin(async move { Ok(metering::domains(conn, &keys).await?) })).await
     }
 
@@ -323,10 +328,11 @@ pub(in crate::service) async fn month_sums(
     let closed = metering::closed_hour(conn).await?.map_or(0, |closed| closed + 1);
     let (from, until) = (month.first_hour(), month.next().first_hour().min(closed));
     let mut sums: BTreeMap<i64, Counted> = BTreeMap::new();
+    let wanted: HashSet<i64> = places.iter().copied().collect();
     let domains = if until > from { metering::domains(conn, places).await? } else { Vec::new() };
     for chunk in domains.chunks(metering::CHUNK_DOMAINS) {
         let page = domain_sums(conn, chunk, (from, until)).await?;
-        for (_, place, more) in page.into_iter().filter(|(_, place, _)| places.contains(place)) {
+        for (_, place, more) in page.into_iter().filter(|(_, place, _)| wanted.contains(place)) {
             let sum = sums.entry(place).or_default();
             *sum = sum.plus(&more).ok_or_else(|| {
                 ServiceError::Internal("what was used is more than can be counted".to_owned())
