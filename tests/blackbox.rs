@@ -29,6 +29,8 @@ mod crash_restore;
 mod cut_off;
 #[path = "blackbox/delivery.rs"]
 mod delivery;
+#[path = "blackbox/events.rs"]
+mod events;
 #[path = "blackbox/full_disk.rs"]
 mod full_disk;
 #[path = "blackbox/imap_clients.rs"]

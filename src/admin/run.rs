@@ -92,6 +92,9 @@ async fn answer(
         (Some(stream::Form::Watch), Some(shutdown)) => {
             return Ok(stream::watch(prepared, asked.fields, answer, shutdown));
         }
+        (Some(stream::Form::Follow), Some(shutdown)) => {
+            return Ok(stream::follow(prepared, asked.fields, answer, shutdown));
+        }
         _ => {}
     }
     let is_created = operation.method == Method::Post && operation.name.ends_with(".create") && !is_dry_run;

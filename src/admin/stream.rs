@@ -35,6 +35,8 @@ pub(super) enum Form {
     List,
     /// The changes of one object.
     Watch,
+    /// A list that grows.
+    Follow,
 }
 
 /// The stream that the client asks for, if the operation has one.
@@ -43,6 +45,8 @@ pub(super) fn wanted(operation: &Operation, headers: &HeaderMap) -> Option<Form>
     let is_accepted = accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == NDJSON);
     if !is_accepted || operation.method != Method::Get {
         None
+    } else if operation.followed {
+        Some(Form::Follow)
     } else if operation.watched {
         Some(Form::Watch)
     } else {
@@ -150,6 +154,86 @@ impl Watched {
             }
             pause = (pause * 2).min(LOOK_PAUSE_MAX);
         }
+    }
+}
+
+/// A list that is followed.
+struct Followed {
+    prepared: Prepared,
+    fields: Map<String, Value>,
+    shutdown: Shutdown,
+    next: Growing,
+}
+
+enum Growing {
+    /// This page is there; it is the first.
+    First(Value),
+    /// There is more at once.
+    More,
+    /// More may come.
+    Waiting,
+    Ended,
+}
+
+/// Streams the elements of a list that begins with the page `first` and those that come, until the daemon stops or the
+/// caller may not see them any more. Behind them, and now and then without any, stands a line with the cursor alone.
+pub(super) fn follow(
+    prepared: Prepared,
+    fields: Map<String, Value>,
+    first: Value,
+    shutdown: Shutdown,
+) -> Response {
+    let followed = Followed { prepared, fields, shutdown, next: Growing::First(first) };
+    let chunks = stream::unfold(followed, |mut followed| async move {
+        let chunk = followed.chunk().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(chunk), followed))
+    });
+    ndjson(Body::from_stream(chunks))
+}
+
+impl Followed {
+    async fn chunk(&mut self) -> Option<Bytes> {
+        let quiet_until = tokio::time::Instant::now() + REPEAT_INTERVAL;
+        loop {
+            let is_first = matches!(self.next, Growing::First(_));
+            let page = match self.page().await {
+                None => return None,
+                Some(Ok(page)) => page,
+                Some(Err(problem)) => {
+                    self.next = Growing::Ended;
+                    let document = problem.document(self.prepared.request_id());
+                    return Some(line(&json!({ "error": document })).into());
+                }
+            };
+            let items = page.get(ITEMS).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            let mut lines: String = items.iter().map(line).collect();
+            let cursor = page.get(CURSOR).cloned().unwrap_or_default();
+            self.fields.insert(CURSOR.to_owned(), cursor.clone());
+            let is_more = page.get("more").and_then(Value::as_bool) == Some(true);
+            self.next = if is_more { Growing::More } else { Growing::Waiting };
+            if !items.is_empty() || is_first || tokio::time::Instant::now() >= quiet_until {
+                lines.push_str(&line(&json!({ "cursor": cursor })));
+                return Some(lines.into());
+            }
+        }
+    }
+
+    /// The next page, with the authority of its moment; nothing behind the end.
+    async fn page(&mut self) -> Option<Result<Value, Problem>> {
+        match std::mem::replace(&mut self.next, Growing::Ended) {
+            Growing::First(page) => return Some(Ok(page)),
+            Growing::Ended => return None,
+            Growing::More => {}
+            Growing::Waiting => {
+                tokio::select! {
+                    () = self.shutdown.requested() => {
+                        return Some(Err(ServiceError::Unavailable("the daemon stops".to_owned()).into()));
+                    }
+                    () = tokio::time::sleep(LOOK_PAUSE_MAX) => {}
+                }
+            }
+        }
+        Some(self.prepared.look_again(self.fields.clone()).await)
     }
 }
 

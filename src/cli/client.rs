@@ -176,7 +176,7 @@ impl Client {
         interrupts: &mut Signal,
         mut each: impl FnMut(&Value) -> Result<(), Failure>,
     ) -> Result<Watched, Failure> {
-        let declared = operation(call.operation).filter(|declared| declared.watched);
+        let declared = operation(call.operation).filter(|declared| declared.method == Method::Get);
         let Some(declared) = declared else {
             return Err(Failure::new(Exit::Other, format!("{} cannot be watched", call.operation)));
         };

@@ -7,6 +7,7 @@ mod backup;
 mod client;
 mod customer;
 mod domain;
+mod event;
 mod failure;
 mod hold;
 mod job;
@@ -20,10 +21,12 @@ mod output;
 mod plan;
 mod price;
 mod prompt;
+mod proof;
 mod report;
 mod server;
 mod setting;
 mod store;
+mod webhook;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -142,6 +145,12 @@ enum Command {
     /// The audit trail
     #[command(subcommand)]
     Audit(report::AuditCommand),
+    /// What is changed, as it happens
+    #[command(subcommand)]
+    Event(event::Command),
+    /// Events sent to other systems
+    #[command(subcommand)]
+    Webhook(webhook::Command),
     /// Where is my mail: each delivery's time, source, size, answer, folder or reason
     Trace(report::Trace),
     /// Mail sessions that are open now
@@ -285,6 +294,10 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
             }
             return Ok(Start::Rebuild { config, store, dry_run, json });
         }
+        Command::Audit(report::AuditCommand::CheckProof { file, key }) => {
+            let code = proof::check_file(&file, key.as_deref(), &Output::new(json))?;
+            return Ok(Start::Done(code));
+        }
         Command::Completions { shell } => {
             manual::completions(shell, Arguments::command())?;
             return Ok(Start::Done(ExitCode::SUCCESS));
@@ -313,7 +326,9 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Notice(command) => Ok(command.plan()),
         Command::Price(command) => Ok(command.plan()),
         Command::Report(command) => Ok(command.plan()),
-        Command::Audit(command) => Ok(command.plan()),
+        Command::Audit(command) => command.plan(),
+        Command::Event(command) => Ok(command.plan()),
+        Command::Webhook(command) => Ok(command.plan()),
         Command::Trace(command) => Ok(command.plan()),
         Command::Session(command) => Ok(command.plan()),
         Command::Store(command) => command.plan(),

@@ -1,11 +1,13 @@
 //! `posthouse report …`, `posthouse audit …`, `posthouse trace …`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::client::{Call, Client};
+use super::event::{document, export};
 use super::failure::Failure;
 use super::job::Follow;
 use super::output::{Column, Kind, Output, columns, csv_field, member, note, show};
@@ -96,6 +98,9 @@ const BILL_CSV: [&str; 5] = ["resource", "quantity", "unit_price", "amount", "cu
 
 /// Mailboxes asked for at a time.
 const REPORT_PAGE_MAILBOXES: u64 = 1_000;
+
+/// Records of an export that are asked for at a time.
+const EXPORT_PAGE: u64 = 500;
 
 const AUDIT: &[Column] = columns![
     "TIME" "at" Time, "ACTOR" "actor" Text, "OPERATION" "operation" Text, "TARGET" "target" Text,
@@ -206,6 +211,40 @@ pub(super) enum AuditCommand {
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: u64,
     },
+    /// The same as lines of JSON for other systems, newest first; the last line says that it is complete
+    Export {
+        /// At this customer and below
+        #[arg(long, value_name = "PATH")]
+        customer: Option<String>,
+        /// Only what you did yourself
+        #[arg(long)]
+        mine: bool,
+        /// Not before: RFC 3339, or how long ago, such as 2d
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Before: RFC 3339, or how long ago
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Only this operation, such as mailbox.create; mailbox. means all of mailboxes
+        #[arg(long)]
+        operation: Option<String>,
+        /// Only this outcome: done, refused, or a reason such as forbidden
+        #[arg(long)]
+        outcome: Option<String>,
+    },
+    /// Print a proof of one record, for people without access
+    Prove {
+        /// The record's id, which audit search --json shows
+        record: String,
+    },
+    /// Check a proof; needs no daemon
+    CheckProof {
+        /// The file with the proof
+        file: PathBuf,
+        /// A file with the public key (hexadecimal) that must have signed it
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
     /// Check that no record was changed, removed or inserted since it was made
     Verify {
         /// Of this customer and those below
@@ -256,8 +295,8 @@ impl Command {
 }
 
 impl AuditCommand {
-    pub(super) fn plan(self) -> Plan {
-        match self {
+    pub(super) fn plan(self) -> Result<Plan, Failure> {
+        Ok(match self {
             Self::Search { customer, mine, since, until, actor, operation, target, text, outcome, limit } => {
                 let call = Call::new("audit.search").maybe("customer", customer).flag("mine", mine);
                 let call = call.maybe("since", since).maybe("until", until).maybe("actor", actor);
@@ -269,7 +308,19 @@ impl AuditCommand {
                 let call = Call::new("audit.verify").maybe("customer", customer);
                 Plan::Job { call, change: Change { dry_run: false }, following }
             }
-        }
+            Self::Export { customer, mine, since, until, operation, outcome } => {
+                let call = Call::new("audit.search").maybe("customer", customer).flag("mine", mine);
+                let call = call.maybe("since", since).maybe("until", until).maybe("outcome", outcome);
+                let call = call.maybe("operation", operation).with("limit", EXPORT_PAGE);
+                Plan::Own { call, show: export }
+            }
+            Self::Prove { record } => {
+                Plan::Own { call: Call::new("audit.prove").with("record", record), show: document }
+            }
+            Self::CheckProof { .. } => {
+                return Err(Failure::usage("this command asks nothing of the daemon"));
+            }
+        })
     }
 }
 

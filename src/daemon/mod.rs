@@ -24,11 +24,12 @@ use tokio::task::JoinSet;
 
 use crate::base::clock::Clock;
 use crate::base::config::{Config, ConfigError};
+use crate::base::post::Poster;
 use crate::base::secret::SecretError;
 use crate::base::signing::SigningKey;
 use crate::base::telemetry::metrics::Metrics;
 use crate::base::tls::{Tls, TlsError, self_signed_create};
-use crate::service::audit::Sealer;
+use crate::service::audit::{Indexer, Sealer};
 use crate::service::backup::{BackupSetup, Schedule};
 use crate::service::delivery::{Delivery, DeliverySettings};
 use crate::service::directory::domain_checks::DomainChecks;
@@ -44,6 +45,7 @@ use crate::service::notices::Sender;
 use crate::service::quota::QuotaWatch;
 use crate::service::registry::{Management, ManagementOptions};
 use crate::service::server::meter::Meter;
+use crate::service::webhooks::Webhooks;
 use crate::storage::StorageError;
 use crate::storage::backup::BackupError;
 use crate::storage::bodies::Bodies;
@@ -137,6 +139,7 @@ struct Rooms {
     offloader: Arc<Offloader>,
     catalogs: Arc<Catalogs>,
     sealer: Arc<Sealer>,
+    webhooks: Arc<Webhooks>,
     clock: Clock,
     metrics: Metrics,
     tls: Tls,
@@ -216,6 +219,9 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
     management.attach_backup(BackupSetup { settings, scratch, metrics: metrics.clone() });
     let sealer = Arc::new(sealer(config, &database, &clock)?);
     management.attach_sealer(Arc::clone(&sealer));
+    let poster = Poster::new(config.webhooks.allow_networks.clone());
+    let webhooks = Arc::new(Webhooks::new(poster, bodies.node().id.clone()));
+    management.attach_webhooks(Arc::clone(&webhooks));
     let intake = Intake::new(bodies.clone());
     let settings = DeliverySettings {
         host_name: config.server.name.clone(),
@@ -239,6 +245,7 @@ async fn build(config: &Config, node: &str) -> Result<Rooms, DaemonError> {
         meter,
         offloader,
         sealer,
+        webhooks,
         clock,
         metrics,
         tls,
@@ -281,6 +288,10 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { notices.run().await })));
     let sealer = Arc::clone(&rooms.sealer);
     tasks.spawn(until(shutdown.clone(), Box::pin(async move { sealer.run().await })));
+    let (webhooks, management) = (Arc::clone(&rooms.webhooks), rooms.management.clone());
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { webhooks.run(management).await })));
+    let indexer = Indexer::new(rooms.database.clone());
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { indexer.run().await })));
     let runner = Runner::new(&rooms.management, rooms.bodies.node().clone());
     let ended = shutdown.clone();
     tasks.spawn(async move { runner.run(ended.requested()).await });

@@ -4,10 +4,15 @@
 //! else. A change of two customers leaves one with each. Reads lose at most the last second when the daemon is killed;
 //! changes and refusals lose nothing.
 
+mod candidates;
 mod chain;
+mod index;
 pub(in crate::service) mod names;
+mod prove;
+pub(in crate::service) mod prune;
 mod seal;
 mod search;
+mod terms;
 mod verify;
 
 use std::net::IpAddr;
@@ -25,8 +30,10 @@ use crate::storage::metadata::audit::{self, Record};
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::Priority;
 
+pub use index::Indexer;
+pub(in crate::service) use prove::AuditProve;
 pub use seal::Sealer;
-pub(in crate::service) use search::AuditSearch;
+pub(in crate::service) use search::{AuditEntry, AuditSearch, places_below, places_of, show as entry};
 pub(in crate::service) use verify::{AuditVerify, Verifying};
 
 /// Records of reads that may wait; beyond it the reader waits.

@@ -5,21 +5,21 @@
 //! - expunged messages and deleted folders after `retention.undelete_days`, the oldest beyond a bound before;
 //! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
 //! - notices after 90 days;
-//! - audit records of reads after 90 days, of changes and refusals after ten years;
+//! - audit records of reads after 90 days, of changes and refusals after what `audit.retention` says (ten years);
 //! - samples of what nodes use, and answers kept for Idempotency-Key, after a day; pins that have expired; jobs 30 days
 //!   after their end.
 //!
 //! # Cancellation
 //! Every slice is a transaction of its own, so that it may be dropped anywhere.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::service::audit::prune;
+use crate::service::authority::Authority;
 use crate::service::error::{Result, ServiceError};
 use crate::service::mailstore::MailStore;
-use crate::service::registry::operations;
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
@@ -36,9 +36,7 @@ const FOLDER_INTERVAL: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long answers are kept for Idempotency-Key: longer than a client tries again.
 const IDEMPOTENCY_DURATION: Duration = DAY;
-/// How long audit records of reads are kept.
-const AUDIT_READS_DAYS: u32 = 90;
-/// How long audit records of changes and refusals are kept.
+/// How long audit records of changes and refusals are kept unless the setting `audit.retention` says otherwise.
 const AUDIT_DAYS: u32 = 3_653;
 /// How long jobs are kept after their end.
 const JOB_DAYS: u32 = 30;
@@ -95,14 +93,23 @@ pub struct Housekeeping {
     clock: Clock,
     node: String,
     kept: Kept,
-    /// Audit records before this have been looked at since the start.
-    audit_from: Mutex<Timestamp>,
+    authority: Arc<Authority>,
+    /// When looking through the audit records was begun, and up to which time they have been looked at since.
+    audit_seen: Mutex<(Timestamp, Timestamp)>,
 }
 
 impl Housekeeping {
     /// For the node of this name.
     pub fn new(database: Database, mail_store: MailStore, clock: Clock, node: String, kept: Kept) -> Self {
-        Self { database, mail_store, clock, node, kept, audit_from: Mutex::new(Timestamp(0)) }
+        Self {
+            database,
+            mail_store,
+            clock,
+            node,
+            kept,
+            authority: Arc::default(),
+            audit_seen: Mutex::new((Timestamp(0), Timestamp(0))),
+        }
     }
 
     /// Looks at regular intervals; never ends by itself.
@@ -249,24 +256,34 @@ impl Housekeeping {
     }
 
     async fn audit(&self, now: Timestamp) -> Result<u64> {
-        let (before, all_before) = (now.minus(DAY * AUDIT_READS_DAYS), audit_kept_since(now));
+        self.begin_day(now);
         let mut removed = 0;
         loop {
-            let from = *self.audit_from.lock().unwrap_or_else(PoisonError::into_inner);
+            let from = self.audit_seen().1;
+            let authority = Arc::clone(&self.authority);
             let slice = self.slice(move |conn| {
-                Box::pin(async move {
-                    let reads: Vec<&str> =
-                        operations().iter().filter(|one| !one.mutates).map(|one| one.name).collect();
-                    Ok(purge::audit(conn, from, before, all_before, &reads).await?)
-                })
+                let authority = Arc::clone(&authority);
+                Box::pin(async move { prune::slice(conn, &authority, from, now).await })
             });
             let pruned = slice.await?;
             removed += pruned.removed;
-            *self.audit_from.lock().unwrap_or_else(PoisonError::into_inner) = pruned.until;
+            self.audit_seen().1 = pruned.until;
             if !pruned.more {
                 return Ok(removed);
             }
         }
+    }
+
+    /// Once a day all records are looked at again: what is kept longer than reads ends at another time.
+    fn begin_day(&self, now: Timestamp) {
+        let mut seen = self.audit_seen();
+        if seen.0.plus(DAY) <= now {
+            *seen = (now, Timestamp(0));
+        }
+    }
+
+    fn audit_seen(&self) -> MutexGuard<'_, (Timestamp, Timestamp)> {
+        self.audit_seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One transaction in the background.

@@ -72,6 +72,8 @@ pub struct Operation {
     pub starts_job: bool,
     /// Whether its answer can be watched until it has a member `finished_at`.
     pub watched: bool,
+    /// Whether its answer is a list without an end, which can be followed as it grows.
+    pub followed: bool,
     /// One line for help and OpenAPI.
     pub summary: &'static str,
     /// The request: one object of the fields from path, query and body.

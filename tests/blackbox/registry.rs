@@ -1,12 +1,16 @@
 //! The registry of operations, run in process on SQLite and on PostgreSQL: what every operation must do alike.
 
+use std::sync::Arc;
+
 use posthouse::base::clock::{Clock, Timestamp};
+use posthouse::base::post::Poster;
 use posthouse::params;
 use posthouse::service::context::Authentication;
 use posthouse::service::error::ServiceError;
 use posthouse::service::jobs::Runner;
 use posthouse::service::login::Login;
 use posthouse::service::registry::{Management, ManagementOptions, RunOptions, operation};
+use posthouse::service::webhooks::Webhooks;
 use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
 use posthouse::storage::metadata::lane::Priority;
@@ -17,6 +21,8 @@ use serde_json::{Value, json};
 mod audit;
 #[path = "registry/credentials.rs"]
 mod credentials;
+#[path = "registry/audit_search.rs"]
+mod audit_search;
 #[path = "registry/directory.rs"]
 mod directory;
 #[path = "registry/domain_proof.rs"]
@@ -39,6 +45,8 @@ mod settings;
 mod switches;
 #[path = "registry/undelete.rs"]
 mod undelete;
+#[path = "registry/webhooks.rs"]
+mod webhooks;
 #[path = "registry/windows.rs"]
 mod windows;
 
@@ -50,6 +58,7 @@ pub struct World {
     pub management: Management,
     pub database: Database,
     pub clock: Clock,
+    pub webhooks: Arc<Webhooks>,
     pub system: Authentication,
     _dir: tempfile::TempDir,
 }
@@ -81,8 +90,11 @@ impl World {
         let options = ManagementOptions { system_uids: vec![0], resolver, ..ManagementOptions::default() };
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
         management.attach_login(Login::new(database.clone(), clock.clone()));
+        let local = vec!["127.0.0.0/8".parse().unwrap()];
+        let webhooks = Arc::new(Webhooks::new(Poster::new(local), "node".to_owned()));
+        management.attach_webhooks(Arc::clone(&webhooks));
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
-        Self { management, database, clock, system, _dir: dir }
+        Self { management, database, clock, webhooks, system, _dir: dir }
     }
 
     /// Runs an operation.

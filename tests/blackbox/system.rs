@@ -101,6 +101,8 @@ on_both!(
     tampering_with_the_audit_trail_is_located,
     audit_trail_of_a_restored_database_tells_what_is_gone,
     tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,
+    records_are_proven_to_who_has_nothing_but_the_proof,
+    what_was_pruned_is_told_by_a_sealed_record_and_nothing_else,
     password_set_by_an_administrator_ends_sessions_and_is_told_in_the_mailbox,
     notice_reaches_each_mailbox_once_however_often_it_is_tried,
     notice_waits_for_room_and_goes_with_its_mailbox,

@@ -65,6 +65,48 @@ pub fn over_socket(
     request(&format!("unix:{}", socket.display()), method, path, headers, body)
 }
 
+/// The lines of an answer that goes on.
+pub struct Lines {
+    connection: Connection,
+    waiting: Vec<u8>,
+}
+
+/// Sends one GET request to `address` for an answer of lines, and reads as far as its head.
+pub fn lines(address: &str, path: &str, headers: &[(&str, &str)]) -> io::Result<Lines> {
+    let mut connection = Connection::open(address)?;
+    let mut head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    connection.send(format!("{head}\r\n"))?;
+    let status = String::from_utf8(connection.line()?).map_err(io::Error::other)?;
+    if !status.contains(" 200 ") {
+        return Err(io::Error::other(status));
+    }
+    while !connection.line()?.is_empty() {}
+    Ok(Lines { connection, waiting: Vec::new() })
+}
+
+impl Lines {
+    /// The next line as JSON; nothing at the end.
+    pub fn next(&mut self) -> io::Result<Option<serde_json::Value>> {
+        loop {
+            if let Some(end) = self.waiting.iter().position(|&octet| octet == b'\n') {
+                let line: Vec<u8> = self.waiting.drain(..=end).collect();
+                return serde_json::from_slice(&line).map(Some).map_err(io::Error::other);
+            }
+            let size = String::from_utf8(self.connection.line()?).map_err(io::Error::other)?;
+            let size = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+            let chunk = self.connection.exactly(size)?;
+            self.connection.line()?;
+            if size == 0 {
+                return Ok(None);
+            }
+            self.waiting.extend_from_slice(&chunk);
+        }
+    }
+}
+
 fn read_response(connection: &mut Connection) -> io::Result<Response> {
     let text = |octets: Vec<u8>| String::from_utf8(octets).map_err(io::Error::other);
     let status_line = text(connection.line()?)?;

@@ -14,6 +14,7 @@ pub mod moto;
 pub mod pop3;
 pub mod postgres;
 pub mod programs;
+pub mod receiver;
 pub mod s3;
 pub mod smtp;
 pub mod stream;

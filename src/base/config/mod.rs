@@ -53,6 +53,8 @@ pub struct Config {
     pub audit: Audit,
     /// `[dns]`
     pub dns: Dns,
+    /// `[webhooks]`
+    pub webhooks: Webhooks,
 }
 
 /// Who this server says it is.
@@ -182,6 +184,13 @@ pub struct Retention {
     pub trace_days: u32,
     /// Days in which a deleted customer, domain or mailbox can be undeleted.
     pub undelete_days: u32,
+}
+
+/// Sending events to other systems.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Webhooks {
+    /// Networks that are not public and may be reached, also without TLS.
+    pub allow_networks: Vec<Network>,
 }
 
 /// The audit trail.

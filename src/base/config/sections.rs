@@ -10,6 +10,7 @@ use super::mistake::ConfigMistake;
 use super::read::{Mistakes, Section, Value, expected, path, text};
 use super::{
     Admin, Audit, Config, Data, Database, Dns, Limits, Listen, Log, LogFormat, Retention, Server, Store, Tls,
+    Webhooks,
 };
 use crate::base::endpoint::Endpoint;
 use crate::base::secret::Secret;
@@ -54,8 +55,24 @@ fn read_root(mut root: Section<'_>) -> Config {
     let backup = read_backup(root.section("backup"));
     let audit = read_audit(root.section("audit"), &data.dir);
     let dns = read_dns(root.section("dns"));
+    let webhooks = read_webhooks(root.section("webhooks"));
     root.finish();
-    Config { server, data, database, listen, tls, admin, limits, stores, log, retention, backup, audit, dns }
+    Config {
+        server,
+        data,
+        database,
+        listen,
+        tls,
+        admin,
+        limits,
+        stores,
+        log,
+        retention,
+        backup,
+        audit,
+        dns,
+        webhooks,
+    }
 }
 
 fn read_server(mut section: Section<'_>) -> Server {
@@ -359,6 +376,12 @@ fn read_dns(mut section: Section<'_>) -> Dns {
     });
     section.finish();
     Dns { resolver }
+}
+
+fn read_webhooks(mut section: Section<'_>) -> Webhooks {
+    let allow_networks = section.list("allow_networks", &[]);
+    section.finish();
+    Webhooks { allow_networks }
 }
 
 fn read_retention(mut section: Section<'_>) -> Retention {

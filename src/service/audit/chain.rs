@@ -7,23 +7,88 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::names::{self, Fragment};
 use crate::base::clock::Timestamp;
+use crate::base::proof::{self, hasher};
+pub(super) use crate::base::proof::{Digest, head, hex, leaf, tree};
+use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::audit::Record;
-
-/// A BLAKE3 digest.
-pub(super) type Digest = [u8; 32];
-
-/// Begins a digest that means one thing only.
-fn hasher(purpose: &'static str) -> blake3::Hasher {
-    blake3::Hasher::new_derive_key(purpose)
-}
+use crate::storage::metadata::database::Database;
+use crate::storage::metadata::instance;
+use crate::storage::metadata::lane::Priority;
 
 fn done(hasher: &blake3::Hasher) -> Digest {
     *hasher.finalize().as_bytes()
 }
 
+/// Name of the installation's secret, from which the salts of parts and the links of batches come.
+pub(super) const SECRET: &str = "audit_salt";
+/// That secret.
+pub(super) async fn secret(database: &Database) -> Result<[u8; 32]> {
+    let write = database.write(Priority::Background, |conn| {
+        Box::pin(async move { Ok::<_, ServiceError>(instance::secret(conn, SECRET).await?) })
+    });
+    write.await
+}
+
+/// Octets of a salt.
+const SALT_OCTETS: usize = 16;
+
+/// How the digests of a batch are made: those of the first kind tell whoever checks one record everything about it and
+/// the number of its batch.
+pub(super) const KIND_PLAIN: i64 = 1;
+/// The kind that can be proven in parts ([`crate::base::proof`]).
+pub(super) const KIND_PARTS: i64 = 2;
+
+/// The columns of a record in parts; nothing for one that is absent.
+pub(super) fn columns(record: &Record) -> Vec<(&'static str, Option<Vec<Fragment>>)> {
+    let whole = |text: &str| Some(vec![Fragment::plain(text)]);
+    let parts = |text: &str| Some(names::fragments(text));
+    let json = |text: &Option<String>| text.as_ref().map(|text| names::fragments(&names::unescaped(text)));
+    let numbers = |text: &str| Some(vec![Fragment::keys(text)]);
+    let actor = |text: &str| Some(vec![Fragment::of_actor(&record.actor_path, text)]);
+    vec![
+        ("id", whole(&record.public_id)),
+        ("at_micros", whole(&record.at.0.to_string())),
+        ("node_path", numbers(&record.node_path)),
+        ("customer_path", Some(names::path_fragments(&record.node_path, &record.customer_path))),
+        ("actor_id", record.actor_id.map(|id| vec![Fragment::keys(&id.to_string())])),
+        ("actor", actor(&record.actor)),
+        ("actor_path", numbers(&record.actor_path)),
+        ("authenticated", actor(&record.authenticated)),
+        ("source", actor(&record.source)),
+        ("operation", whole(&record.operation)),
+        ("target", parts(&record.target)),
+        ("before", json(&record.before)),
+        ("after", json(&record.after)),
+        ("outcome", whole(&record.outcome)),
+        ("request_id", whole(&record.request_id)),
+    ]
+}
+
+/// The salt of a part.
+pub(super) fn salt(secret: &[u8; 32], record: &Record, column: &str, index: usize) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new_keyed(secret);
+    hasher.update(format!("salt\0{}\0{column}\0{index}", record.public_id).as_bytes());
+    hasher.finalize().as_bytes().iter().copied().take(SALT_OCTETS).collect()
+}
+
+/// The digest of a record in a batch of this kind.
+pub(super) fn record_digest(record: &Record, kind: i64, secret: &[u8; 32]) -> Digest {
+    if kind == KIND_PLAIN {
+        return plain_digest(record);
+    }
+    let digest = |(name, parts): (&str, Option<Vec<Fragment>>)| {
+        let part =
+            |(index, part): (usize, Fragment)| proof::part(&salt(secret, record, name, index), &part.text);
+        let parts: Option<Vec<Digest>> = parts.map(|parts| parts.into_iter().enumerate().map(part).collect());
+        proof::column(name, parts.as_deref())
+    };
+    proof::record(&columns(record).into_iter().map(digest).collect::<Vec<_>>())
+}
+
 /// Of all columns of a record. Lengths stand before texts, so that none can take from the next.
-pub(super) fn record_digest(record: &Record) -> Digest {
+fn plain_digest(record: &Record) -> Digest {
     let mut hasher = hasher("posthouse audit record 1");
     hasher.update(&record.at.0.to_be_bytes());
     let actor_id = record.actor_id.map(|id| id.to_string());
@@ -50,44 +115,20 @@ pub(super) fn record_digest(record: &Record) -> Digest {
     done(&hasher)
 }
 
-/// The head of a chain after one more record; the head of an empty one is all zero.
-pub(super) fn head(before: &[u8], digest: &[u8]) -> Digest {
-    let mut hasher = hasher("posthouse audit head 1");
-    done(hasher.update(before).update(digest))
-}
-
-/// A leaf of the tree: where a chain ends.
-pub(super) fn leaf(chain: &str, seq: i64, head: &[u8]) -> Digest {
-    let mut hasher = hasher("posthouse audit leaf 1");
-    hasher.update(&(chain.len() as u64).to_be_bytes()).update(chain.as_bytes());
-    done(hasher.update(&seq.to_be_bytes()).update(head))
-}
-
-/// The root of the tree over these leaves. A node without a neighbour goes up as it is.
-pub(super) fn tree(mut level: Vec<Digest>) -> Digest {
-    while level.len() > 1 {
-        let node = |pair: &[Digest]| match pair {
-            [left, right] => {
-                let mut hasher = hasher("posthouse audit node 1");
-                done(hasher.update(left).update(right))
-            }
-            _ => pair.first().copied().unwrap_or_default(),
-        };
-        level = level.chunks(2).map(node).collect();
+/// The root of a batch of this kind: what is signed.
+pub(super) fn root(
+    (kind, secret): (i64, &[u8; 32]),
+    before: &[u8],
+    batch: i64,
+    at: Timestamp,
+    tree: &Digest,
+) -> Digest {
+    if kind != KIND_PLAIN {
+        return proof::root(&proof::link(secret, before, batch), at.0, tree);
     }
-    level.first().copied().unwrap_or_default()
-}
-
-/// The root of a batch: what is signed.
-pub(super) fn root(before: &[u8], batch: i64, at: Timestamp, tree: &Digest) -> Digest {
     let mut hasher = hasher("posthouse audit root 1");
     hasher.update(before).update(&batch.to_be_bytes()).update(&at.0.to_be_bytes());
     done(hasher.update(tree))
-}
-
-/// Hexadecimal.
-pub(super) fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// A batch as it stands in the second place: one line of JSON.
@@ -112,22 +153,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tree_depends_on_every_leaf_and_their_order() {
-        let leaves: Vec<Digest> = (0..7_u8).map(|number| [number; 32]).collect();
-        let root = tree(leaves.clone());
-        for index in 0..leaves.len() {
-            let mut other = leaves.clone();
-            other[index][0] ^= 1;
-            assert_ne!(tree(other), root);
-        }
-        let mut turned = leaves.clone();
-        turned.swap(0, 1);
-        assert_ne!(tree(turned), root);
-        assert_ne!(tree(leaves[..6].to_vec()), root);
-        assert_eq!(tree(Vec::new()), Digest::default());
-    }
-
-    #[test]
     fn text_cannot_move_from_one_column_to_the_next() {
         let record = |operation: &str, target: &str| Record {
             id: 0,
@@ -148,9 +173,12 @@ mod tests {
             request_id: String::new(),
             is_chained: true,
         };
-        assert_ne!(record_digest(&record("ab", "c")), record_digest(&record("a", "bc")));
-        let none = record("a", "b");
-        let empty = Record { before: Some(String::new()), ..none.clone() };
-        assert_ne!(record_digest(&none), record_digest(&empty));
+        for kind in [KIND_PLAIN, KIND_PARTS] {
+            let digest = |record: &Record| record_digest(record, kind, &[1; 32]);
+            assert_ne!(digest(&record("ab", "c")), digest(&record("a", "bc")));
+            let none = record("a", "b");
+            let empty = Record { before: Some(String::new()), ..none.clone() };
+            assert_ne!(digest(&none), digest(&empty));
+        }
     }
 }

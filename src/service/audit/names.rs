@@ -6,6 +6,8 @@
 //! that itself. Words of a caller that name nothing the record refers to are shown to those who see all that the
 //! caller saw.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::base::id::CustomerId;
@@ -78,9 +80,7 @@ pub(in crate::service) fn recorded(value: Value) -> Value {
 /// when there is none.
 pub(super) fn path(reader: &Caller, ids: &str, slugs: &str) -> Option<String> {
     let cut = path_ids(ids).position(|id| reader.sees(CustomerId(id)))?;
-    // As everywhere, the root's own name is left out.
-    let names: Vec<&str> = slugs.split('/').skip(cut.max(1)).collect();
-    Some(if names.is_empty() { "/".to_owned() } else { names.join("/") })
+    Some(path_from(cut, slugs))
 }
 
 /// Whether the reader sees one of the customers on this path.
@@ -88,31 +88,165 @@ pub(super) fn reaches(reader: &Caller, ids: &str) -> bool {
     path_ids(ids).any(|id| reader.sees(CustomerId(id)))
 }
 
-/// A text of a record as this reader is told it. With `own` it is the reader's own record.
-pub(in crate::service) fn text(reader: &Caller, kept: &str, own: bool) -> String {
-    let mut told = String::with_capacity(kept.len());
-    let mut rest = kept;
-    while let Some((before, from)) = rest.split_once(OPEN) {
-        told.push_str(before);
-        let (reference, after) = from.split_once(CLOSE).unwrap_or((from, ""));
-        told.push_str(&one(reader, reference, own));
-        rest = after;
-    }
-    told.push_str(rest);
-    told
+/// A part of a text of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Piece<'t> {
+    /// What every reader is told.
+    Plain(&'t str),
+    /// A customer: keys and slugs from the root down.
+    Customer { ids: &'t str, slugs: &'t str },
+    /// An administrator who is at home there.
+    Administrator { ids: &'t str, login: &'t str },
+    /// Words of somebody who saw all of these customers.
+    Words { ids: &'t str, text: &'t str },
+    /// What no version of this program writes.
+    Unknown(&'t str),
 }
 
-fn one(reader: &Caller, reference: &str, own: bool) -> String {
-    let mut kind = reference.chars();
-    let kind = (kind.next(), kind.as_str());
-    let (ids, text) = kind.1.split_once(SEPARATOR).unwrap_or(("", ""));
-    match kind.0 {
-        Some(CUSTOMER) => path(reader, ids, text).unwrap_or_else(|| ELSEWHERE.to_owned()),
-        Some(ADMINISTRATOR) if own || reaches(reader, ids) => text.to_owned(),
-        Some(ADMINISTRATOR) => PROVIDER.to_owned(),
-        Some(WORDS) if own || path_ids(ids).all(|id| reader.sees(CustomerId(id))) => text.to_owned(),
-        _ => ELSEWHERE.to_owned(),
+impl<'t> Piece<'t> {
+    fn reference(reference: &'t str) -> Self {
+        let mut kind = reference.chars();
+        let kind = (kind.next(), kind.as_str());
+        let (ids, text) = kind.1.split_once(SEPARATOR).unwrap_or(("", ""));
+        match kind.0 {
+            Some(CUSTOMER) => Self::Customer { ids, slugs: text },
+            Some(ADMINISTRATOR) => Self::Administrator { ids, login: text },
+            Some(WORDS) => Self::Words { ids, text },
+            _ => Self::Unknown(reference),
+        }
     }
+
+    /// What this reader is told of it.
+    fn told(self, reader: &Caller, own: bool) -> Cow<'t, str> {
+        match self {
+            Self::Plain(text) => text.into(),
+            Self::Customer { ids, slugs } => {
+                path(reader, ids, slugs).map_or(Cow::Borrowed(ELSEWHERE), Cow::Owned)
+            }
+            Self::Administrator { ids, login } if own || reaches(reader, ids) => login.into(),
+            Self::Administrator { .. } => PROVIDER.into(),
+            Self::Words { ids, text } if own || path_ids(ids).all(|id| reader.sees(CustomerId(id))) => {
+                text.into()
+            }
+            Self::Words { .. } | Self::Unknown(_) => ELSEWHERE.into(),
+        }
+    }
+}
+
+/// The parts of a text.
+pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while let Some((before, from)) = rest.split_once(OPEN) {
+        let (reference, after) = from.split_once(CLOSE).unwrap_or((from, ""));
+        pieces.extend([Piece::Plain(before), Piece::reference(reference)]);
+        rest = after;
+    }
+    pieces.push(Piece::Plain(rest));
+    pieces
+}
+
+/// A text of a record as this reader is told it. With `own` it is the reader's own record.
+pub(in crate::service) fn text(reader: &Caller, kept: &str, own: bool) -> String {
+    pieces(kept).into_iter().map(|piece| piece.told(reader, own)).collect()
+}
+
+/// The text that JSON of a record stands for, with the signs around references as themselves. For searching, where it
+/// does no harm that a caller's words may look the same.
+pub(super) fn unescaped(json: &str) -> String {
+    json.replace("\\u0002", "\u{2}").replace("\\u0003", "\u{3}").replace("\\u001f", "\u{1f}")
+}
+
+/// A part of a text for which a digest of its own stands in proofs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Fragment {
+    /// What it says; one after the other they are the whole.
+    pub text: String,
+    told: ToldTo,
+}
+
+/// Who is told it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum ToldTo {
+    Everybody,
+    /// Who sees the root: keys count what all customers have.
+    Root,
+    /// Who sees one of the customers with these keys.
+    Any(String),
+    /// Who sees all of them.
+    All(String),
+}
+
+impl Fragment {
+    fn new(text: impl Into<String>, told: ToldTo) -> Self {
+        Self { text: text.into(), told }
+    }
+
+    /// What everybody is told.
+    pub fn plain(text: &str) -> Self {
+        Self::new(text, ToldTo::Everybody)
+    }
+
+    /// Keys.
+    pub fn keys(text: &str) -> Self {
+        Self::new(text, ToldTo::Root)
+    }
+
+    /// What is told of an actor who is at home there.
+    pub fn of_actor(path: &str, text: &str) -> Self {
+        Self::new(text, ToldTo::Any(path.to_owned()))
+    }
+
+    /// Whether this reader is told it; with `own` it is of the reader's own record.
+    pub fn is_told(&self, reader: &Caller, own: bool) -> bool {
+        match &self.told {
+            ToldTo::Everybody => true,
+            ToldTo::Root => reader.tree.root().is_some_and(|root| reader.sees(root.id)),
+            ToldTo::Any(ids) => own || reaches(reader, ids),
+            ToldTo::All(ids) => own || path_ids(ids).all(|id| reader.sees(CustomerId(id))),
+        }
+    }
+}
+
+/// A path in parts: each slug is told to those who see its customer or one above it on the path.
+pub(super) fn path_fragments(ids: &str, slugs: &str) -> Vec<Fragment> {
+    let mut above = String::from("/");
+    let mut keys = path_ids(ids);
+    let slug = |slug: &str| {
+        keys.next().into_iter().for_each(|key| above.push_str(&format!("{key}/")));
+        Fragment::new(slug, ToldTo::Any(above.clone()))
+    };
+    slugs.split_inclusive('/').map(slug).collect()
+}
+
+/// A text with references in parts.
+pub(super) fn fragments(text: &str) -> Vec<Fragment> {
+    let mut fragments = Vec::new();
+    for piece in pieces(text) {
+        let mut reference = |kind: char, ids: &str, told: Vec<Fragment>| {
+            fragments.push(Fragment::keys(&format!("{OPEN}{kind}{ids}{SEPARATOR}")));
+            fragments.extend(told);
+            fragments.push(Fragment::plain(&CLOSE.to_string()));
+        };
+        match piece {
+            Piece::Plain(text) => fragments.push(Fragment::plain(text)),
+            Piece::Customer { ids, slugs } => reference(CUSTOMER, ids, path_fragments(ids, slugs)),
+            Piece::Administrator { ids, login } => {
+                reference(ADMINISTRATOR, ids, vec![Fragment::of_actor(ids, login)]);
+            }
+            Piece::Words { ids, text } => {
+                reference(WORDS, ids, vec![Fragment::new(text, ToldTo::All(ids.to_owned()))]);
+            }
+            Piece::Unknown(text) => fragments.push(Fragment::keys(text)),
+        }
+    }
+    fragments
+}
+
+/// The path of a customer whose own keys and slugs these are, as it is told from its `cut`th customer on.
+pub(super) fn path_from(cut: usize, slugs: &str) -> String {
+    // As everywhere, the root's own name is left out.
+    let names: Vec<&str> = slugs.split('/').skip(cut.max(1)).collect();
+    if names.is_empty() { "/".to_owned() } else { names.join("/") }
 }
 
 /// As [`text`], for every text in a value.

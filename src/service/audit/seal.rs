@@ -21,6 +21,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::storage::ledger;
 use crate::storage::metadata::audit::{Record, path_ids};
 use crate::storage::metadata::database::Database;
+use crate::storage::metadata::instance;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::seal::{self, Head, Link, Root};
 use crate::storage::metadata::sql::Conn;
@@ -149,6 +150,8 @@ async fn seal_batch(conn: &mut Conn, key: &SigningKey, now: Timestamp, published
         return Ok(false);
     }
     seal::waited(conn, waiting.iter().map(|(id, _)| *id)).await?;
+    let secret = instance::secret(conn, chain::SECRET).await?;
+    let made = (chain::KIND_PARTS, &secret);
     let batch = before.batch.max(published) + 1;
     let customers = waiting.iter().filter_map(|(_, record)| record.as_ref().map(customer_of));
     let known = seal::heads(conn, customers).await?;
@@ -163,19 +166,27 @@ async fn seal_batch(conn: &mut Conn, key: &SigningKey, now: Timestamp, published
             let new = || Head { customer, chain: public_id(), seq: 0, head: vec![0; 32] };
             known.get(&customer).cloned().unwrap_or_else(new)
         });
-        let digest = chain::record_digest(&record);
+        let digest = chain::record_digest(&record, made.0, made.1);
         head.seq += 1;
         head.head = chain::head(&head.head, &digest).to_vec();
-        links.push(Link { audit, customer, seq: head.seq, batch, at: record.at, digest: digest.to_vec() });
+        links.push(Link {
+            audit,
+            customer,
+            seq: head.seq,
+            batch,
+            at: record.at,
+            digest: digest.to_vec(),
+            head: Some(head.head.clone()),
+        });
     }
     if links.is_empty() {
         return Ok(true);
     }
     let heads: Vec<Head> = heads.into_values().collect();
     let tree = chain::tree(heads.iter().map(|head| chain::leaf(&head.chain, head.seq, &head.head)).collect());
-    let root = chain::root(&before.root, batch, now, &tree).to_vec();
+    let root = chain::root(made, &before.root, batch, now, &tree).to_vec();
     let signature = key.sign(&root);
-    let root = Root { batch, at: now, root, key: key.public(), signature };
+    let root = Root { batch, at: now, root, key: key.public(), signature, kind: made.0 };
     seal::write(conn, &links, &heads, &root).await?;
     Ok(true)
 }

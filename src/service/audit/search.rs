@@ -6,21 +6,23 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::names;
+use super::candidates::Candidates;
+use super::{names, terms};
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
-use crate::service::authority::{Caller, Permission};
+use crate::service::authority::{Caller, Permission, Tree};
 use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::{Place, moment};
 use crate::service::error::Result;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
-use crate::storage::metadata::audit::{Actor, Record, Search, search};
+use crate::storage::metadata::audit::{Actor, Record, Search};
 use crate::storage::metadata::customer;
+use crate::storage::metadata::sql::Conn;
 
 /// Records looked at in one go while something is searched for in their words.
 const SLICE_RECORDS: usize = 1_000;
 /// Most records looked at for one page: then it comes back shorter, with a cursor to go on from.
-const LOOKED_AT_MAX: usize = 20_000;
+const LOOKED_AT_MAX: usize = 4_000;
 
 /// What to search for.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -32,20 +34,21 @@ pub(in crate::service) struct AuditSearchRequest {
     #[serde(default)]
     mine: bool,
     /// Only actors whose name contains this.
-    actor: Option<String>,
+    pub(super) actor: Option<String>,
     /// Only this operation; with a dot at the end all that begin with it.
-    operation: Option<String>,
+    pub(super) operation: Option<String>,
     /// Only targets that contain this.
-    target: Option<String>,
+    pub(super) target: Option<String>,
     /// Only records with this in target, before or after. A page may be short, even empty, with a cursor to go on
-    /// from: no more than 20,000 records are looked at for one.
-    text: Option<String>,
+    /// from: no more than 4,000 records are looked at for one. Three letters or more are looked up in an index, which
+    /// does not know the words `elsewhere` and `provider` that stand for what you are not told.
+    pub(super) text: Option<String>,
     /// Only this outcome: `done`, `refused`, or one reason such as `forbidden`.
-    outcome: Option<String>,
+    pub(super) outcome: Option<String>,
     /// Not before this time: RFC 3339, or relative such as `2d`.
-    since: Option<String>,
+    pub(super) since: Option<String>,
     /// Before this time.
-    until: Option<String>,
+    pub(super) until: Option<String>,
     /// Most records, at most 1,000; default 100.
     limit: Option<i64>,
     /// Cursor of the page.
@@ -55,22 +58,22 @@ pub(in crate::service) struct AuditSearchRequest {
 /// One record.
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct AuditEntry {
-    id: String,
+    pub id: String,
     #[schema(value_type = String)]
-    at: Timestamp,
+    pub at: Timestamp,
     /// Path of the customer, as it was then, from the topmost that the reader may see.
-    customer: String,
-    actor: String,
-    authenticated: String,
-    source: String,
-    operation: String,
-    target: String,
+    pub customer: String,
+    pub actor: String,
+    pub authenticated: String,
+    pub source: String,
+    pub operation: String,
+    pub target: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    before: Option<serde_json::Value>,
+    pub before: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<serde_json::Value>,
-    outcome: String,
-    request_id: String,
+    pub after: Option<serde_json::Value>,
+    pub outcome: String,
+    pub request_id: String,
 }
 
 /// `audit.search`.
@@ -105,9 +108,12 @@ impl Operate for AuditSearch {
         let cursors = Cursors::new(tx, &filter);
         let told = Told::new(&request);
         let places = places(tx, &target, &request).await?;
-        let mut wanted = Search {
+        let own = request.mine;
+        // Words of one's own records are told in full: the index has them as others are told them.
+        let terms = if own { None } else { terms::asked(&request, &places) };
+        let wanted = Search {
             places,
-            actor: request.mine.then(|| {
+            actor: own.then(|| {
                 let system = Actor::System;
                 tx.caller.administrator().map_or(system, |id| Actor::Administrator(id.0))
             }),
@@ -119,33 +125,27 @@ impl Operate for AuditSearch {
             limit: i64::try_from(if told.is_anything() { limit.saturating_add(1) } else { SLICE_RECORDS })
                 .unwrap_or(i64::MAX),
         };
-        let (mut items, mut looked_at) = (Vec::new(), 0);
-        let mut last = None;
-        loop {
-            let records = search(tx.conn, &wanted).await?;
-            let is_last = i64::try_from(records.len()).unwrap_or(i64::MAX) < wanted.limit;
+        let mut candidates = Candidates::new(wanted, terms, limit);
+        let (mut items, mut last) = (Vec::new(), None);
+        while let Some(records) = candidates.next(tx.conn).await? {
             for record in records {
                 if items.len() == limit {
                     let cursor = last.map(|id: i64| cursors.make(&id)).transpose()?;
                     return Ok(Page { items, cursor });
                 }
                 let id = record.id;
-                let entry = show(tx.caller, record, request.mine);
+                let entry = show(tx.caller, record, own);
                 if told.fits(&entry) {
                     items.push(entry);
                 }
                 last = Some(id);
-                looked_at += 1;
             }
-            wanted.before_id = last;
-            if is_last || last.is_none() {
-                return Ok(Page { items, cursor: None });
-            }
-            if looked_at >= LOOKED_AT_MAX {
-                let cursor = last.map(|id| cursors.make(&id)).transpose()?;
-                return Ok(Page { items, cursor });
+            if let Some(position) = candidates.position().filter(|_| candidates.looked_at() >= LOOKED_AT_MAX)
+            {
+                return Ok(Page { items, cursor: Some(cursors.make(&position)?) });
             }
         }
+        Ok(Page { items, cursor: None })
     }
 }
 
@@ -155,12 +155,25 @@ async fn places(tx: &mut Tx<'_>, target: &Place, request: &AuditSearchRequest) -
     if request.mine && request.customer.is_none() && tx.caller.administrator().is_some() {
         return Ok(Vec::new());
     }
-    let mut places: Vec<i64> = target.tops.iter().map(|top| top.0).collect();
-    let tree = &tx.caller.tree;
+    places_below(tx, &target.tops).await
+}
+
+/// Customers of which one is on the path of every record of these and of what is below them now.
+pub(in crate::service) async fn places_below(tx: &mut Tx<'_>, tops: &[CustomerId]) -> Result<Vec<i64>> {
+    places_of(tx.conn, &tx.caller.tree, tops).await
+}
+
+/// As [`places_below`], in this hierarchy.
+pub(in crate::service) async fn places_of(
+    conn: &mut Conn,
+    tree: &Tree,
+    tops: &[CustomerId],
+) -> Result<Vec<i64>> {
+    let mut places: Vec<i64> = tops.iter().map(|top| top.0).collect();
     // The root was above everything at all times.
-    if tree.root().is_some_and(|root| !target.tops.contains(&root.id)) {
-        let moved = customer::moved(tx.conn).await?.into_iter();
-        let below = |id: &CustomerId| target.tops.iter().any(|top| top != id && tree.covers(*top, *id));
+    if tree.root().is_some_and(|root| !tops.contains(&root.id)) {
+        let moved = customer::moved(conn).await?.into_iter();
+        let below = |id: &CustomerId| tops.iter().any(|top| top != id && tree.covers(*top, *id));
         places.extend(moved.filter(below).map(|id| id.0));
     }
     Ok(places)
@@ -197,7 +210,7 @@ impl Told {
 }
 
 /// A record as this reader is told it; with `own` it is the reader's own.
-fn show(reader: &Caller, record: Record, own: bool) -> AuditEntry {
+pub(in crate::service) fn show(reader: &Caller, record: Record, own: bool) -> AuditEntry {
     let json = |text: Option<String>| {
         text.and_then(|text| serde_json::from_str(&text).ok()).map(|kept| names::value(reader, kept, own))
     };

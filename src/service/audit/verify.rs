@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::chain::{self, Digest, Published};
+use super::prune::{PRUNED, Pruning};
 use crate::base::clock::Timestamp;
 use crate::base::signing::is_signed;
 use crate::service::authority::Permission;
@@ -120,7 +121,9 @@ impl Work for Verifying {
             places: caller.tree.subtree_ids(context.customer).into_iter().collect(),
             is_whole: Some(context.customer) == root,
             kept_since: audit_kept_since(context.now()),
+            pruned: pruned_until(&context).await?,
             published: PublishedLines::open(sealer.file()).await?,
+            secret: chain::secret(&context.inner.database).await?,
             before: vec![0; 32],
             heads: HashMap::new(),
             report: AuditReport::default(),
@@ -129,6 +132,20 @@ impl Work for Verifying {
         check.rest(&context).await?;
         Ok(check.report)
     }
+}
+
+/// Up to when records of customers were pruned, as records of their own say: whoever changes those is found.
+async fn pruned_until(context: &JobContext) -> Result<HashMap<i64, Timestamp>> {
+    let read = context
+        .inner
+        .database
+        .read(|conn| Box::pin(async move { Ok::<_, ServiceError>(seal::prunings(conn).await?) }));
+    let told = |(customer, record): (i64, Record)| {
+        let is_one = record.operation == PRUNED && super::seal::customer_of(&record) == customer;
+        let after: Pruning = serde_json::from_str(record.after.as_deref().filter(|_| is_one)?).ok()?;
+        Some((customer, Timestamp(after.until_micros)))
+    };
+    Ok(read.await?.into_iter().filter_map(told).collect())
 }
 
 /// The published batches in their order.
@@ -167,9 +184,12 @@ struct Check {
     places: BTreeSet<i64>,
     /// Whether it is everybody, those who are gone too: what cannot be told of one record is told to the root alone.
     is_whole: bool,
-    /// Older records may be gone.
+    /// Older records may be gone: everywhere, and at customers of which it is recorded that they were pruned.
     kept_since: Timestamp,
+    pruned: HashMap<i64, Timestamp>,
     published: PublishedLines,
+    /// Of the installation.
+    secret: [u8; 32],
     /// The root before.
     before: Vec<u8>,
     /// The ends of the chains so far.
@@ -229,7 +249,7 @@ impl Check {
     ) -> Result<()> {
         let mut moved = BTreeSet::new();
         for (link, record) in links {
-            self.link(link, record.as_ref());
+            self.link(link, record.as_ref(), root.kind);
             moved.insert(link.customer);
         }
         let leaf = |customer: &i64| {
@@ -237,7 +257,7 @@ impl Check {
             chain::leaf(heads.get(customer).map_or("", |head| head.chain.as_str()), seq, &head)
         };
         let tree = chain::tree(moved.iter().map(leaf).collect());
-        let made = chain::root(&self.before, root.batch, root.at, &tree);
+        let made = chain::root((root.kind, &self.secret), &self.before, root.batch, root.at, &tree);
         if self.is_whole && made[..] != root.root[..] {
             self.find("root", None, Some(root.at), Some(root.batch));
         }
@@ -249,7 +269,7 @@ impl Check {
         self.compare(root, links).await
     }
 
-    fn link(&mut self, link: &Link, record: Option<&Record>) {
+    fn link(&mut self, link: &Link, record: Option<&Record>, kind: i64) {
         let (seq, head) = self.heads.get(&link.customer).copied().unwrap_or_default();
         self.heads.insert(link.customer, (link.seq, chain::head(&head, &link.digest)));
         if !self.is_ours(link.customer) {
@@ -257,21 +277,28 @@ impl Check {
         }
         self.report.records += 1;
         let id = record.map(|record| record.public_id.as_str());
-        if link.seq != seq + 1 {
+        let is_head =
+            |kept: &Vec<u8>| self.heads.get(&link.customer).is_some_and(|(_, head)| kept[..] == head[..]);
+        let has_head = link.head.as_ref().is_none_or(is_head);
+        if link.seq != seq + 1 || !has_head {
             self.find("order", id, Some(link.at), Some(link.batch));
         }
         match record {
-            Some(record) if chain::record_digest(record)[..] != link.digest[..] => {
+            Some(record) if chain::record_digest(record, kind, &self.secret)[..] != link.digest[..] => {
                 self.find("changed", id, Some(link.at), Some(link.batch));
             }
-            None if link.at < self.kept_since => self.report.pruned += 1,
+            None if self.may_be_gone(link) => self.report.pruned += 1,
             // One that is missing is named where what was published is known.
             Some(_) | None => {}
         }
     }
 
+    fn may_be_gone(&self, link: &Link) -> bool {
+        link.at < self.kept_since || self.pruned.get(&link.customer).is_some_and(|until| link.at < *until)
+    }
+
     fn missing(&mut self, link: &Link, record: Option<&Record>, published: Option<&str>) {
-        if record.is_none() && link.at >= self.kept_since && self.is_ours(link.customer) {
+        if record.is_none() && !self.may_be_gone(link) && self.is_ours(link.customer) {
             self.find("missing", published, Some(link.at), Some(link.batch));
         }
     }

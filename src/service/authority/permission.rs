@@ -87,6 +87,10 @@ permissions! {
     TraceRead = "trace.read",
     /// Search the audit trail.
     AuditRead = "audit.read",
+    /// Follow what is changed.
+    EventRead = "event.read",
+    /// Have what is changed sent to other systems.
+    WebhookManage = "webhook.manage",
     /// Reports on use.
     ReportRead = "report.read",
     /// Read bills and price lists.

@@ -117,6 +117,7 @@ impl Role {
                 P::TraceRead,
                 P::AuditRead,
                 P::BillRead,
+                P::EventRead,
             ])),
             Self::Billing => PermissionSet::of(&[P::CustomerRead, P::ReportRead, P::BillRead]),
         }

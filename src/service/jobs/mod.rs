@@ -53,7 +53,7 @@ use crate::service::authority::{Caller, Permission};
 use crate::service::context::Context;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Inner;
-use crate::service::{audit, backup, moves, quota, stores, undelete};
+use crate::service::{audit, backup, moves, quota, stores, undelete, webhooks};
 use crate::storage::StorageError;
 use crate::storage::metadata::job::{self, Hold};
 use crate::storage::metadata::sql::Conn;
@@ -75,6 +75,7 @@ pub(in crate::service) static KINDS: &[Kind] = &[
     Kind::of::<quota::verify::Recount>(),
     Kind::of::<undelete::Messages>(),
     Kind::of::<undelete::Folder>(),
+    Kind::of::<webhooks::Testing>(),
     Kind::of::<moves::mailbox::Moving>(),
     Kind::of::<moves::drain::Draining>(),
 ];

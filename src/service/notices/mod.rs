@@ -55,6 +55,8 @@ pub(in crate::service) enum Kind {
     PasswordReset,
     /// An administrator has looked into a mailbox.
     ContentAccess,
+    /// A webhook is sent nothing any more.
+    WebhookOff,
 }
 
 impl Kind {
@@ -68,6 +70,7 @@ impl Kind {
             Self::RequestDecided => "request-decided",
             Self::PasswordReset => "password-reset",
             Self::ContentAccess => "content-access",
+            Self::WebhookOff => "webhook-off",
         }
     }
 }

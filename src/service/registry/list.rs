@@ -3,7 +3,7 @@
 use super::operate::Operate;
 use super::schema::TypeSchema;
 use super::{Operation, run};
-use crate::service::audit::{AuditSearch, AuditVerify};
+use crate::service::audit::{AuditProve, AuditSearch, AuditVerify};
 use crate::service::directory::{
     administrator_state, administrators, aliases, credentials, customer_life, customer_limits, customers,
     domain_move, domain_proof, domains, holds, identity, mailbox_deletion, mailboxes, sessions, tokens,
@@ -16,7 +16,7 @@ use crate::service::reports::storage::StorageReportRun;
 use crate::service::reports::usage::UsageReportRun;
 use crate::service::settings::operations as settings;
 use crate::service::trace::TraceFind;
-use crate::service::{backup, jobs, moves, placement, server, stores, undelete};
+use crate::service::{backup, events, jobs, moves, placement, server, stores, undelete, webhooks};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -27,6 +27,7 @@ const fn declare<O: Operate>() -> Operation {
         mutates: O::MUTATES,
         starts_job: O::STARTS_JOB,
         watched: O::WATCHED,
+        followed: O::FOLLOWED,
         summary: O::SUMMARY,
         request: TypeSchema::of::<O::Request>,
         response: TypeSchema::of::<O::Response>,
@@ -41,6 +42,14 @@ static OPERATIONS: &[Operation] = &[
     declare::<NoticeList>(),
     declare::<NoticeRead>(),
     declare::<AuditSearch>(),
+    declare::<AuditProve>(),
+    declare::<events::EventList>(),
+    declare::<webhooks::WebhookCreate>(),
+    declare::<webhooks::WebhookList>(),
+    declare::<webhooks::WebhookShow>(),
+    declare::<webhooks::WebhookTest>(),
+    declare::<webhooks::WebhookEnable>(),
+    declare::<webhooks::WebhookDelete>(),
     declare::<AuditVerify>(),
     declare::<QuotaReportRun>(),
     declare::<StorageReportRun>(),

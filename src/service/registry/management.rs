@@ -14,6 +14,7 @@ use crate::service::error::ServiceError;
 use crate::service::jobs::Queue;
 use crate::service::login::Login;
 use crate::service::server::meter::Meter;
+use crate::service::webhooks::Webhooks;
 use crate::storage::bodies::Bodies;
 use crate::storage::catalogs::Catalogs;
 use crate::storage::metadata::database::Database;
@@ -75,6 +76,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) catalogs: OnceLock<Arc<Catalogs>>,
     /// What seals the audit trail, once the daemon has brought it.
     pub(in crate::service) sealer: OnceLock<Arc<Sealer>>,
+    /// What sends events to other systems, once the daemon has brought it.
+    pub(in crate::service) webhooks: OnceLock<Arc<Webhooks>>,
 }
 
 impl Management {
@@ -115,6 +118,7 @@ impl Management {
             backup: OnceLock::new(),
             catalogs: OnceLock::new(),
             sealer: OnceLock::new(),
+            webhooks: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -157,6 +161,11 @@ impl Management {
     /// Brings what seals the audit trail, so that it can be verified. The first call counts.
     pub fn attach_sealer(&self, sealer: Arc<Sealer>) {
         let _ = self.inner.sealer.set(sealer);
+    }
+
+    /// Brings what sends events to other systems. The first call counts.
+    pub fn attach_webhooks(&self, webhooks: Arc<Webhooks>) {
+        let _ = self.inner.webhooks.set(webhooks);
     }
 
     /// Lets records that wait be written, when this is the last handle.

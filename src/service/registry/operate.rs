@@ -108,6 +108,8 @@ pub(in crate::service) trait Operate: 'static {
     const STARTS_JOB: bool = false;
     /// See [`super::Operation::watched`].
     const WATCHED: bool = false;
+    /// See [`super::Operation::followed`].
+    const FOLLOWED: bool = false;
     /// The fields from path, query and body; unknown ones are refused.
     type Request: DeserializeOwned + ToSchema + Clone + Send + Sync + 'static;
     /// The answer.

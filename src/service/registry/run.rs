@@ -288,9 +288,11 @@ async fn keep<R>(
     answer: Option<(&str, Value)>,
 ) -> Result<()> {
     let Some((key, mut kept)) = answer else { return Ok(()) };
-    // A token is shown once and kept as a hash only; a replay says so by leaving it out.
-    if let Some(secret) = kept.get_mut("token") {
-        *secret = Value::Null;
+    // A secret is shown once; a replay says so by leaving it out.
+    for member in ["token", "secret"] {
+        if let Some(secret) = kept.get_mut(member) {
+            *secret = Value::Null;
+        }
     }
     let replay = Replay { request: asked.hash.clone(), response: kept.to_string() };
     let caller = asked.context.caller_key();

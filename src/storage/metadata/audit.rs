@@ -58,6 +58,9 @@ pub fn path_ids(path: &str) -> impl Iterator<Item = i64> {
 pub(super) const COLUMNS_OF_RECORD: &str = "a.id, a.public_id, a.at, a.node_path, a.customer_path, a.actor_id, a.actor,
     a.actor_path, a.authenticated, a.source, a.operation, a.target, a.before, a.after, a.outcome, a.request_id";
 
+/// PostgreSQL's lock that keeps changes in order; any number that nothing else locks.
+pub(super) const ORDER_LOCK: i64 = 0x0061_7564_6974;
+
 /// Columns of a record that is added.
 const COLUMNS: usize = 15;
 
@@ -66,7 +69,8 @@ const COLUMNS: usize = 15;
 /// # Errors
 /// When the database fails.
 pub async fn insert(conn: &mut Conn, records: &[Record]) -> Result<()> {
-    let (mut scope, mut chained) = (Vec::new(), Vec::new());
+    in_order(conn, records).await?;
+    let (mut scope, mut chained, mut added) = (Vec::new(), Vec::new(), Vec::new());
     let mut rest = records;
     while !rest.is_empty() {
         // Powers of two keep the number of distinct statements small.
@@ -86,13 +90,24 @@ pub async fn insert(conn: &mut Conn, records: &[Record]) -> Result<()> {
             let (id, public_id) = (row.int(0)?, row.text(1)?);
             let Some(record) = by_id.remove(public_id.as_str()) else { continue };
             scope.extend(path_ids(&record.node_path).map(|customer| params![customer, id]));
+            added.push(params![id]);
             if record.is_chained {
                 chained.push(params![id]);
             }
         }
     }
     conn.insert_rows("INSERT INTO audit_unsealed (audit_id)", 1, chained).await?;
+    conn.insert_rows("INSERT INTO audit_unindexed (audit_id)", 1, added).await?;
     conn.insert_rows("INSERT INTO audit_scope (customer_id, audit_id)", 2, scope).await
+}
+
+/// Makes changes get their keys in the order of their commits, so that whoever follows them misses none: on PostgreSQL
+/// each waits until the one before has ended. SQLite has one writer.
+async fn in_order(conn: &mut Conn, records: &[Record]) -> Result<()> {
+    if conn.is_postgres() && records.iter().any(|record| record.is_chained && record.outcome == "done") {
+        conn.rows("SELECT 1 FROM pg_advisory_xact_lock($1)", params![ORDER_LOCK]).await?;
+    }
+    Ok(())
 }
 
 fn values(one: &Record) -> Vec<Value> {
@@ -129,6 +144,7 @@ pub(super) async fn delete(conn: &mut Conn, gone: &[(i64, String)]) -> Result<()
         conn.execute(text, vec![customer.into(), ids(records)]).await?;
     }
     let records = ids(gone.iter().map(|(id, _)| *id));
+    conn.execute("DELETE FROM audit_unindexed WHERE audit_id IN IDS($1)", vec![records.clone()]).await?;
     conn.execute("DELETE FROM audit WHERE id IN IDS($1)", vec![records]).await.map(drop)
 }
 
@@ -189,6 +205,47 @@ impl Filter {
         self.text.push_str(" AND ");
         self.text.push_str(&condition.replace('?', &format!("${}", self.params.len())));
     }
+
+    /// Adds what a search says of the records themselves.
+    fn search(&mut self, search: &Search) {
+        match search.actor {
+            Some(Actor::Administrator(id)) => self.and("a.actor_id = ?", id),
+            Some(Actor::System) => self.and("a.actor_id IS NULL AND a.actor = ?", "system"),
+            None => {}
+        }
+        if let Some(operation) = &search.operation {
+            if operation.ends_with('.') {
+                self.and("a.operation LIKE ? ESCAPE '\\'", beginning_with(operation));
+            } else {
+                self.and("a.operation = ?", operation);
+            }
+        }
+        match search.outcome.as_deref() {
+            Some("refused") => self.and("a.outcome <> ?", "done"),
+            Some(outcome) => self.and("a.outcome = ?", outcome),
+            None => {}
+        }
+        if let Some(since) = search.since {
+            self.and("a.at >= ?", since);
+        }
+        if let Some(until) = search.until {
+            self.and("a.at < ?", until);
+        }
+    }
+}
+
+/// Of the records with these keys those that match, newest first; places and limits of the search do not count.
+///
+/// # Errors
+/// When the database fails.
+pub async fn matching(conn: &mut Conn, search: &Search, keys: &[i64]) -> Result<Vec<Record>> {
+    let mut filter = Filter::default();
+    filter.and("a.id IN IDS(?)", ids(keys.iter().copied()));
+    filter.search(search);
+    let text =
+        format!("SELECT {COLUMNS_OF_RECORD} FROM audit a WHERE 1 = 1{} ORDER BY a.id DESC", filter.text);
+    let rows = conn.rows(text, filter.params).await?;
+    rows.iter().filter_map(|row| record_opt(row, 0).transpose()).collect()
 }
 
 /// The statement that finds the newest records of a search within one customer, or without one those of the actor,
@@ -205,29 +262,7 @@ pub fn statement(search: &Search, place: Option<i64>, above_id: i64) -> (String,
     };
     filter.and(&format!("{key} > ?"), above_id);
     filter.and(&format!("{key} < ?"), search.before_id.unwrap_or(i64::MAX));
-    match search.actor {
-        Some(Actor::Administrator(id)) => filter.and("a.actor_id = ?", id),
-        Some(Actor::System) => filter.and("a.actor_id IS NULL AND a.actor = ?", "system"),
-        None => {}
-    }
-    if let Some(operation) = &search.operation {
-        if operation.ends_with('.') {
-            filter.and("a.operation LIKE ? ESCAPE '\\'", beginning_with(operation));
-        } else {
-            filter.and("a.operation = ?", operation);
-        }
-    }
-    match search.outcome.as_deref() {
-        Some("refused") => filter.and("a.outcome <> ?", "done"),
-        Some(outcome) => filter.and("a.outcome = ?", outcome),
-        None => {}
-    }
-    if let Some(since) = search.since {
-        filter.and("a.at >= ?", since);
-    }
-    if let Some(until) = search.until {
-        filter.and("a.at < ?", until);
-    }
+    filter.search(search);
     filter.params.push(search.limit.into());
     let text = format!(
         "SELECT {COLUMNS_OF_RECORD} FROM {tables}{} ORDER BY {key} DESC LIMIT ${}",
@@ -265,6 +300,15 @@ pub async fn search(conn: &mut Conn, search: &Search) -> Result<Vec<Record>> {
         }
     }
     Ok(found.into_values().rev().collect())
+}
+
+/// The record with this public id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_public_id(conn: &mut Conn, public_id: &str) -> Result<Option<Record>> {
+    let text = format!("SELECT {COLUMNS_OF_RECORD} FROM audit a WHERE a.public_id = $1");
+    conn.row(text, params![public_id]).await?.map_or(Ok(None), |row| record_opt(&row, 0))
 }
 
 /// The record in the columns from `first` on ([`COLUMNS_OF_RECORD`]), unless there is none.

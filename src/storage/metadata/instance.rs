@@ -65,6 +65,14 @@ pub async fn secret(conn: &mut Conn, name: &'static str) -> Result<[u8; 32]> {
     // 64 letters of 5 bits each.
     let text = "INSERT INTO instance (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     conn.execute(text, params![name, random_text(64)]).await?;
+    known_secret(conn, name).await
+}
+
+/// A secret of the installation that was drawn before.
+///
+/// # Errors
+/// When it was not, or the database fails.
+pub async fn known_secret(conn: &mut Conn, name: &'static str) -> Result<[u8; 32]> {
     let row = conn.row("SELECT value FROM instance WHERE key = $1", params![name]).await?;
     let value = row.ok_or(StorageError::Gone("the secret"))?.text(0)?;
     Ok(*blake3::hash(value.as_bytes()).as_bytes())

@@ -273,6 +273,7 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
         "DELETE FROM administrator WHERE customer_id = $1",
         "DELETE FROM customer_usage WHERE customer_id = $1",
         "DELETE FROM job WHERE customer_id = $1",
+        "DELETE FROM webhook WHERE customer_id = $1",
         "DELETE FROM customer_store WHERE customer_id = $1",
         "DELETE FROM customer WHERE id = $1",
     ] {
@@ -293,7 +294,7 @@ pub async fn idempotency(conn: &mut Conn, before: Timestamp) -> Result<u64> {
 }
 
 /// How far [`audit`] came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pruned {
     /// Everything before is done.
     pub until: Timestamp,
@@ -301,10 +302,13 @@ pub struct Pruned {
     pub more: bool,
     /// Records that went.
     pub removed: u64,
+    /// Changes and refusals among them, by the customer to which they belonged: how many, and the time of the last.
+    pub changes: BTreeMap<i64, (u64, Timestamp)>,
 }
 
 /// Forgets audit records from `from` on that are older than `before` and whose operation is one of `reads`, done; and
-/// all that are older than `all_before`. Looks at 1,000 records at most.
+/// all others that are older than what `kept_since` says for their path, which is never later than `before`. Looks at
+/// 1,000 records at most.
 ///
 /// # Errors
 /// When the database fails.
@@ -312,20 +316,27 @@ pub async fn audit(
     conn: &mut Conn,
     from: Timestamp,
     before: Timestamp,
-    all_before: Timestamp,
+    kept_since: impl Fn(&str) -> Timestamp + Send,
     reads: &[&str],
 ) -> Result<Pruned> {
     const LOOKED_AT_MAX: i64 = 1_000;
     let text = "SELECT id, at, operation, outcome, node_path FROM audit WHERE at >= $1 AND at < $2
                 ORDER BY at LIMIT $3";
     let rows = conn.rows(text, params![from, before, LOOKED_AT_MAX]).await?;
-    let (mut gone, mut until) = (Vec::new(), from);
+    let (mut gone, mut until, mut changes) = (Vec::new(), from, BTreeMap::new());
     for row in &rows {
         until = Timestamp(row.int(1)?);
         let is_read = row.text(3)? == "done" && reads.contains(&row.text(2)?.as_str());
-        if is_read || until < all_before {
-            gone.push((row.int(0)?, row.text(4)?));
+        let path = row.text(4)?;
+        if !is_read && until >= kept_since(&path) {
+            continue;
         }
+        if !is_read {
+            let customer = records::path_ids(&path).last().unwrap_or(0);
+            let (count, last) = changes.entry(customer).or_insert((0, until));
+            (*count, *last) = (*count + 1, until);
+        }
+        gone.push((row.int(0)?, path));
     }
     let is_full = i64::try_from(rows.len()) == Ok(LOOKED_AT_MAX);
     if is_full && gone.is_empty() && until == from {
@@ -334,5 +345,5 @@ pub async fn audit(
     }
     let removed = gone.len() as u64;
     records::delete(conn, &gone).await?;
-    Ok(Pruned { until, more: is_full, removed })
+    Ok(Pruned { until, more: is_full, removed, changes })
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::audit::{self, COLUMNS_OF_RECORD, Record};
-use super::sql::{Conn, Row, ids};
+use super::sql::{Conn, Row, Value, ids};
 use crate::base::clock::Timestamp;
 use crate::params;
 use crate::storage::{Result, StorageError};
@@ -24,6 +24,8 @@ pub struct Link {
     pub at: Timestamp,
     /// Of the record.
     pub digest: Vec<u8>,
+    /// The chain's head after it; nothing where it was not kept.
+    pub head: Option<Vec<u8>>,
 }
 
 /// The end of a chain.
@@ -52,6 +54,8 @@ pub struct Root {
     pub key: Vec<u8>,
     /// Its signature.
     pub signature: Vec<u8>,
+    /// How its digests are made.
+    pub kind: i64,
 }
 
 /// The newest root; it stays the newest until the transaction ends.
@@ -62,7 +66,7 @@ pub async fn newest_locked(conn: &mut Conn) -> Result<Root> {
     // On PostgreSQL the first row stands for all of them.
     let lock = format!("SELECT batch FROM audit_root WHERE batch = 0{}", conn.for_update());
     conn.execute(lock, Vec::new()).await?;
-    let text = "SELECT batch, at, root, key, signature FROM audit_root ORDER BY batch DESC LIMIT 1";
+    let text = "SELECT batch, at, root, key, signature, kind FROM audit_root ORDER BY batch DESC LIMIT 1";
     let row =
         conn.row(text, Vec::new()).await?.ok_or(StorageError::Gone("the first root of the audit trail"))?;
     root(&row)
@@ -75,6 +79,7 @@ fn root(row: &Row) -> Result<Root> {
         root: row.blob(2)?,
         key: row.blob(3)?,
         signature: row.blob(4)?,
+        kind: row.int(5)?,
     })
 }
 
@@ -119,18 +124,28 @@ pub async fn heads(conn: &mut Conn, customers: impl IntoIterator<Item = i64>) ->
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
 pub async fn write(conn: &mut Conn, links: &[Link], heads: &[Head], root: &Root) -> Result<()> {
-    let rows = links
-        .iter()
-        .map(|link| params![link.audit, link.customer, link.seq, link.batch, link.at, link.digest.clone()]);
-    let text = "INSERT INTO audit_seal (audit_id, customer_id, seq, batch, at, digest)";
-    conn.insert_rows(text, 6, rows.collect()).await?;
+    let rows = links.iter().map(|link| {
+        let Link { audit, customer, seq, batch, at, digest, head } = link.clone();
+        params![audit, customer, seq, batch, at, digest, Value::Blob(head)]
+    });
+    let text = "INSERT INTO audit_seal (audit_id, customer_id, seq, batch, at, digest, head)";
+    conn.insert_rows(text, 7, rows.collect()).await?;
     let moved = vec![ids(heads.iter().map(|head| head.customer))];
+    let text = "SELECT customer_id, pruned_by FROM audit_head WHERE customer_id IN IDS($1)";
+    let pruned = conn.rows(text, moved.clone()).await?;
+    let pruned: HashMap<i64, Option<i64>> =
+        pruned.iter().map(|row| Ok((row.int(0)?, row.int_opt(1)?))).collect::<Result<_>>()?;
     conn.execute("DELETE FROM audit_head WHERE customer_id IN IDS($1)", moved).await?;
-    let rows = heads.iter().map(|head| params![head.customer, &head.chain, head.seq, head.head.clone()]);
-    conn.insert_rows("INSERT INTO audit_head (customer_id, chain, seq, head)", 4, rows.collect()).await?;
-    let text = "INSERT INTO audit_root (batch, at, root, key, signature) VALUES ($1, $2, $3, $4, $5)";
-    let Root { batch, at, root, key, signature } = root.clone();
-    conn.execute(text, params![batch, at, root, key, signature]).await.map(drop)
+    let rows = heads.iter().map(|head| {
+        let pruned_by = pruned.get(&head.customer).copied().flatten();
+        params![head.customer, &head.chain, head.seq, head.head.clone(), pruned_by]
+    });
+    let text = "INSERT INTO audit_head (customer_id, chain, seq, head, pruned_by)";
+    conn.insert_rows(text, 5, rows.collect()).await?;
+    let text =
+        "INSERT INTO audit_root (batch, at, root, key, signature, kind) VALUES ($1, $2, $3, $4, $5, $6)";
+    let Root { batch, at, root, key, signature, kind } = root.clone();
+    conn.execute(text, params![batch, at, root, key, signature, kind]).await.map(drop)
 }
 
 /// Records that wait no longer.
@@ -146,8 +161,7 @@ pub async fn waited(conn: &mut Conn, records: impl IntoIterator<Item = i64>) -> 
 /// # Errors
 /// When the database fails.
 pub async fn roots_after(conn: &mut Conn, batch: i64, limit: i64) -> Result<Vec<Root>> {
-    let text =
-        "SELECT batch, at, root, key, signature FROM audit_root WHERE batch > $1 ORDER BY batch LIMIT $2";
+    let text = "SELECT batch, at, root, key, signature, kind FROM audit_root WHERE batch > $1 ORDER BY batch LIMIT $2";
     conn.rows(text, params![batch, limit]).await?.iter().map(root).collect()
 }
 
@@ -157,22 +171,12 @@ pub async fn roots_after(conn: &mut Conn, batch: i64, limit: i64) -> Result<Vec<
 /// When the database fails.
 pub async fn links(conn: &mut Conn, first: i64, last: i64) -> Result<Vec<(Link, Option<Record>)>> {
     let text = format!(
-        "SELECT s.audit_id, s.customer_id, s.seq, s.batch, s.at, s.digest, {COLUMNS_OF_RECORD}
+        "SELECT s.audit_id, s.customer_id, s.seq, s.batch, s.at, s.digest, s.head, {COLUMNS_OF_RECORD}
          FROM audit_seal s LEFT JOIN audit a ON a.id = s.audit_id
          WHERE s.batch >= $1 AND s.batch <= $2 ORDER BY s.batch, s.audit_id"
     );
-    let link = |row: &Row| {
-        let link = Link {
-            audit: row.int(0)?,
-            customer: row.int(1)?,
-            seq: row.int(2)?,
-            batch: row.int(3)?,
-            at: Timestamp(row.int(4)?),
-            digest: row.blob(5)?,
-        };
-        Ok((link, audit::record_opt(row, 6)?))
-    };
-    conn.rows(text, params![first, last]).await?.iter().map(link).collect()
+    let both = |row: &Row| Ok((link(row)?, audit::record_opt(row, 7)?));
+    conn.rows(text, params![first, last]).await?.iter().map(both).collect()
 }
 
 /// Records behind `after` that came since the chains began, are in none, and do not wait for it; at most 1,000 keys are
@@ -198,4 +202,75 @@ pub async fn unchained(conn: &mut Conn, after: i64) -> Result<Option<(Vec<Record
     let records: Vec<Option<Record>> =
         rows.iter().map(|row| audit::record_opt(row, 0)).collect::<Result<_>>()?;
     Ok(Some((records.into_iter().flatten().collect(), last)))
+}
+
+/// The batch that sealed a record, with its root and the root before.
+///
+/// # Errors
+/// When the database fails.
+pub async fn sealed(conn: &mut Conn, audit: i64) -> Result<Option<(Root, Root)>> {
+    let text = "SELECT batch FROM audit_seal WHERE audit_id = $1";
+    let Some(row) = conn.row(text, params![audit]).await? else { return Ok(None) };
+    let text = "SELECT batch, at, root, key, signature, kind FROM audit_root WHERE batch <= $1
+                ORDER BY batch DESC LIMIT 2";
+    let roots: Vec<Root> =
+        conn.rows(text, params![row.int(0)?]).await?.iter().map(root).collect::<Result<_>>()?;
+    let mut roots = roots.into_iter();
+    Ok(roots.next().zip(roots.next()))
+}
+
+/// The head of a chain after this many records; nothing where it was not kept.
+///
+/// # Errors
+/// When the database fails.
+pub async fn head_at(conn: &mut Conn, customer: i64, seq: i64) -> Result<Option<Vec<u8>>> {
+    let text = "SELECT head FROM audit_seal WHERE customer_id = $1 AND seq = $2";
+    conn.row(text, params![customer, seq]).await?.map_or(Ok(None), |row| row.blob_opt(0))
+}
+
+/// What a batch chained, in the order of customers and places.
+///
+/// # Errors
+/// When the database fails.
+pub async fn batch(conn: &mut Conn, batch: i64) -> Result<Vec<Link>> {
+    let text = "SELECT audit_id, customer_id, seq, batch, at, digest, head FROM audit_seal
+                WHERE batch = $1 ORDER BY customer_id, seq";
+    conn.rows(text, params![batch]).await?.iter().map(link).collect()
+}
+
+fn link(row: &Row) -> Result<Link> {
+    Ok(Link {
+        audit: row.int(0)?,
+        customer: row.int(1)?,
+        seq: row.int(2)?,
+        batch: row.int(3)?,
+        at: Timestamp(row.int(4)?),
+        digest: row.blob(5)?,
+        head: row.blob_opt(6)?,
+    })
+}
+
+/// Notes the record that tells of the last pruning in a chain.
+///
+/// # Errors
+/// When the database fails.
+pub async fn pruned(conn: &mut Conn, customer: i64, public_id: &str) -> Result<()> {
+    let text = "UPDATE audit_head SET pruned_by = (SELECT id FROM audit WHERE public_id = $2) WHERE customer_id = $1";
+    conn.execute(text, params![customer, public_id]).await.map(drop)
+}
+
+/// The records that tell of the last pruning, by customer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn prunings(conn: &mut Conn) -> Result<Vec<(i64, Record)>> {
+    let text = format!(
+        "SELECT h.customer_id, {COLUMNS_OF_RECORD} FROM audit_head h JOIN audit a ON a.id = h.pruned_by"
+    );
+    let rows = conn.rows(text, Vec::new()).await?;
+    let both = |row: &Row| Ok(audit::record_opt(row, 1)?.map(|record| (row.int(0), record)));
+    rows.iter()
+        .filter_map(|row| both(row).transpose())
+        .map(|found: Result<_>| found.and_then(|(customer, record)| Ok((customer?, record))))
+        .collect()
 }

@@ -355,7 +355,7 @@ async fn pruning_leaves_nothing_in_the_scope_of_what_went(world: World) {
                 let before = Timestamp::from_secs(1_000_000 + 500);
                 let from = Timestamp::from_secs(0);
                 let pruned =
-                    posthouse::storage::metadata::purge::audit(conn, from, before, before, &[]).await?;
+                    posthouse::storage::metadata::purge::audit(conn, from, before, |_| before, &[]).await?;
                 Ok(pruned.removed)
             })
         })

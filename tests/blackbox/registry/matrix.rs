@@ -28,6 +28,8 @@ pub struct Names {
     pub deleted_domain: String,
     pub deleted_address: String,
     pub deleted_administrator: String,
+    pub record: String,
+    pub webhook: String,
 }
 
 fn text(value: &Value) -> String {
@@ -62,7 +64,13 @@ impl Names {
         let left = world.must("administrator.create", json!({ "name": "left", "customer": path })).await;
         let deleted_administrator = text(&left["name"]);
         world.must("administrator.delete", json!({ "name": deleted_administrator })).await;
+        let asked = json!({ "customer": path, "operation": "hold.add", "limit": 1 });
+        let record = text(&world.must("audit.search", asked).await["items"][0]["id"]);
+        let asked = json!({ "customer": path, "url": format!("https://{domain}/") });
+        let webhook = text(&world.must("webhook.create", asked).await["id"]);
         Self {
+            webhook,
+            record,
             path: path.to_owned(),
             code: text(&made["code"]),
             domain,
@@ -82,6 +90,8 @@ impl Names {
     /// Names of the same form that nothing has.
     pub fn missing() -> Self {
         Self {
+            record: "wwwwwwwwwwwwwwww".to_owned(),
+            webhook: "vvvvvvvvvvvvvvvv".to_owned(),
             path: "zzzzzz".to_owned(),
             code: "zzzzzz".to_owned(),
             domain: "missing.example".to_owned(),
@@ -110,6 +120,8 @@ impl Names {
             (&self.domain, "DOMAIN"),
             (&self.hold, "HOLD"),
             (&self.token, "TOKEN"),
+            (&self.record, "RECORD"),
+            (&self.webhook, "WEBHOOK"),
             (&self.deleted_path, "DELETED"),
             (&self.path, "CUSTOMER"),
         ];
@@ -138,6 +150,12 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
         | "customer.resume" | "hold.list" => json!({ "path": path }),
+        "event.list" | "webhook.list" => json!({ "customer": path }),
+        "audit.prove" => json!({ "record": names.record }),
+        "webhook.create" => json!({ "customer": path, "url": "https://hooks.example/" }),
+        "webhook.show" | "webhook.test" | "webhook.enable" | "webhook.delete" => {
+            json!({ "id": names.webhook })
+        }
         "customer.store" => json!({ "path": path, "store": null }),
         "price.show" => json!({ "path": path }),
         "price.set" => json!({ "path": path, "from": "2030-01", "currency": "EUR", "gib_month": 10,

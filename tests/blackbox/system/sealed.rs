@@ -148,3 +148,91 @@ pub async fn tampering_with_what_was_not_published_yet_is_not_claimed_to_be_foun
     assert_eq!(findings(&world, &world.system).await, ["inserted \"forged\""]);
     assert_eq!(findings(&world, &world.a).await, ["inserted \"forged\""]);
 }
+
+/// What a proof shows, by column.
+fn proven(proof: &Value) -> std::result::Result<HashMap<String, String>, String> {
+    let proof: posthouse::base::proof::Proof = serde_json::from_value(proof.clone()).unwrap();
+    let proven = posthouse::base::proof::check(&proof, Some(&proof.sealed.key.to_uppercase()));
+    proven.map(|proven| proven.columns.into_iter().collect()).map_err(|error| error.to_string())
+}
+
+pub async fn records_are_proven_to_who_has_nothing_but_the_proof(world: World) {
+    busy(&world).await;
+    // Several chains in one batch.
+    for name in ["b", "a", "b"] {
+        let request = json!({ "path": name, "messages": 2_000 });
+        world.run(&world.system, "customer.limit", request).await.unwrap();
+    }
+    let id = first(&world, "a", "mailbox.create").await;
+    let waiting = {
+        let found =
+            world.run(&world.a, "audit.search", json!({ "operation": "customer.limit" })).await.unwrap();
+        found["items"][0]["id"].clone()
+    };
+    let refused = world.run(&world.a, "audit.prove", json!({ "record": waiting })).await.unwrap_err();
+    assert_eq!(refused.refusal(), Some("conflict"), "{refused}");
+    world.sealer.pass().await.unwrap();
+    let found = world.run(&world.system, "audit.search", json!({ "limit": 1000 })).await.unwrap();
+    let records = found["items"].as_array().unwrap();
+    let mut proofs = 0;
+    for record in records.iter().filter(|record| record["operation"] != "audit.search") {
+        let proof = world.run(&world.system, "audit.prove", json!({ "record": record["id"] })).await.unwrap();
+        let shown = proven(&proof).unwrap();
+        for column in ["id", "operation", "actor", "outcome", "request_id"] {
+            assert_eq!(shown[column], record[column].as_str().unwrap(), "{column} of {record}");
+        }
+        assert!(!proof.to_string().contains("hidden"), "{proof}");
+        proofs += 1;
+    }
+    assert!(proofs > 10, "{proofs}");
+    // Who reads below is told less, and so is whoever gets the proof.
+    let proof = world.run(&world.a, "audit.prove", json!({ "record": id })).await.unwrap();
+    let shown = proven(&proof).unwrap();
+    assert_eq!((shown["node_path"].as_str(), shown["actor"].as_str()), ("…", "…"));
+    assert_eq!((shown["customer_path"].as_str(), shown["operation"].as_str()), ("…a", "mailbox.create"));
+    for word in ["system", "/1/", "provider", "peer uid", "batch\":"] {
+        assert!(!proof.to_string().contains(word), "{word}: {proof}");
+    }
+    let refused = world.run(&world.b, "audit.prove", json!({ "record": id })).await.unwrap_err();
+    assert_eq!(refused.to_string(), format!("audit record {id} does not exist"));
+    // What was changed since is no more what was sealed.
+    change(&world, "UPDATE audit SET operation = 'mailbox.delete' WHERE public_id = $1", &id).await;
+    let proof = world.run(&world.a, "audit.prove", json!({ "record": id })).await.unwrap();
+    assert_eq!(proven(&proof).unwrap_err(), "the record differs from what was sealed");
+    assert_eq!(findings(&world, &world.system).await, [format!("changed \"{id}\"")]);
+}
+
+pub async fn what_was_pruned_is_told_by_a_sealed_record_and_nothing_else(world: World) {
+    busy(&world).await;
+    world.sealer.pass().await.unwrap();
+    let set = json!({ "path": "a", "key": "audit.retention", "value": "100" });
+    world.run(&world.system, "setting.set", set).await.unwrap();
+    let count = async |place: &str| {
+        let asked = json!({ "customer": place, "operation": "customer.limit" });
+        let found = world.run(&world.system, "audit.search", asked).await.unwrap();
+        found["items"].as_array().unwrap().len()
+    };
+    let before = (count("a").await, count("b").await);
+    assert!(before.0 > 1 && before.1 > 1);
+    world.clock.advance(99 * DAY);
+    world.housekeeping().pass(world.clock.now()).await.unwrap();
+    assert_eq!((count("a").await, count("b").await), before);
+    world.clock.advance(2 * DAY);
+    world.housekeeping().pass(world.clock.now()).await.unwrap();
+    assert_eq!((count("a").await, count("b").await), (0, before.1));
+    world.sealer.pass().await.unwrap();
+    let report = world.job(&world.system, "audit.verify", json!({})).await.unwrap();
+    assert_eq!(report["found"], 0, "{report}");
+    assert!(report["pruned"].as_u64().unwrap() > 3, "{report}");
+    let told = first(&world, "a", "audit.prune").await;
+    // Another customer's records are not covered by it, and neither is what came later.
+    let gone = first(&world, "b", "customer.limit").await;
+    change(&world, "DELETE FROM audit WHERE public_id = $1", &gone).await;
+    assert_eq!(findings(&world, &world.system).await, [format!("missing \"{gone}\"")]);
+    // Whoever makes it say more is found, together with what it then covers.
+    let more = "UPDATE audit SET after = '{\"records\":9,\"until\":\"2040-01-01T00:00:00Z\",
+                \"until_micros\":2208988800000000}' WHERE public_id = $1";
+    change(&world, more, &told).await;
+    let found = findings(&world, &world.system).await;
+    assert!(found.contains(&format!("changed \"{told}\"")), "{found:?}");
+}
