@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 
 #[path = "registry/audit.rs"]
 mod audit;
-#[path = "registry/credentials.rs"]
-mod credentials;
 #[path = "registry/audit_search.rs"]
 mod audit_search;
+#[path = "registry/credentials.rs"]
+mod credentials;
 #[path = "registry/directory.rs"]
 mod directory;
 #[path = "registry/domain_proof.rs"]
