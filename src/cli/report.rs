@@ -372,7 +372,7 @@ pub(super) fn report(
     let report = if is_quota { whole_report(client, call)? } else { client.run(call, false)? };
     let total = report.get("total").map(std::slice::from_ref).unwrap_or_default();
     let totals = lines(&report, "totals");
-    let parts: &[Part<'_>] = match &*call.operation {
+    let parts: &[Part<'_>] = match call.operation {
         "report.quota" => &[
             ("mailbox", "address", QUOTA, lines(&report, "mailboxes")),
             ("domain", "domain", QUOTA_DOMAINS, lines(&report, "domains")),
@@ -388,7 +388,7 @@ pub(super) fn report(
             ("store", "store", STORAGE_STORES, lines(&report, "stores")),
         ],
     };
-    let members: &[&str] = match &*call.operation {
+    let members: &[&str] = match call.operation {
         "report.quota" => &QUOTA_CSV,
         "report.usage" => &USAGE_CSV,
         "report.bill" => &BILL_CSV,
