@@ -94,7 +94,7 @@ impl Host for Posthouse {
 }
 
 /// The unit of proc_pid_stat(5): USER_HZ, which is 100 on every architecture that Linux runs servers on.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub const TICKS_PER_SECOND: f64 = 100.0;
 
 /// CPU seconds of a process and all its descendants, the ended ones included.
 pub fn cpu_seconds(root: u32) -> f64 {
@@ -105,15 +105,6 @@ pub fn cpu_seconds(root: u32) -> f64 {
 /// CPU seconds of this process, the load generator.
 pub fn own_cpu_seconds() -> f64 {
     cpu_ticks(std::process::id()).unwrap_or(0) as f64 / TICKS_PER_SECOND
-}
-
-/// CPU seconds that the whole machine was busy since it started, without what its host took: proc_stat(5).
-pub fn busy_cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-    // user, nice, system, idle, iowait, irq, softirq
-    [0, 1, 2, 5, 6].into_iter().filter_map(|at| ticks.get(at)).sum::<u64>() as f64 / TICKS_PER_SECOND
 }
 
 /// Fields 14 to 17 of proc_pid_stat(5): user and system time, own and of children that were waited for.
