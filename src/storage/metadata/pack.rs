@@ -445,8 +445,8 @@ pub async fn free_pages(conn: &mut Conn) -> Result<i64> {
     conn.row("PRAGMA freelist_count", Vec::new()).await?.map_or(Ok(0), |row| row.int(0))
 }
 
-/// Gives free pages of the SQLite file back to the system, at most 128 at once, while more than `kept` are free. Answers
-/// whether there is more to do.
+/// Gives free pages of the SQLite file back to the system, at most 128 at once, while more than `kept` are free.
+/// Answers whether there is more to do.
 ///
 /// # Errors
 /// What the database says.
