@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::client::{Call, Client};
 use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
+use super::legal_hold::LegalHold;
 use super::limit::{Limit, count_limit, factor_limit, size_limit};
 use super::output::{Column, Kind, Output, columns, member, show};
 use super::plan::{Change, Destruction, Plan, all};
@@ -160,6 +161,9 @@ pub(super) enum Command {
     /// Settings: inherited from above unless set, and lockable
     #[command(subcommand)]
     Settings(Settings),
+    /// Legal holds: nothing is removed for good while one lasts
+    #[command(subcommand)]
+    LegalHold(LegalHold),
 }
 
 #[derive(Args, Debug)]
@@ -256,6 +260,7 @@ impl Command {
             Self::Limit(limits) => limits.plan()?,
             Self::Hold(hold) => hold.plan(hold::Kind::Customer),
             Self::Settings(settings) => settings.plan(hold::Kind::Customer),
+            Self::LegalHold(legal_hold) => legal_hold.plan(hold::Kind::Customer),
         })
     }
 }

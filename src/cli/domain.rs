@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::client::{Call, Client};
 use super::failure::{Exit, Failure};
 use super::hold::{self, Hold};
+use super::legal_hold::LegalHold;
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Output, columns, note};
 use super::plan::{Change, Destruction, Plan};
@@ -202,6 +203,9 @@ pub(super) enum Command {
     /// Settings: inherited from above unless set, and lockable
     #[command(subcommand)]
     Settings(Settings),
+    /// Legal holds: nothing is removed for good while one lasts
+    #[command(subcommand)]
+    LegalHold(LegalHold),
 }
 
 impl Command {
@@ -283,6 +287,7 @@ impl Command {
             }
             Self::Hold(hold) => hold.plan(hold::Kind::Domain),
             Self::Settings(settings) => settings.plan(hold::Kind::Domain),
+            Self::LegalHold(legal_hold) => legal_hold.plan(hold::Kind::Domain),
             Self::Undelete { domain, whose, change } => {
                 let call = whose.of(Call::new("domain.undelete").with("domain", domain.clone()));
                 Plan::Change { call, change, done: format!("domain {domain} is back"), columns: &[] }

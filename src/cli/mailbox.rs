@@ -10,6 +10,7 @@ use super::client::Call;
 use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
 use super::job::Follow;
+use super::legal_hold::LegalHold;
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Output, columns, member};
 use super::plan::{Change, Destruction, Plan, partly};
@@ -124,6 +125,9 @@ pub(super) enum Command {
     /// Settings: inherited from above unless set, and lockable
     #[command(subcommand)]
     Settings(Settings),
+    /// Legal holds: nothing is removed for good while one lasts
+    #[command(subcommand)]
+    LegalHold(LegalHold),
     /// Move a mailbox to another mail store while it is in use
     Move {
         /// Its address
@@ -244,6 +248,7 @@ impl Command {
             Self::Resume(resume) => resume.plan(hold::Kind::Mailbox),
             Self::Hold(hold) => hold.plan(hold::Kind::Mailbox),
             Self::Settings(settings) => settings.plan(hold::Kind::Mailbox),
+            Self::LegalHold(legal_hold) => legal_hold.plan(hold::Kind::Mailbox),
             Self::Rename { address, to, name, change } => {
                 if to.is_none() && name.is_none() {
                     return Err(

@@ -11,6 +11,7 @@ mod event;
 mod failure;
 mod hold;
 mod job;
+mod legal_hold;
 mod limit;
 mod login;
 mod mailbox;

@@ -33,6 +33,8 @@ permissions! {
     CustomerDelete = "customer.delete",
     /// Set and release holds.
     CustomerHold = "customer.hold",
+    /// Set and release legal holds, on customers at the parent.
+    LegalHold = "customer.legal-hold",
     /// Set limits, at the parent.
     CustomerLimit = "customer.limit",
     /// Say which mail stores customers have, at the parent.

@@ -17,7 +17,7 @@ use crate::service::quota;
 use crate::service::registry::{Operate, Targeted, Tx, declare};
 use crate::storage::metadata::domain::{self, DomainRow};
 use crate::storage::metadata::quota::MovedUse;
-use crate::storage::metadata::{domain_move, hold, home, quota as counters, setting};
+use crate::storage::metadata::{domain_move, hold, home, legal_hold, quota as counters, setting};
 
 /// How long an offer stands.
 pub(in crate::service) const OFFER_DURATION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -195,6 +195,10 @@ async fn admit(tx: &mut Tx<'_>, row: &DomainRow) -> Result<Vec<(DomainId, String
         return conflict(format!("{} is an alias of {meant} and goes with it; move that one", row.name));
     }
     let group = domain_move::together(tx.conn, row.id).await?;
+    let ids: Vec<DomainId> = group.iter().map(|(id, _)| *id).collect();
+    if legal_hold::binds_domains(tx.conn, &ids).await? {
+        return conflict(format!("{} is under legal hold and stays with its customer", row.name));
+    }
     let across = domain_move::leading_across(tx.conn, row.customer, &group).await?;
     if !across.is_empty() {
         let across = across.join(", ");

@@ -14,6 +14,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::service::settings::standing;
 use crate::storage::metadata::hold::{self, HoldOn, HoldRow};
+use crate::storage::metadata::legal_hold::PURGE;
 use crate::storage::metadata::setting::At;
 use crate::storage::metadata::{domain, mailbox};
 
@@ -40,18 +41,20 @@ pub(in crate::service) struct Hold {
     created_at: Timestamp,
 }
 
-fn show(tx: &Tx<'_>, row: HoldRow) -> Hold {
+/// Who set a hold, and by whose authority, as the caller may know.
+pub(super) fn holder(tx: &Tx<'_>, row: &HoldRow) -> (String, String) {
     let authority = tx.caller.path_of(row.authority);
     let home = row.actor.rsplit_once('@').and_then(|(_, code)| tx.caller.tree.by_code(code));
     let is_visible = home.is_some_and(|home| tx.caller.sees(home)) || tx.caller.name() == row.actor;
-    Hold {
-        id: row.public_id,
-        switch: row.switch,
-        reason: row.reason,
-        actor: if authority.is_some() && is_visible { row.actor } else { "provider".to_owned() },
-        authority: authority.unwrap_or_else(|| "provider".to_owned()),
-        created_at: row.created_at,
-    }
+    let provider = || "provider".to_owned();
+    let actor = if authority.is_some() && is_visible { row.actor.clone() } else { provider() };
+    (actor, authority.unwrap_or_else(provider))
+}
+
+fn show(tx: &Tx<'_>, row: HoldRow) -> Hold {
+    let (actor, authority) = holder(tx, &row);
+    let HoldRow { public_id: id, switch, reason, created_at, .. } = row;
+    Hold { id, switch, reason, actor, authority, created_at }
 }
 
 /// What holds are on.
@@ -286,7 +289,8 @@ impl Targeted for OneHold {
     }
 }
 
-async fn customer_of(tx: &mut Tx<'_>, on: HoldOn) -> Result<Option<CustomerId>> {
+/// The customer of what a hold is on.
+pub(super) async fn customer_of(tx: &mut Tx<'_>, on: HoldOn) -> Result<Option<CustomerId>> {
     Ok(match on {
         HoldOn::Customer(id) => Some(id),
         HoldOn::Domain(id) => domain::by_id(tx.conn, id).await?.map(|row| row.customer),
@@ -307,6 +311,8 @@ impl Operate for HoldRelease {
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a HoldReleaseRequest) -> Result<OneHold> {
         let on = request.path.as_deref().map(|path| OneCustomer::find(tx, path)).transpose()?;
         let row = hold::by_public_id(tx.conn, &request.id).await?;
+        // Legal holds have a permission and an operation of their own.
+        let row = row.filter(|row| row.switch != PURGE);
         let row = row.filter(|row| on.as_ref().is_none_or(|on| row.on == HoldOn::Customer(on.id)));
         let customer = match &row {
             Some(row) => customer_of(tx, row.on).await?,
@@ -366,7 +372,7 @@ async fn resume(tx: &mut Tx<'_>, target: &Holdable, reason: Option<String>) -> R
     let before = holds(tx, target).await?;
     tx.before = serde_json::to_value(&before).ok();
     for row in hold::on(tx.conn, target.on()).await? {
-        if row.reason != reason {
+        if row.reason != reason || row.switch == PURGE {
             continue;
         }
         let need = need_to_release(tx, &row, target.customer());

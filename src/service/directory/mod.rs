@@ -14,6 +14,7 @@ pub(in crate::service) mod domain_proof;
 pub(in crate::service) mod domains;
 pub(in crate::service) mod holds;
 pub(in crate::service) mod identity;
+pub(in crate::service) mod legal_holds;
 pub(in crate::service) mod mailbox_deletion;
 pub(in crate::service) mod mailboxes;
 pub(in crate::service) mod page;

@@ -10,6 +10,7 @@ use crate::base::id::{FolderId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::deleted_folder;
 use crate::storage::metadata::folder::{self, FolderRow, NewFolder};
+use crate::storage::metadata::legal_hold;
 use crate::storage::metadata::quota;
 use crate::storage::metadata::sql::Conn;
 
@@ -175,7 +176,7 @@ async fn insert_superiors(
 }
 
 /// Deletes a folder and answers which it was: its charge is released at once, its messages are purged in the
-/// background. With `kept` it can come back.
+/// background. With `kept`, or under a legal hold, it can come back.
 pub(super) async fn delete(
     conn: &mut Conn,
     mailbox: MailboxId,
@@ -196,7 +197,7 @@ pub(super) async fn delete(
     }
     quota::charge(conn, mailbox, -row.octets, -row.messages).await?.map_err(over_quota)?;
     folder::bury(conn, mailbox, row.id, at).await?;
-    if kept && row.selectable {
+    if row.selectable && (kept || legal_hold::covers_mailbox(conn, mailbox).await?) {
         deleted_folder::keep(conn, mailbox, &row, at).await?;
     }
     if has_children {

@@ -28,7 +28,7 @@ mod work;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Clock;
 use crate::base::id::{FolderId, MailboxId, ModSeq, StoreId, Uid, UidValidity};
 use crate::service::context::Owner;
 use crate::service::error::{Result, ServiceError};
@@ -86,9 +86,9 @@ struct Inner {
 }
 
 impl Inner {
-    /// Now, if what is deleted now can come back.
-    fn kept_since(&self) -> Option<Timestamp> {
-        (self.limits.undelete_days > 0).then(|| self.clock.now())
+    /// Whether what is deleted can come back without being under a legal hold.
+    fn keeps_deleted(&self) -> bool {
+        self.limits.undelete_days > 0
     }
 }
 
@@ -141,7 +141,7 @@ impl MailStore {
     /// `NotFound`, `Conflict`; nothing was changed.
     pub async fn folder_delete(&self, owner: &Owner, name: &FolderName) -> Result<FolderId> {
         let (mailbox, name, at) = (owner.mailbox, name.clone(), self.inner.clock.now());
-        let kept = self.inner.kept_since().is_some();
+        let kept = self.inner.keeps_deleted();
         self.inner
             .database
             .write(Priority::Interactive, move |conn| {

@@ -354,7 +354,7 @@ impl FolderView {
     pub async fn expunge(&mut self, uids: Option<&[Uid]>) -> Result<()> {
         let (mailbox, id) = (self.table.mailbox, self.table.id);
         let database = &self.table.database;
-        let kept_since = self.inner.kept_since();
+        let (at, kept) = (self.inner.clock.now(), self.inner.keeps_deleted());
         let wanted = |uid: &Uid| {
             self.uids.binary_search(uid).is_ok() && uids.is_none_or(|uids| uids.binary_search(uid).is_ok())
         };
@@ -373,7 +373,7 @@ impl FolderView {
             database
                 .write(priority(doomed.len()), move |conn| {
                     let slice = Arc::clone(&slice);
-                    Box::pin(async move { work::expunge_slice(conn, mailbox, id, &slice, kept_since).await })
+                    Box::pin(async move { work::expunge_slice(conn, (mailbox, id), &slice, at, kept).await })
                 })
                 .await?;
         }

@@ -16,6 +16,7 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::folder::{self, FolderDelta, FolderRow};
 use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::legal_hold;
 use crate::storage::metadata::mailbox::{self, LockedMailbox};
 use crate::storage::metadata::message::{self, MessageRow};
 use crate::storage::metadata::quota::{self, OverLimit, QuotaOwner};
@@ -329,13 +330,13 @@ pub(super) fn slices(uids: &[Uid]) -> impl Iterator<Item = Arc<[u32]>> {
     uids.chunks(SLICE_ROWS).map(|chunk| chunk.iter().map(|uid| uid.0).collect())
 }
 
-/// Removes those of a slice of messages that have `\Deleted`; with `kept_since` they can come back.
+/// Removes those of a slice of messages that have `\Deleted`. With `kept`, or under a legal hold, they can come back.
 pub(super) async fn expunge_slice(
     conn: &mut Conn,
-    mailbox: MailboxId,
-    id: FolderId,
+    (mailbox, id): (MailboxId, FolderId),
     uids: &[u32],
-    kept_since: Option<Timestamp>,
+    at: Timestamp,
+    kept: bool,
 ) -> Result<()> {
     let locked = lock_mailbox(conn, mailbox).await?;
     let row = folder::lock(conn, mailbox, id).await?.ok_or_else(gone)?;
@@ -344,7 +345,8 @@ pub(super) async fn expunge_slice(
     if rows.is_empty() {
         return Ok(());
     }
-    remove(conn, mailbox, id, &rows, kept_since).await?;
+    let is_kept = kept || legal_hold::covers_mailbox(conn, mailbox).await?;
+    remove(conn, mailbox, id, &rows, is_kept.then_some(at)).await?;
     let mod_seq = row.mod_seq + 1;
     message::expunged_insert(conn, id, mod_seq, rows.iter().map(|row| row.uid)).await?;
     let delta = negated(totals(&rows, &row));

@@ -6,7 +6,7 @@ use super::{Operation, run};
 use crate::service::audit::{AuditProve, AuditSearch, AuditVerify};
 use crate::service::directory::{
     administrator_state, administrators, aliases, credentials, customer_life, customer_limits, customers,
-    domain_move, domain_proof, domains, holds, identity, mailbox_deletion, mailboxes, sessions, tokens,
+    domain_move, domain_proof, domains, holds, identity, legal_holds, mailbox_deletion, mailboxes, sessions, tokens,
 };
 use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;
@@ -73,6 +73,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<holds::HoldAdd>(),
     declare::<holds::HoldList>(),
     declare::<holds::HoldRelease>(),
+    declare::<legal_holds::LegalHoldAdd>(),
+    declare::<legal_holds::LegalHoldList>(),
+    declare::<legal_holds::LegalHoldRelease>(),
     declare::<settings::SettingList>(),
     declare::<settings::SettingSet>(),
     declare::<settings::SettingUnset>(),

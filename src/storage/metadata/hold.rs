@@ -68,7 +68,9 @@ macro_rules! columns {
     };
 }
 
-fn from_row(row: &Row) -> Result<HoldRow> {
+pub(super) use columns;
+
+pub(super) fn from_row(row: &Row) -> Result<HoldRow> {
     let on = match (row.int_opt(2)?, row.int_opt(3)?, row.int_opt(4)?) {
         (Some(id), ..) => HoldOn::Customer(CustomerId(id)),
         (None, Some(id), _) => HoldOn::Domain(DomainId(id)),

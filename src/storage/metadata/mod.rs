@@ -39,6 +39,7 @@ pub mod home;
 pub mod instance;
 pub mod job;
 pub mod lane;
+pub mod legal_hold;
 pub mod mailbox;
 pub mod message;
 pub mod metering;

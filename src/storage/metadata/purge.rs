@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::audit as records;
 use super::body;
 use super::customer::{TreeLock, tree_changed, tree_version};
+use super::legal_hold::{self, HELD_CUSTOMERS, HELD_DOMAINS, HELD_MAILBOXES};
 use super::pool::{self, Pooled};
 use super::quota;
 use super::sql::{Conn, ids};
@@ -37,41 +38,47 @@ pub enum Kind {
     Customer,
 }
 
-/// Keys of what was deleted up to `before` and has nothing below it any more; at most 256.
+/// Keys of what was deleted up to `before`, has nothing below it any more and is under no legal hold; at most 256.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn due(conn: &mut Conn, kind: Kind, before: Timestamp) -> Result<Vec<i64>> {
     let text = match kind {
         // What is on its way into a folder goes first, since it is not on the counters.
-        Kind::Mailbox => {
-            "SELECT id FROM mailbox WHERE deleted_at <= $1
+        Kind::Mailbox => format!(
+            "SELECT id FROM mailbox WHERE deleted_at <= $1 AND id NOT IN {HELD_MAILBOXES}
                AND NOT EXISTS (SELECT 1 FROM folder_stage s WHERE s.mailbox_id = mailbox.id)
              ORDER BY id LIMIT 256"
-        }
-        Kind::Domain => {
-            "SELECT d.id FROM domain d WHERE d.deleted_at <= $1
+        ),
+        Kind::Domain => format!(
+            "SELECT d.id FROM domain d WHERE d.deleted_at <= $1 AND d.id NOT IN {HELD_DOMAINS}
                AND NOT EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id)
                AND NOT EXISTS (SELECT 1 FROM domain a WHERE a.alias_of = d.id)
              ORDER BY d.id LIMIT 256"
-        }
-        Kind::Administrator => "SELECT id FROM administrator WHERE deleted_at <= $1 ORDER BY id LIMIT 256",
-        Kind::Customer => {
-            "SELECT c.id FROM customer c WHERE c.deleted_at <= $1
+        ),
+        Kind::Administrator => format!(
+            "SELECT id FROM administrator WHERE deleted_at <= $1 AND customer_id NOT IN {HELD_CUSTOMERS}
+             ORDER BY id LIMIT 256"
+        ),
+        Kind::Customer => format!(
+            "SELECT c.id FROM customer c WHERE c.deleted_at <= $1 AND c.id NOT IN {HELD_CUSTOMERS}
                AND NOT EXISTS (SELECT 1 FROM customer b WHERE b.parent_id = c.id)
                AND NOT EXISTS (SELECT 1 FROM domain d WHERE d.customer_id = c.id)
              ORDER BY c.id LIMIT 256"
-        }
+        ),
     };
     conn.rows(text, params![before]).await?.iter().map(|row| row.int(0)).collect()
 }
 
-/// Removes a slice of what was deleted; false when nothing is left of it, or it was brought back. That a mailbox or
+/// Removes a slice of what was deleted; false when nothing is left of it, it was brought back, or a legal hold is on it. That a mailbox or
 /// customer is gone for good since `now` is written down: no backup may bring it back.
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
 pub async fn slice(conn: &mut Conn, kind: Kind, key: i64, before: Timestamp, now: Timestamp) -> Result<bool> {
+    if legal_hold::covers(conn, kind, key).await? {
+        return Ok(false);
+    }
     match kind {
         Kind::Mailbox => mailbox_slice(conn, MailboxId(key), before, now).await,
         Kind::Domain => domain_slice(conn, key, before).await,

@@ -132,6 +132,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0020_usage_places.sql"),
         include_str!("../../../migrations/postgres/0020_usage_places.sql"),
     ),
+    (
+        18,
+        "legal_hold",
+        include_str!("../../../migrations/sqlite/0018_legal_hold.sql"),
+        include_str!("../../../migrations/postgres/0018_legal_hold.sql"),
+    ),
 ];
 
 /// Which database's texts.

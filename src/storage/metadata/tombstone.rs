@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::body;
+use super::legal_hold::{self, HELD_MAILBOXES};
 use super::mailbox;
 use super::message::{self, MessageRow, selection};
 use super::sql::{Conn, Row, Value, ids};
@@ -63,7 +64,7 @@ pub struct Wanted {
 }
 
 /// Gives messages of a locked mailbox tombstones: their references now belong to these. The caller deletes the rows.
-/// Where that is twice what the mailbox may have, a slice of the oldest goes at once.
+/// Where that is twice what the mailbox may have, a slice of the oldest goes at once, unless a legal hold is on it.
 ///
 /// # Errors
 /// What the database says; then the transaction must not be committed.
@@ -92,7 +93,7 @@ pub async fn keep(
                 RETURNING tombstone_octets, bytes_max";
     let row = conn.row(text, params![mailbox, octets]).await?.ok_or(StorageError::Gone("mailbox"))?;
     let (octets, octets_max) = (row.int(0)?, octets_max(row.int_opt(1)?));
-    if octets > octets_max.saturating_mul(2) {
+    if octets > octets_max.saturating_mul(2) && !legal_hold::covers_mailbox(conn, mailbox).await? {
         drop_oldest(conn, mailbox, octets - octets_max).await?;
     }
     Ok(())
@@ -175,13 +176,15 @@ async fn drop_oldest(conn: &mut Conn, mailbox: MailboxId, excess: i64) -> Result
     remove(conn, &rows).await
 }
 
-/// Mailboxes whose tombstones count more than they may; at most 256.
+/// Mailboxes whose tombstones count more than they may, but for those under a legal hold; at most 256.
 ///
 /// # Errors
 /// What the database says.
 pub async fn excessive(conn: &mut Conn) -> Result<Vec<MailboxId>> {
-    let text = "SELECT id FROM mailbox WHERE tombstone_octets > 1073741824
-                  AND tombstone_octets > coalesce(bytes_max, 0) ORDER BY id LIMIT 256";
+    let text = format!(
+        "SELECT id FROM mailbox WHERE tombstone_octets > 1073741824
+           AND tombstone_octets > coalesce(bytes_max, 0) AND id NOT IN {HELD_MAILBOXES} ORDER BY id LIMIT 256"
+    );
     conn.rows(text, Vec::new()).await?.iter().map(|row| row.int(0).map(MailboxId)).collect()
 }
 
@@ -191,6 +194,9 @@ pub async fn excessive(conn: &mut Conn) -> Result<Vec<MailboxId>> {
 /// What the database says; then the transaction must not be committed.
 pub async fn trim_slice(conn: &mut Conn, mailbox: MailboxId) -> Result<u64> {
     mailbox::lock_rows(conn, [mailbox.0]).await?;
+    if legal_hold::covers_mailbox(conn, mailbox).await? {
+        return Ok(0);
+    }
     let text = "SELECT tombstone_octets, bytes_max FROM mailbox WHERE id = $1";
     let Some(row) = conn.row(text, params![mailbox]).await? else { return Ok(0) };
     match row.int(0)? - octets_max(row.int_opt(1)?) {
@@ -199,13 +205,15 @@ pub async fn trim_slice(conn: &mut Conn, mailbox: MailboxId) -> Result<u64> {
     }
 }
 
-/// Drops a slice of the tombstones of before; answers how many went.
+/// Drops a slice of the tombstones of before, but for mailboxes under a legal hold; answers how many went.
 ///
 /// # Errors
 /// What the database says; then the transaction must not be committed.
 pub async fn expired_slice(conn: &mut Conn, before: Timestamp) -> Result<u64> {
-    let rest = "WHERE expunged_at <= $1 ORDER BY expunged_at, id LIMIT $2";
-    let mut rows = rows_going(conn, rest, params![before, SLICE_ROWS]).await?;
+    let rest = format!(
+        "WHERE expunged_at <= $1 AND mailbox_id NOT IN {HELD_MAILBOXES} ORDER BY expunged_at, id LIMIT $2"
+    );
+    let mut rows = rows_going(conn, &rest, params![before, SLICE_ROWS]).await?;
     if conn.is_postgres() && !rows.is_empty() {
         // Behind the locks some may be gone.
         mailbox::lock_rows(conn, rows.iter().map(|row| row.mailbox)).await?;
