@@ -72,6 +72,9 @@ pub(super) enum Command {
         /// The mail store for its new mailboxes
         #[arg(long)]
         store: Option<String>,
+        /// A template of the customer above, or of one further up
+        #[arg(long, value_name = "NAME")]
+        template: Option<String>,
         /// Its limit on mail, such as 500GiB
         #[arg(long, value_parser = size_limit, value_name = "SIZE")]
         bytes: Option<Limit>,
@@ -211,11 +214,14 @@ pub(super) struct Limits {
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { path, name, kind, domain, admin, contact, store, bytes, mailboxes, change } => {
+            Self::Create {
+                path, name, kind, domain, admin, contact, store, template, bytes, mailboxes, change
+            } => {
                 let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
                 let call = call.maybe("kind", kind).maybe("domain", domain);
                 let call = call.maybe("admin", admin).maybe("contact", contact).maybe("store", store);
                 let call = call.maybe("bytes", bytes).maybe("mailboxes", mailboxes);
+                let call = call.maybe("template", template);
                 let done = format!("customer {path} created");
                 Plan::Change { call, change, done, columns: CREATED }
             }

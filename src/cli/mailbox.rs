@@ -59,6 +59,9 @@ pub(super) enum Command {
         /// The mail store that holds it
         #[arg(long)]
         store: Option<String>,
+        /// A template of its customer, or of one above
+        #[arg(long, value_name = "NAME")]
+        template: Option<String>,
         /// The domain's customer, when several have one of this name
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
@@ -214,10 +217,10 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { address, quota, messages, name, store, customer, secret, change } => {
+            Self::Create { address, quota, messages, name, store, template, customer, secret, change } => {
                 let call = Call::new("mailbox.create").with("address", address.clone()).maybe("name", name);
                 let call = call.maybe("quota", quota).maybe("messages", messages).maybe("store", store);
-                let call = call.maybe("customer", customer);
+                let call = call.maybe("customer", customer).maybe("template", template);
                 let call = with_password(call, &secret.read(&address)?);
                 Plan::Change { call, change, done: format!("mailbox {address} created"), columns: &[] }
             }

@@ -27,6 +27,7 @@ mod report;
 mod server;
 mod setting;
 mod store;
+mod template;
 mod webhook;
 
 use std::ffi::OsString;
@@ -120,6 +121,9 @@ enum Command {
     /// Customers: the nodes of the hierarchy
     #[command(subcommand)]
     Customer(customer::Command),
+    /// Templates: what new customers and mailboxes get
+    #[command(subcommand)]
+    Template(template::Command),
     /// Domains and alias domains
     #[command(subcommand)]
     Domain(domain::Command),
@@ -319,6 +323,7 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
 fn plan(command: Command) -> Result<plan::Plan, Failure> {
     match command {
         Command::Customer(command) => command.plan(),
+        Command::Template(command) => command.plan(),
         Command::Domain(command) => Ok(command.plan()),
         Command::Mailbox(command) => command.plan(),
         Command::Alias(command) => Ok(command.plan()),

@@ -25,6 +25,13 @@ const COMMANDS: &[&str] = &[
     "domain hold list d.test",
     "mailbox hold add x@d.test --switch imap --reason abuse --yes",
     "mailbox hold list x@d.test",
+    "customer create a/c --template small",
+    "template create small --customer a --for customer --bytes 1GiB --messages 5 --mailboxes 1 --aliases 1 \
+     --domains 1 --customers 1 --administrators 1 --store main --set time_zone=UTC --lock service.pop3=off",
+    "template list --customer a",
+    "template show small --customer a",
+    "template update small --customer a --bytes 1GiB --dry-run",
+    "template delete small --customer a --yes",
     "customer legal-hold add a --reason case-7 --dry-run",
     "domain legal-hold add d.test --reason case-7",
     "mailbox legal-hold add x@d.test --reason case-7",

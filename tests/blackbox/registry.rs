@@ -43,6 +43,8 @@ mod moves;
 mod settings;
 #[path = "registry/switches.rs"]
 mod switches;
+#[path = "registry/templates.rs"]
+mod templates;
 #[path = "registry/undelete.rs"]
 mod undelete;
 #[path = "registry/webhooks.rs"]

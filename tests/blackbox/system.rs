@@ -50,6 +50,8 @@ mod guarantees;
 mod metered;
 #[path = "system/notices.rs"]
 mod notices;
+#[path = "system/legal_hold.rs"]
+mod legal_hold;
 #[path = "system/random_charges.rs"]
 mod random_charges;
 #[path = "system/recounted.rs"]
@@ -66,6 +68,7 @@ use guarantees::{
 };
 use metered::{bills_are_sums_of_rounded_lines_by_the_nearest_prices, use_adds_up_by_the_hour_across_moves};
 use notices::*;
+use legal_hold::*;
 use random_charges::random_changes_equal_a_naive_model;
 use recounted::recount_is_clean_under_deliveries_and_repairs_what_drifted;
 use sealed::*;
@@ -98,6 +101,8 @@ on_both!(
     recount_is_clean_under_deliveries_and_repairs_what_drifted,
     deleted_objects_are_purged_after_their_time_with_charge_and_bodies,
     expunged_messages_hold_their_packs_until_their_time_is_over,
+    legal_hold_keeps_everything_until_it_is_released,
+    legal_hold_on_a_mailbox_keeps_that_one_alone,
     tampering_with_the_audit_trail_is_located,
     audit_trail_of_a_restored_database_tells_what_is_gone,
     tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,

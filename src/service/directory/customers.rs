@@ -18,7 +18,8 @@ use crate::service::placement::{self, Placed, Stores};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::service::settings::standing;
-use crate::storage::metadata::customer::{self, CustomerRow, NewCustomer};
+use crate::service::settings::template::{self, TemplateKind};
+use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow, NewCustomer};
 use crate::storage::metadata::setting::At;
 
 /// Deepest hierarchy unless configured otherwise, and the most that can be configured.
@@ -109,7 +110,7 @@ pub(super) fn depth_max(tx: &Tx<'_>) -> usize {
 }
 
 /// A path segment: letters, digits and hyphens.
-pub(super) fn slug(text: &str) -> Result<String> {
+pub(in crate::service) fn slug(text: &str) -> Result<String> {
     let slug = text.to_ascii_lowercase();
     let fits = !slug.is_empty() && slug.len() <= SLUG_OCTETS_MAX;
     let clean = slug.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -140,6 +141,8 @@ pub(in crate::service) struct CustomerCreateRequest {
     admin: Option<String>,
     /// The mail store for its new mailboxes.
     store: Option<String>,
+    /// A template of the customer above, or of one further up; what is said here counts before what it says.
+    template: Option<String>,
     /// Its limit on octets.
     bytes: Option<i64>,
     /// Its limit on mailboxes.
@@ -207,13 +210,21 @@ impl Operate for CustomerCreate {
         request: CustomerCreateRequest,
     ) -> Result<CustomerCreated> {
         let slug = slug(split(&request.path).1)?;
+        let kind = TemplateKind::Customer;
+        let template = template::InUse::find(tx, target.id, request.template.as_deref(), kind).await?;
         let mut row = create(tx, &target, slug, &request).await?;
-        if request.bytes.is_some() || request.mailboxes.is_some() {
-            set_limit("bytes", &mut row.limits.bytes, request.bytes.map(Some))?;
-            set_limit("mailboxes", &mut row.limits.mailboxes, request.mailboxes.map(Some))?;
+        if let Some(template) = &template {
+            template.fill(&mut row.limits);
+        }
+        set_limit("bytes", &mut row.limits.bytes, request.bytes.map(Some))?;
+        set_limit("mailboxes", &mut row.limits.mailboxes, request.mailboxes.map(Some))?;
+        if row.limits != CustomerLimits::default() {
             set_limits(tx, &row, Vec::new(), None).await?;
         }
         quota::overcommit::admit_below(tx, Some(target.id)).await?;
+        if let Some(template) = &template {
+            template.furnish_customer(tx, row.id).await?;
+        }
         if let Some(name) = &request.store {
             let above = Stores::of(tx, target.id).await?;
             placement::set_default(tx, &above, row.id, Some(name)).await?;

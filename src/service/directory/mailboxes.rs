@@ -17,6 +17,7 @@ use crate::service::notices::{self, To};
 use crate::service::placement::Stores;
 use crate::service::quota;
 use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
+use crate::service::settings::template::{self, TemplateKind};
 use crate::service::settings::{self, standing};
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
 use crate::storage::metadata::setting::At;
@@ -139,6 +140,8 @@ pub(in crate::service) struct MailboxCreateRequest {
     messages: Option<i64>,
     /// Mail store, if the caller may name it; default: where the customer's mailboxes go.
     store: Option<String>,
+    /// A template of the customer, or of one above; what is said here counts before what it says.
+    template: Option<String>,
     /// The domain's customer, where several have one of this name; default: the verified one, or the only one.
     customer: Option<String>,
     /// Characters of the password; counted before it is hashed.
@@ -182,20 +185,31 @@ impl Operate for MailboxCreate {
         free(tx, home.id, &wanted).await?;
         long_enough(tx, home.customer, request.password_characters).await?;
         quota::admit(tx, home.customer, Resource::Mailboxes, 1).await?;
-        let mut bytes_max = home.mailbox_bytes_max_default;
+        let kind = TemplateKind::Mailbox;
+        let template = template::InUse::find(tx, home.customer, request.template.as_deref(), kind).await?;
+        let (bytes, mut messages_max) = template.as_ref().map(template::InUse::mailbox_limits).unwrap_or_default();
+        let mut bytes_max = bytes.or(home.mailbox_bytes_max_default);
+        let given = match (&request.store, &template) {
+            (None, Some(template)) => template.store(tx).await?,
+            _ => None,
+        };
+        let stores = Stores::of(tx, home.customer).await?;
+        let store = given.map_or_else(|| stores.place(request.store.as_deref()), Ok)?;
         set_limit("quota", &mut bytes_max, request.quota)?;
-        let mut messages_max = None;
         set_limit("messages", &mut messages_max, request.messages.map(Some))?;
         let new = NewMailbox {
             domain: home.id,
             local_part: wanted.local().to_owned(),
             name: plain_text("name", request.name.as_deref().unwrap_or_default())?,
             password_hash: request.password_hash.unwrap_or_default(),
-            store: Stores::of(tx, home.customer).await?.place(request.store.as_deref())?,
+            store,
             bytes_max,
             messages_max,
         };
         let id = mailbox::insert(tx.conn, &new, tx.now).await?.ok_or_else(taken)?;
+        if let Some(template) = &template {
+            template.furnish_mailbox(tx, id).await?;
+        }
         let row = row(tx, id).await?;
         let made = show(tx, row);
         tx.after = serde_json::to_value(&made).ok();

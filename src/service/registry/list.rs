@@ -15,6 +15,7 @@ use crate::service::reports::bill;
 use crate::service::reports::storage::StorageReportRun;
 use crate::service::reports::usage::UsageReportRun;
 use crate::service::settings::operations as settings;
+use crate::service::settings::template_operations as templates;
 use crate::service::trace::TraceFind;
 use crate::service::{backup, events, jobs, moves, placement, server, stores, undelete, webhooks};
 
@@ -81,6 +82,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<settings::SettingUnset>(),
     declare::<settings::SettingLock>(),
     declare::<settings::SettingUnlock>(),
+    declare::<templates::TemplateCreate>(),
+    declare::<templates::TemplateList>(),
+    declare::<templates::TemplateShow>(),
+    declare::<templates::TemplateUpdate>(),
+    declare::<templates::TemplateDelete>(),
     declare::<domains::DomainCreate>(),
     declare::<domains::DomainList>(),
     declare::<domains::DomainShow>(),

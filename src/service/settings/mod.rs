@@ -9,6 +9,8 @@ mod kinds;
 pub(in crate::service) mod operations;
 mod resolve;
 pub(in crate::service) mod standing;
+pub(in crate::service) mod template;
+pub(in crate::service) mod template_operations;
 
 pub use keys::{
     AUDIT_RETENTION, Authority, CONTENT_PERMANENT_ALLOWED, DELIVERY_OVERQUOTA_DEFER_HOURS, Declaration,

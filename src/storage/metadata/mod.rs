@@ -76,6 +76,7 @@ pub mod store;
 pub mod summary;
 pub mod summary_block;
 pub mod tally;
+pub mod template;
 pub mod token;
 pub mod tombstone;
 pub mod trace;

@@ -135,8 +135,8 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
     (
         18,
         "legal_hold",
-        include_str!("../../../migrations/sqlite/0018_legal_hold.sql"),
-        include_str!("../../../migrations/postgres/0018_legal_hold.sql"),
+        include_str!("../../../migrations/sqlite/0020_legal_hold.sql"),
+        include_str!("../../../migrations/postgres/0020_legal_hold.sql"),
     ),
 ];
 

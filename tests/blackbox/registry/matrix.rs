@@ -22,6 +22,7 @@ pub struct Names {
     pub alias: String,
     pub administrator: String,
     pub hold: String,
+    pub legal_hold: String,
     pub token: String,
     pub deleted_path: String,
     pub deleted_code: String,
@@ -50,6 +51,10 @@ impl Names {
         world.must("alias.create", json!({ "address": alias, "targets": [address] })).await;
         let asked = json!({ "path": path, "switch": "pop3", "reason": "test" });
         let hold = text(&world.must("hold.add", asked).await["id"]);
+        let asked = json!({ "mailbox": address, "reason": "test" });
+        let legal_hold = text(&world.must("legal-hold.add", asked).await["id"]);
+        let asked = json!({ "name": "basic", "customer": path, "kind": "mailbox" });
+        world.must("template.create", asked).await;
         let token = text(&world.must("token.create", json!({ "name": login })).await["id"]);
         let deleted_path = format!("{path}/gone-{word}");
         let gone = world.must("customer.create", json!({ "path": deleted_path })).await;
@@ -78,6 +83,7 @@ impl Names {
             alias,
             administrator: login,
             hold,
+            legal_hold,
             token,
             deleted_path,
             deleted_code: text(&gone["code"]),
@@ -99,6 +105,7 @@ impl Names {
             alias: "alias@missing.example".to_owned(),
             administrator: "chief@zzzzzz".to_owned(),
             hold: "zzzzzzzzzzzzzzzz".to_owned(),
+            legal_hold: "wwwwwwwwwwwwwwww".to_owned(),
             token: "yyyyyyyyyyyyyyyy".to_owned(),
             deleted_path: "xxxxxx".to_owned(),
             deleted_code: "xxxxxx".to_owned(),
@@ -119,6 +126,7 @@ impl Names {
             (&self.administrator, "ADMINISTRATOR"),
             (&self.domain, "DOMAIN"),
             (&self.hold, "HOLD"),
+            (&self.legal_hold, "LEGAL-HOLD"),
             (&self.token, "TOKEN"),
             (&self.record, "RECORD"),
             (&self.webhook, "WEBHOOK"),
@@ -164,6 +172,15 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "customer.undelete" => json!({ "path": names.deleted_path }),
         "hold.add" => json!({ "path": path, "switch": "imap", "reason": "test" }),
         "hold.release" => json!({ "id": hold }),
+        "legal-hold.add" => json!({ "mailbox": address, "reason": "test" }),
+        "legal-hold.list" => json!({ "customer": path }),
+        "legal-hold.release" => json!({ "id": names.legal_hold }),
+        "template.create" => {
+            json!({ "name": "new", "customer": path, "kind": "customer", "gives": { "bytes": 1 } })
+        }
+        "template.list" => json!({ "customer": path }),
+        "template.show" | "template.delete" => json!({ "name": "basic", "customer": path }),
+        "template.update" => json!({ "name": "basic", "customer": path, "gives": {} }),
         "setting.list" => json!({ "path": path }),
         "setting.set" => json!({ "path": path, "key": "time_zone", "value": "UTC" }),
         "setting.unset" | "setting.lock" | "setting.unlock" => json!({ "path": path, "key": "time_zone" }),
