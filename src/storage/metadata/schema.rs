@@ -133,10 +133,10 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/postgres/0020_usage_places.sql"),
     ),
     (
-        21,
+        25,
         "legal_hold",
-        include_str!("../../../migrations/sqlite/0021_legal_hold.sql"),
-        include_str!("../../../migrations/postgres/0021_legal_hold.sql"),
+        include_str!("../../../migrations/sqlite/0025_legal_hold.sql"),
+        include_str!("../../../migrations/postgres/0025_legal_hold.sql"),
     ),
 ];
 
