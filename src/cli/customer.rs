@@ -215,7 +215,17 @@ impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
             Self::Create {
-                path, name, kind, domain, admin, contact, store, template, bytes, mailboxes, change
+                path,
+                name,
+                kind,
+                domain,
+                admin,
+                contact,
+                store,
+                template,
+                bytes,
+                mailboxes,
+                change,
             } => {
                 let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
                 let call = call.maybe("kind", kind).maybe("domain", domain);

@@ -46,7 +46,8 @@ impl LegalHold {
     pub(super) fn plan(self, kind: Kind) -> Plan {
         match self {
             Self::Add { name, reason, change } => {
-                let call = Call::new("legal-hold.add").with(kind.field(), name.clone()).with("reason", reason);
+                let call =
+                    Call::new("legal-hold.add").with(kind.field(), name.clone()).with("reason", reason);
                 Plan::Change { call, change, done: format!("{name} is under legal hold"), columns: SET }
             }
             Self::Release { id, destruction } => {

@@ -46,12 +46,12 @@ const WORD: &str = "correct horse battery";
 mod expunged;
 #[path = "system/guarantees.rs"]
 mod guarantees;
+#[path = "system/legal_hold.rs"]
+mod legal_hold;
 #[path = "system/metered.rs"]
 mod metered;
 #[path = "system/notices.rs"]
 mod notices;
-#[path = "system/legal_hold.rs"]
-mod legal_hold;
 #[path = "system/random_charges.rs"]
 mod random_charges;
 #[path = "system/recounted.rs"]
@@ -66,9 +66,9 @@ use guarantees::{
     deliveries_at_once_stop_exactly_at_what_a_guarantee_leaves,
     guarantee_is_reserved_above_and_no_one_else_can_take_it, overcommit_bounds_the_limits_right_below,
 };
+use legal_hold::*;
 use metered::{bills_are_sums_of_rounded_lines_by_the_nearest_prices, use_adds_up_by_the_hour_across_moves};
 use notices::*;
-use legal_hold::*;
 use random_charges::random_changes_equal_a_naive_model;
 use recounted::recount_is_clean_under_deliveries_and_repairs_what_drifted;
 use sealed::*;

@@ -140,10 +140,8 @@ impl Operate for LegalHoldList {
         let above: Vec<CustomerId> =
             target.tops.iter().flat_map(|&top| tx.caller.tree.path(top)).map(|node| node.id).collect();
         // What was deleted is there still, and that is what a legal hold is about.
-        let subtree: Vec<i64> =
-            target.tops.iter().flat_map(|&top| tx.caller.tree.subtree_ids(top)).collect();
-        let rows =
-            legal_hold::page(tx.conn, &subtree, &above, after.unwrap_or_default(), limit + 1).await?;
+        let subtree: Vec<i64> = target.tops.iter().flat_map(|&top| tx.caller.tree.subtree_ids(top)).collect();
+        let rows = legal_hold::page(tx.conn, &subtree, &above, after.unwrap_or_default(), limit + 1).await?;
         let page = Page::cut(rows, limit, &cursors, |row| row.id, |row| row)?;
         let mut items = Vec::with_capacity(page.items.len());
         for row in page.items {

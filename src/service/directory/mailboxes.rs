@@ -187,7 +187,8 @@ impl Operate for MailboxCreate {
         quota::admit(tx, home.customer, Resource::Mailboxes, 1).await?;
         let kind = TemplateKind::Mailbox;
         let template = template::InUse::find(tx, home.customer, request.template.as_deref(), kind).await?;
-        let (bytes, mut messages_max) = template.as_ref().map(template::InUse::mailbox_limits).unwrap_or_default();
+        let (bytes, mut messages_max) =
+            template.as_ref().map(template::InUse::mailbox_limits).unwrap_or_default();
         let mut bytes_max = bytes.or(home.mailbox_bytes_max_default);
         let given = match (&request.store, &template) {
             (None, Some(template)) => template.store(tx).await?,

@@ -6,7 +6,8 @@ use super::{Operation, run};
 use crate::service::audit::{AuditProve, AuditSearch, AuditVerify};
 use crate::service::directory::{
     administrator_state, administrators, aliases, credentials, customer_life, customer_limits, customers,
-    domain_move, domain_proof, domains, holds, identity, legal_holds, mailbox_deletion, mailboxes, sessions, tokens,
+    domain_move, domain_proof, domains, holds, identity, legal_holds, mailbox_deletion, mailboxes, sessions,
+    tokens,
 };
 use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;

@@ -238,7 +238,8 @@ impl InUse {
 
     /// Fills in the limits of a customer.
     pub fn fill(&self, limits: &mut CustomerLimits) {
-        let Gives { bytes, messages, mailboxes, aliases, domains, customers, administrators, .. } = self.gives;
+        let Gives { bytes, messages, mailboxes, aliases, domains, customers, administrators, .. } =
+            self.gives;
         for (slot, given) in [
             (&mut limits.bytes, bytes),
             (&mut limits.messages, messages),

@@ -27,15 +27,23 @@ async fn template_gives_what_its_owner_may_give_to_whoever_creates_below(world: 
     // Below it is usable, and tells neither whose it is nor the mail store.
     let listed = world.run(&mid, "template.list", json!({ "customer": "mid" })).await.unwrap();
     let item = &listed["items"][0];
-    assert_eq!((&item["name"], &item["customer"], &item["gives"]["store"]), (&json!("small"), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&item["name"], &item["customer"], &item["gives"]["store"]),
+        (&json!("small"), &Value::Null, &Value::Null)
+    );
     let asked = json!({ "path": "mid/new", "template": "small", "admin": "chief" });
     let new = world.run(&mid, "customer.create", asked).await.unwrap();
     assert_eq!(new["limits"]["bytes"], 1_000_000);
     assert_eq!(new["limits"]["mailboxes"], 3);
     let list = json!({ "path": "top/mid/new" });
     let settings = world.must("setting.list", list).await;
-    let of = |key: &str| settings["items"].as_array().unwrap().iter().find(|one| one["key"] == key).unwrap().clone();
-    assert_eq!((of("time_zone")["value"].clone(), of("time_zone")["from"].clone()), (json!("Europe/Vienna"), json!("top/mid/new")));
+    let of = |key: &str| {
+        settings["items"].as_array().unwrap().iter().find(|one| one["key"] == key).unwrap().clone()
+    };
+    assert_eq!(
+        (of("time_zone")["value"].clone(), of("time_zone")["from"].clone()),
+        (json!("Europe/Vienna"), json!("top/mid/new"))
+    );
     assert_eq!(of("audit.retention")["value"], "400");
     assert_eq!(of("service.pop3")["locked"], "top/mid/new");
     // What the template has locked is its owner's: neither the new customer nor those between take it away.
@@ -77,7 +85,10 @@ async fn template_gives_nothing_that_its_maker_may_not_give(world: World) {
     assert_eq!(refusal(world.run(&manager, "template.create", make(json!({}))).await), "forbidden");
     let roots = json!({ "settings": [{ "key": "content.permanent_allowed", "value": "on" }] });
     assert_eq!(refusal(world.run(&top, "template.create", make(roots.clone())).await), "forbidden");
-    assert_eq!(refusal(world.run(&top, "template.create", make(json!({ "store": "main" }))).await), "not-found");
+    assert_eq!(
+        refusal(world.run(&top, "template.create", make(json!({ "store": "main" }))).await),
+        "not-found"
+    );
     world.run(&top, "template.create", make(json!({ "bytes": 10 }))).await.unwrap();
     let update = json!({ "name": "t", "customer": "top", "gives": roots });
     assert_eq!(refusal(world.run(&top, "template.update", update).await), "forbidden");
@@ -109,7 +120,8 @@ async fn template_gives_nothing_that_its_maker_may_not_give(world: World) {
 
 async fn template_of_a_mailbox_gives_limits_and_services(world: World) {
     let a = world.aboard("a", "a.example").await;
-    let gives = json!({ "bytes": 500, "messages": 7, "settings": [{ "key": "service.imap", "value": "off" }] });
+    let gives =
+        json!({ "bytes": 500, "messages": 7, "settings": [{ "key": "service.imap", "value": "off" }] });
     let made = json!({ "name": "basic", "customer": "a", "kind": "mailbox", "gives": gives });
     world.run(&a, "template.create", made).await.unwrap();
     let with = |address: &str, more: Value| {
@@ -126,10 +138,8 @@ async fn template_of_a_mailbox_gives_limits_and_services(world: World) {
     assert_eq!((&made["bytes_max"], &made["messages_max"]), (&json!(900), &json!(7)));
     let asked = json!({ "path": "a/new", "template": "basic" });
     assert_eq!(refusal(world.run(&a, "customer.create", asked).await), "conflict");
-    for gives in [
-        json!({ "mailboxes": 1 }),
-        json!({ "settings": [{ "key": "time_zone", "value": "UTC" }] }),
-    ] {
+    for gives in [json!({ "mailboxes": 1 }), json!({ "settings": [{ "key": "time_zone", "value": "UTC" }] })]
+    {
         let asked = json!({ "name": "wrong", "customer": "a", "kind": "mailbox", "gives": gives });
         assert_eq!(refusal(world.run(&a, "template.create", asked).await), "invalid");
     }

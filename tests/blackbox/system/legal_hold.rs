@@ -14,8 +14,7 @@ async fn expunge(world: &World) {
     let store = MailStore::new(world.database.clone(), world.clock.clone(), world.bodies.clone(), limits);
     let word = SecretString::from(WORD);
     let session = world.login.password(Service::Imap, "x@a.example", &word, None).await.unwrap();
-    let mut view =
-        store.folder_open(session.owner(), &FolderName::inbox(), Access::ReadWrite).await.unwrap();
+    let mut view = store.folder_open(session.owner(), &FolderName::inbox(), Access::ReadWrite).await.unwrap();
     let uids = view.uids().to_vec();
     assert!(!uids.is_empty());
     let deleted = FlagSet { system: FlagBits::DELETED, keywords: Vec::new() };
