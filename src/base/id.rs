@@ -35,8 +35,12 @@ table_key!(
     StoreId,
     /// An administrator.
     AdministratorId,
-    /// A grant of a role to an administrator at a customer.
+    /// A grant of a role to an administrator or a group at a customer.
     GrantId,
+    /// A role that a customer made itself.
+    RoleId,
+    /// A group of administrators.
+    GroupId,
     /// A bearer token of an administrator.
     TokenId,
 );

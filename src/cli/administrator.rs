@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Call, Client};
@@ -17,21 +17,31 @@ const LIST: &[Column] = columns![
     "CONTACT" "contact" Text, "CREATED" "created_at" Time
 ];
 const SHEET: &[Column] = columns![
-    "Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth, "Contact" "contact" Text, "Id" "id" Text,
-    "Created" "created_at" Time
+    "Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth, "Contact" "contact" Text,
+    "Groups" "groups" List, "Id" "id" Text, "Created" "created_at" Time
 ];
-const GRANTS: &[Column] = columns![
-    "GRANT" "id" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "MAY PASS ON" "delegable" Truth,
-    "ENDS" "expires_at" Time, "BY" "made_by" Text
+pub(super) const GRANTS: &[Column] = columns![
+    "GRANT" "id" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "BY GROUP" "holder" Text,
+    "MAY PASS ON" "delegable" Truth, "BEGINS" "not_before" Time, "ENDS" "expires_at" Time, "BY" "made_by" Text
+];
+const HOLDINGS: &[Column] = columns![
+    "HOLDER" "holder" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "MAY PASS ON" "delegable" Truth,
+    "BEGINS" "not_before" Time, "ENDS" "expires_at" Time, "BY" "made_by" Text, "MADE" "created_at" Time
 ];
 const GRANT: &[Column] = columns![
-    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Ends" "expires_at" Time
+    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Begins" "not_before" Time,
+    "Ends" "expires_at" Time
+];
+const ENDED: &[Column] = columns![
+    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Ends" "expires_at" Time,
+    "Ends with it" "also_ended" List
 ];
 const CREATED: &[Column] = columns![
     "Name" "name" Text, "Home" "customer" Text, "Token" "token" Text, "Token ends" "expires_at" Time
 ];
 const EFFECTIVE: &[Column] = columns![
-    "Administrator" "name" Text, "Customer" "customer" Text, "Permissions" "permissions" List
+    "Administrator" "name" Text, "Customer" "customer" Text, "Permissions" "permissions" List,
+    "May pass on" "delegable" List, "Taken away by ceilings" "withheld" List
 ];
 const RETURNED: &[Column] = columns!["Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth];
 const BRIEF: &[Column] = columns!["Administrator" "name" Text, "Home" "customer" Text];
@@ -52,7 +62,7 @@ pub(super) enum Command {
         /// Where it is at home
         #[arg(long, value_name = "PATH")]
         customer: String,
-        /// Its role there: admin, manager, viewer, helpdesk, auditor, billing, or system-admin
+        /// Its role there: admin, manager, viewer, helpdesk, auditor, billing, system-admin, or one of the customer's
         #[arg(long, default_value = "viewer")]
         role: String,
         /// The administrator may pass it on
@@ -78,37 +88,18 @@ pub(super) enum Command {
         /// The administrator
         name: String,
     },
-    /// Grant a role at a customer and all below it
-    Grant {
-        /// The administrator
-        name: String,
-        /// admin, manager, viewer, helpdesk, auditor, billing, or system-admin
-        #[arg(long)]
-        role: String,
-        /// Where
-        #[arg(long, value_name = "PATH")]
-        customer: String,
-        /// When it ends: RFC 3339, or a time from now such as 30d
-        #[arg(long, value_name = "TIME")]
-        expires: Option<String>,
-        /// The administrator may pass it on
-        #[arg(long)]
-        delegable: bool,
-        #[command(flatten)]
-        change: Change,
-    },
+    /// Grant a role at a customer and all below it; to a group with `posthouse group grant`
+    Grant(Granting),
     /// Take a role away
-    Revoke {
-        /// The administrator
-        name: String,
-        /// The role
-        #[arg(long)]
-        role: String,
-        /// Where it was granted
+    Revoke(Revoking),
+    /// List grants with their holders
+    Grants {
+        /// At this customer or below
         #[arg(long, value_name = "PATH")]
-        customer: String,
-        #[command(flatten)]
-        destruction: Destruction,
+        customer: Option<String>,
+        /// Made by this administrator, who may be deleted
+        #[arg(long, value_name = "NAME")]
+        made_by: Option<String>,
     },
     /// Show what an administrator may do at a customer
     Effective {
@@ -194,6 +185,68 @@ pub(super) enum Token {
     },
 }
 
+/// What is granted to an administrator or a group.
+#[derive(Args, Debug)]
+pub(super) struct Granting {
+    /// Who gets it
+    name: String,
+    /// admin, manager, viewer, helpdesk, auditor, billing, system-admin, or a role of the customer or above it
+    #[arg(long)]
+    role: String,
+    /// Where
+    #[arg(long, value_name = "PATH")]
+    customer: String,
+    /// From when it counts: RFC 3339, or a time from now such as 7d
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<String>,
+    /// When it ends: RFC 3339, or a time from now such as 30d
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
+    /// It may be passed on
+    #[arg(long)]
+    delegable: bool,
+    #[command(flatten)]
+    change: Change,
+}
+
+impl Granting {
+    pub(super) fn plan(self, operation: &'static str) -> Plan {
+        let Self { name, role, customer, not_before, expires, delegable, change } = self;
+        let done = format!("{name} is {role} at {customer}");
+        let call = Call::new(operation).with("name", name).with("role", role).with("customer", customer);
+        let call = call.maybe("not_before", not_before).maybe("expires_at", expires);
+        Plan::Change { call: call.flag("delegable", delegable), change, done, columns: GRANT }
+    }
+}
+
+/// What is taken away from an administrator or a group.
+#[derive(Args, Debug)]
+pub(super) struct Revoking {
+    /// Who has it
+    name: String,
+    /// The role
+    #[arg(long)]
+    role: String,
+    /// Where it was granted
+    #[arg(long, value_name = "PATH")]
+    customer: String,
+    /// Also end what was granted because of it and could not be without it, and so on
+    #[arg(long)]
+    cascade: bool,
+    #[command(flatten)]
+    destruction: Destruction,
+}
+
+impl Revoking {
+    pub(super) fn plan(self, operation: &'static str) -> Plan {
+        let Self { name, role, customer, cascade, destruction } = self;
+        let question = format!("Take {role} at {customer} from {name}?");
+        let done = format!("{name} is not {role} at {customer} any more");
+        let call = Call::new(operation).with("name", name).with("role", role).with("customer", customer);
+        Plan::Destroy { call: call.flag("cascade", cascade), destruction, effects: ENDED, question, done }
+    }
+}
+
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         let of = |operation, name: &str| Call::new(operation).with("name", name);
@@ -213,17 +266,11 @@ impl Command {
             Self::Show { name } => {
                 Plan::Own { call: of("administrator.show", &name), show: show_administrator }
             }
-            Self::Grant { name, role, customer, expires, delegable, change } => {
-                let done = format!("{name} is {role} at {customer}");
-                let call = of("administrator.grant", &name).with("role", role).with("customer", customer);
-                let call = call.maybe("expires_at", expires).flag("delegable", delegable);
-                Plan::Change { call, change, done, columns: GRANT }
-            }
-            Self::Revoke { name, role, customer, destruction } => {
-                let question = format!("Take {role} at {customer} from {name}?");
-                let done = format!("{name} is not {role} at {customer} any more");
-                let call = of("administrator.revoke", &name).with("role", role).with("customer", customer);
-                Plan::Destroy { call, destruction, effects: GRANT, question, done }
+            Self::Grant(granting) => granting.plan("administrator.grant"),
+            Self::Revoke(revoking) => revoking.plan("administrator.revoke"),
+            Self::Grants { customer, made_by } => {
+                let call = Call::new("grant.list").maybe("customer", customer).maybe("made_by", made_by);
+                Plan::List { call, columns: HOLDINGS, nothing: "no grants" }
             }
             Self::Effective { name, path } => {
                 let call = of("administrator.effective", &name).with("customer", path);

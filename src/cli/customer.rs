@@ -23,6 +23,7 @@ const SHEET: &[Column] = columns![
     "State" "state" Text, "Used" "bytes_used" Size, "Committed" "bytes_committed" Size,
     "Domains" "domains" Count, "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count,
     "Administrators" "administrators" Count, "Switched off" "switches_off" List,
+    "Allowed at most" "ceiling" List, "Allowed nobody" "withheld" List,
     "Mail store" "store" Text, "Mail stores allowed" "stores" List, "Limit on mail" "limits.bytes" Size,
     "Limit on messages" "limits.messages" Count, "Limit on mailboxes" "limits.mailboxes" Count,
     "Limit on aliases" "limits.aliases" Count, "Limit on domains" "limits.domains" Count,
@@ -38,9 +39,12 @@ const CREATED: &[Column] = columns![
 ];
 const PLACED: &[Column] =
     columns!["Mail store of new mailboxes" "store" Text, "Mail stores allowed" "stores" List];
+const CEILING: &[Column] = columns!["Allowed at most" "ceiling" List, "Allowed nobody" "withheld" List];
 const MOVED: &[Column] = columns![
     "From" "from" Text, "To" "to" Text, "Customers" "customers" Count, "Mail" "bytes" Size,
-    "Messages" "messages" Count, "Grants that end" "grants_ended" List
+    "Messages" "messages" Count, "Grants that end" "grants_ended" List,
+    "Memberships that end" "memberships_ended" List, "Roles that are copied" "roles_copied" List,
+    "Holds that stay" "holds_kept" List, "A ceiling stays on" "ceiling_kept" List
 ];
 const DELETED: &[Column] = columns![
     "Customer" "customer.path" Text, "Customers" "customers" Count, "Domains" "domains" Count,
@@ -161,12 +165,63 @@ pub(super) enum Command {
     /// Holds: reasons for which something is switched off
     #[command(subcommand)]
     Hold(Hold),
+    /// Ceilings: what anybody can be allowed at a customer and below at most
+    #[command(subcommand)]
+    Ceiling(Ceiling),
     /// Settings: inherited from above unless set, and lockable
     #[command(subcommand)]
     Settings(Settings),
     /// Legal holds: nothing is removed for good while one lasts
     #[command(subcommand)]
     LegalHold(LegalHold),
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Ceiling {
+    /// Set the ceiling of a customer; the right for it is held above the customer
+    Set {
+        /// Its path
+        path: String,
+        /// What this role allows now is left
+        #[arg(long)]
+        role: Option<String>,
+        /// These permissions are left
+        #[arg(long, value_name = "PERMISSION,…", value_delimiter = ',')]
+        allow: Vec<String>,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Lift the ceiling of a customer; those above it stay
+    Clear {
+        /// Its path
+        path: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Show the ceiling of a customer, and what it and those above allow nobody
+    Show {
+        /// Its path
+        path: String,
+    },
+}
+
+impl Ceiling {
+    fn plan(self) -> Plan {
+        match self {
+            Self::Set { path, role, allow, change } => {
+                let call = Call::new("ceiling.set").with("path", path.clone()).maybe("role", role);
+                let call = if allow.is_empty() { call } else { call.with("permissions", allow) };
+                Plan::Change { call, change, done: format!("ceiling of {path} set"), columns: CEILING }
+            }
+            Self::Clear { path, change } => {
+                let call = Call::new("ceiling.clear").with("path", path.clone());
+                Plan::Change { call, change, done: format!("ceiling of {path} lifted"), columns: CEILING }
+            }
+            Self::Show { path } => {
+                Plan::Show { call: Call::new("ceiling.show").with("path", path), columns: CEILING }
+            }
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -260,6 +315,7 @@ impl Command {
                 let done = format!("customer {path} moved below {to}");
                 Plan::Destroy { call, destruction, effects: MOVED, question, done }
             }
+            Self::Ceiling(ceiling) => ceiling.plan(),
             Self::Suspend(suspend) => suspend.plan(hold::Kind::Customer),
             Self::Resume(resume) => resume.plan(hold::Kind::Customer),
             Self::Delete { path, destruction } => {

@@ -9,6 +9,7 @@ mod customer;
 mod domain;
 mod event;
 mod failure;
+mod group;
 mod hold;
 mod job;
 mod legal_hold;
@@ -24,6 +25,7 @@ mod price;
 mod prompt;
 mod proof;
 mod report;
+mod role;
 mod server;
 mod setting;
 mod store;
@@ -136,6 +138,12 @@ enum Command {
     /// Administrators, their grants and tokens
     #[command(subcommand)]
     Admin(administrator::Command),
+    /// Groups of administrators
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Roles: what can be granted
+    #[command(subcommand)]
+    Role(role::Command),
     /// Who you are to the daemon, and what you may do where
     Whoami,
     /// Notices: what you, or your customers, were told
@@ -328,6 +336,8 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Mailbox(command) => command.plan(),
         Command::Alias(command) => Ok(command.plan()),
         Command::Admin(command) => command.plan(),
+        Command::Group(command) => Ok(command.plan()),
+        Command::Role(command) => Ok(command.plan()),
         Command::Whoami => Ok(server::whoami()),
         Command::Notice(command) => Ok(command.plan()),
         Command::Price(command) => Ok(command.plan()),

@@ -30,7 +30,8 @@ const ELSEWHERE: &str = "elsewhere";
 pub(super) const PROVIDER: &str = "provider";
 
 /// Members of answers that depend on who looks: where an object is, who made it.
-const OF_THE_VIEW: [&str; 7] = ["parent", "depth", "customer", "authority", "actor", "made_by", "roles"];
+const OF_THE_VIEW: [&str; 8] =
+    ["parent", "depth", "customer", "authority", "actor", "made_by", "roles", "holder"];
 
 /// The slugs from the root down, `provider/gov/health`.
 pub(super) fn slugs(tree: &Tree, id: CustomerId) -> String {

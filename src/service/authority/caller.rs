@@ -2,29 +2,123 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::permission::{Permission, PermissionSet};
-use super::role::Role;
+use super::role::{Role, custom_permissions};
 use super::tree::{CustomerNode, Tree};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId};
 use crate::service::context::Identity;
 use crate::service::error::{Result, ServiceError};
-use crate::storage::metadata::administrator::{self, GrantRow};
+use crate::service::settings::{self, CONTENT_PERMANENT_ALLOWED};
+use crate::storage::metadata::grant::{self, GrantRow};
 use crate::storage::metadata::hold;
 use crate::storage::metadata::sql::Conn;
+
+/// How long a grant of access to content lasts at most, unless the root allows permanent ones there.
+pub(in crate::service) const CONTENT_LASTS_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// A grant that counts now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::service) struct ActiveGrant {
     /// Where.
     pub customer: CustomerId,
-    /// What.
+    /// What, before ceilings.
     pub permissions: PermissionSet,
-    /// Whether it may be passed on.
-    pub delegable: bool,
+    /// What of it may be passed on: all or nothing; a system administrator says besides who has access to content.
+    pub passes: PermissionSet,
     /// Until when; nothing means for good.
     pub expires_at: Option<Timestamp>,
+}
+
+impl ActiveGrant {
+    /// What a grant gives, if it counts now.
+    pub(super) fn new(
+        tree: &Tree,
+        (customer, permissions): (CustomerId, PermissionSet),
+        delegable: bool,
+        expires_at: Option<Timestamp>,
+    ) -> Self {
+        let permissions = permissions_at(tree, permissions, customer);
+        let decides_on_content = permissions.has(Permission::SystemRoot);
+        let more = if decides_on_content { PermissionSet::CONTENT } else { PermissionSet::EMPTY };
+        let passes = if delegable { permissions.union(more) } else { PermissionSet::EMPTY };
+        Self { customer, permissions, passes, expires_at }
+    }
+
+    /// Whether it may be passed on.
+    pub fn is_delegable(&self) -> bool {
+        !self.passes.is_empty()
+    }
+
+    /// Whether it may be passed on until `until` (nothing: for good).
+    fn lasts(&self, until: Option<Timestamp>) -> bool {
+        self.expires_at.is_none_or(|expiry| until.is_some_and(|until| until <= expiry))
+    }
+}
+
+/// What a set of permissions gives at a customer: what concerns the servers only at the root.
+pub(in crate::service) fn permissions_at(
+    tree: &Tree,
+    permissions: PermissionSet,
+    at: CustomerId,
+) -> PermissionSet {
+    let is_root = tree.root().is_some_and(|root| root.id == at);
+    if is_root { permissions } else { permissions.without(PermissionSet::SYSTEM) }
+}
+
+/// What a grant gives where it counts, whether it counts now or not, and before ceilings.
+pub(in crate::service) fn granted(tree: &Tree, row: &GrantRow) -> PermissionSet {
+    let role = match &row.custom {
+        // A role counts at its customer and below, nowhere else.
+        Some(role) if tree.covers(role.customer, row.customer) => {
+            custom_permissions(&role.base, &role.permissions)
+        }
+        Some(_) => PermissionSet::EMPTY,
+        None => Role::by_name(&row.role).map(Role::permissions).unwrap_or_default(),
+    };
+    permissions_at(tree, role, row.customer)
+}
+
+/// From when a grant counts, at the earliest.
+pub(in crate::service) fn begins_at(row: &GrantRow) -> Timestamp {
+    row.not_before.unwrap_or(row.created_at).max(row.created_at)
+}
+
+/// Whether a grant from `from` to `until` is so short that it may give access to content anywhere.
+pub(in crate::service) fn is_brief(from: Timestamp, until: Option<Timestamp>) -> bool {
+    until.is_some_and(|until| until <= from.plus(CONTENT_LASTS_MAX))
+}
+
+/// What decides on grants besides themselves.
+#[derive(Clone, Default, Debug)]
+pub(in crate::service) struct Standing {
+    /// Customers with a hold on management.
+    pub held: Vec<CustomerId>,
+    /// Customers where grants give access to content that are not brief.
+    pub content_permanent: BTreeSet<CustomerId>,
+}
+
+impl Standing {
+    /// What decides on these grants.
+    pub async fn of(conn: &mut Conn, tree: &Tree, rows: &[GrantRow]) -> Result<Self> {
+        let places: BTreeSet<CustomerId> = rows.iter().map(|row| row.customer).collect();
+        let paths: BTreeSet<i64> =
+            places.iter().flat_map(|&place| tree.path(place)).map(|node| node.id.0).collect();
+        if paths.is_empty() {
+            return Ok(Self::default());
+        }
+        let held = hold::customers_with(conn, "manage", paths).await?;
+        let mut content_permanent = BTreeSet::new();
+        for row in rows.iter().filter(|row| !is_brief(begins_at(row), row.expires_at)) {
+            let has_content = !granted(tree, row).intersection(PermissionSet::CONTENT).is_empty();
+            if has_content && settings::value(conn, row.customer, &CONTENT_PERMANENT_ALLOWED).await?.0 {
+                content_permanent.insert(row.customer);
+            }
+        }
+        Ok(Self { held, content_permanent })
+    }
 }
 
 /// An identity with its grants.
@@ -50,7 +144,8 @@ impl Caller {
 
     /// Somebody who is not logged in and sees a customer with what is below, or nothing; for texts in their view.
     pub fn looking_on(tree: Arc<Tree>, place: Option<CustomerId>, permissions: PermissionSet) -> Self {
-        let grant = |customer| ActiveGrant { customer, permissions, delegable: false, expires_at: None };
+        let passes = PermissionSet::EMPTY;
+        let grant = |customer| ActiveGrant { customer, permissions, passes, expires_at: None };
         Self { identity: Identity::System, grants: place.map(grant).into_iter().collect(), tree }
     }
 
@@ -60,6 +155,7 @@ impl Caller {
         if let Some(only) = only {
             for grant in &mut self.grants {
                 grant.permissions = grant.permissions.intersection(only);
+                grant.passes = grant.passes.intersection(only);
             }
         }
         self
@@ -70,14 +166,16 @@ impl Caller {
         effective(&self.tree, &self.grants, node)
     }
 
-    /// What the caller may pass on at the node until `until` (nothing: for good).
+    /// What a grant gives the caller where it counts.
+    pub fn given(&self, grant: &ActiveGrant) -> PermissionSet {
+        let allowed = self.tree.node(grant.customer).map(|node| node.allowed).unwrap_or_default();
+        grant.permissions.intersection(allowed)
+    }
+
+    /// What the caller may pass on at the node until `until` (nothing: for good). Ceilings don't matter here: they
+    /// are the same for whoever gets it, and when one is lifted, nobody has more than the giver.
     pub fn delegable(&self, node: CustomerId, until: Option<Timestamp>) -> PermissionSet {
-        let lasting = |grant: &&ActiveGrant| {
-            grant.delegable
-                && grant.expires_at.is_none_or(|expiry| until.is_some_and(|until| until <= expiry))
-        };
-        let covering = self.grants.iter().filter(|grant| self.tree.covers(grant.customer, node));
-        covering.filter(lasting).fold(PermissionSet::EMPTY, |set, grant| set.union(grant.permissions))
+        delegable(&self.tree, &self.grants, node, until)
     }
 
     /// Whether the caller has this permission at the node; nothing means above the root.
@@ -201,22 +299,49 @@ impl Caller {
 }
 
 fn system_grants(tree: &Tree) -> Vec<ActiveGrant> {
-    let everything = |root: &CustomerNode| ActiveGrant {
-        customer: root.id,
-        permissions: Role::SystemAdmin.permissions(),
-        delegable: true,
-        expires_at: None,
-    };
+    let everything =
+        |root: &CustomerNode| ActiveGrant::new(tree, (root.id, Role::SystemAdmin.permissions()), true, None);
     tree.root().map(everything).into_iter().collect()
 }
 
-/// The union over the grants at the node or above.
+/// The grants at the node or above.
+fn covering<'a>(
+    tree: &'a Tree,
+    grants: &'a [ActiveGrant],
+    node: &CustomerNode,
+) -> impl Iterator<Item = &'a ActiveGrant> {
+    let at = node.enter;
+    grants.iter().filter(move |grant| {
+        tree.node(grant.customer).is_some_and(|place| place.enter <= at && at < place.exit)
+    })
+}
+
+/// The union over the grants at the node or above, of which the ceilings on its path leave something.
 pub(super) fn effective(tree: &Tree, grants: &[ActiveGrant], node: CustomerId) -> PermissionSet {
-    let covering = grants.iter().filter(|grant| tree.covers(grant.customer, node));
+    let allowed = tree.node(node).map(|node| node.allowed).unwrap_or_default();
+    given(tree, grants, node).intersection(allowed)
+}
+
+/// The union over the grants at the node or above, before ceilings.
+pub(in crate::service) fn given(tree: &Tree, grants: &[ActiveGrant], node: CustomerId) -> PermissionSet {
+    let Some(node) = tree.node(node) else { return PermissionSet::EMPTY };
+    let covering = covering(tree, grants, node);
     covering.fold(PermissionSet::EMPTY, |set, grant| set.union(grant.permissions))
 }
 
-/// The grants of an administrator that count now.
+/// What these grants let pass on at the node until `until`.
+pub(in crate::service) fn delegable(
+    tree: &Tree,
+    grants: &[ActiveGrant],
+    node: CustomerId,
+    until: Option<Timestamp>,
+) -> PermissionSet {
+    let Some(node) = tree.node(node) else { return PermissionSet::EMPTY };
+    let lasting = covering(tree, grants, node).filter(|grant| grant.lasts(until));
+    lasting.fold(PermissionSet::EMPTY, |set, grant| set.union(grant.passes))
+}
+
+/// The grants of an administrator that count now, its own and those of its groups.
 ///
 /// # Errors
 /// When the database fails.
@@ -226,36 +351,31 @@ pub(in crate::service) async fn active_grants(
     administrator: AdministratorId,
     now: Timestamp,
 ) -> Result<Vec<ActiveGrant>> {
-    let rows = administrator::grants_of(conn, administrator).await?;
-    let places: BTreeSet<i64> =
-        rows.iter().flat_map(|row| tree.path(row.customer)).map(|node| node.id.0).collect();
-    let held =
-        if places.is_empty() { Vec::new() } else { hold::customers_with(conn, "manage", places).await? };
-    Ok(rows.iter().filter_map(|row| activate(tree, row, &held, now)).collect())
+    let rows = grant::held_by(conn, administrator).await?;
+    let standing = Standing::of(conn, tree, &rows).await?;
+    Ok(rows.iter().filter_map(|row| activate(tree, row, &standing, now)).collect())
 }
 
-/// The grant if it counts at `now`, with `manage` holds at `held`.
-pub(super) fn activate(
+/// The grant if it counts at `now`.
+pub(in crate::service) fn activate(
     tree: &Tree,
     row: &GrantRow,
-    held: &[CustomerId],
+    standing: &Standing,
     now: Timestamp,
 ) -> Option<ActiveGrant> {
-    let in_time =
+    let is_in_time =
         row.not_before.is_none_or(|start| start <= now) && row.expires_at.is_none_or(|end| now < end);
-    let path = tree.path(row.customer);
-    let stopped = path.is_empty() || path.iter().any(|node| node.deleted || held.contains(&node.id));
-    let mut permissions = Role::by_name(&row.role)?.permissions();
-    if tree.root().is_none_or(|root| root.id != row.customer) {
-        permissions = Permission::ALL
-            .iter()
-            .filter(|permission| !permission.is_system() && permissions.has(**permission))
-            .fold(PermissionSet::EMPTY, |set, permission| set.union(PermissionSet::of(&[*permission])));
+    let is_gone = |customer: CustomerId| tree.node(customer).is_none_or(|node| node.is_gone);
+    let is_stopped = is_gone(row.customer)
+        || row.group_home.is_some_and(is_gone)
+        || standing.held.iter().any(|&hold| tree.covers(hold, row.customer));
+    if !is_in_time || is_stopped || (row.custom.is_none() && Role::by_name(&row.role).is_none()) {
+        return None;
     }
-    (in_time && !stopped).then_some(ActiveGrant {
-        customer: row.customer,
-        permissions,
-        delegable: row.delegable,
-        expires_at: row.expires_at,
-    })
+    let mut permissions = granted(tree, row);
+    let is_permanent = standing.content_permanent.contains(&row.customer);
+    if !is_permanent && !is_brief(begins_at(row), row.expires_at) {
+        permissions = permissions.without(PermissionSet::CONTENT);
+    }
+    Some(ActiveGrant::new(tree, (row.customer, permissions), row.delegable, row.expires_at))
 }

@@ -1,9 +1,16 @@
 //! Authority: who may do what where.
 //!
-//! `effective(who, node)` is the union of the permissions of active grants at the node or any ancestor. A grant is
-//! inactive outside its time, while a `manage` hold stands at its customer or above, and when its customer is
-//! deleted. Everything is derived from the database inside the transaction that acts on it, so that a revocation
-//! counts for the next request.
+//! `effective(who, node)` is the union of the permissions of active grants at the node or any ancestor, of which the
+//! ceilings on the path to the node leave something. Somebody's grants are their own and those of the groups they are
+//! in. A grant is inactive outside its time, while a `manage` hold stands at its customer or above, and when its
+//! customer, or the home of the group that holds it, is deleted. Everything is derived from the database inside the
+//! transaction that acts on it, so that a revocation counts for the next request.
+//!
+//! What may be passed on is asked before ceilings, on both sides alike: a ceiling limits what everybody can do at a
+//! place, not who stands above whom. Lifting one therefore asks for what people there get back (`directory/ceilings.rs`).
+//!
+//! `system.*` counts at the root only, and no ceiling takes it away. `content.*` is no built-in role's; a system
+//! administrator decides who first has it, and a grant of it ends after 30 days unless the root allows permanent ones.
 
 mod caller;
 mod permission;
@@ -12,7 +19,11 @@ mod role;
 mod tests;
 mod tree;
 
-pub(in crate::service) use caller::{Caller, active_grants};
+pub(in crate::service) use caller::{
+    ActiveGrant, CONTENT_LASTS_MAX, Caller, Standing, activate, active_grants, begins_at, delegable, given,
+    granted, is_brief, permissions_at,
+};
 pub use permission::{Permission, PermissionSet};
 pub use role::Role;
+pub(in crate::service) use role::custom_permissions;
 pub(in crate::service) use tree::{Authority, CustomerNode, Tree};

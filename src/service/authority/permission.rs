@@ -41,6 +41,8 @@ permissions! {
     CustomerStore = "customer.store",
     /// Set and lock settings.
     CustomerSettings = "customer.settings",
+    /// Set and clear ceilings, at the parent.
+    CustomerCeiling = "customer.ceiling",
     /// See domains.
     DomainRead = "domain.read",
     /// Create domains.
@@ -81,6 +83,22 @@ permissions! {
     AdministratorDelete = "administrator.delete",
     /// Grant and revoke roles.
     AdministratorGrant = "administrator.grant",
+    /// Create roles.
+    RoleCreate = "role.create",
+    /// Change what roles allow, wherever they are granted.
+    RoleUpdate = "role.update",
+    /// Delete roles.
+    RoleDelete = "role.delete",
+    /// Create groups of administrators.
+    GroupCreate = "group.create",
+    /// Add and remove members of groups.
+    GroupUpdate = "group.update",
+    /// Delete groups.
+    GroupDelete = "group.delete",
+    /// Read what stands in mailboxes. No built-in role has it.
+    ContentRead = "content.read",
+    /// Change what stands in mailboxes. No built-in role has it.
+    ContentWrite = "content.write",
     /// See who is logged in to mailboxes.
     SessionRead = "session.read",
     /// Close sessions.
@@ -133,7 +151,7 @@ impl Permission {
 
     /// Whether it concerns the servers: only a grant at the root gives it.
     pub fn is_system(self) -> bool {
-        self.name().starts_with("system.")
+        PermissionSet::SYSTEM.has(self)
     }
 }
 
@@ -144,6 +162,44 @@ pub struct PermissionSet(u128);
 impl PermissionSet {
     /// The empty set.
     pub const EMPTY: Self = Self(0);
+
+    /// What concerns the servers.
+    pub const SYSTEM: Self = Self::class("system.");
+
+    /// Access to what stands in mailboxes.
+    pub const CONTENT: Self = Self::class("content.");
+
+    /// What no ceiling takes away: the servers are no customer's, and everybody may ask about themselves.
+    pub const ABOVE_CEILINGS: Self = Self::SYSTEM.union(Self::of(&[Permission::Own]));
+
+    /// All whose names begin so.
+    const fn class(prefix: &str) -> Self {
+        let mut bits = 0;
+        let mut rest = Permission::ALL;
+        while let [first, others @ ..] = rest {
+            if begins(first.name().as_bytes(), prefix.as_bytes()) {
+                bits |= 1 << *first as u128;
+            }
+            rest = others;
+        }
+        Self(bits)
+    }
+
+    /// The set of these names, with spaces between. Names that this program does not know say nothing to it.
+    pub fn from_names(names: &str) -> Self {
+        Self::named(names.split_ascii_whitespace())
+    }
+
+    /// The names of its members.
+    pub fn names(self) -> Vec<String> {
+        self.iter().map(|permission| permission.name().to_owned()).collect()
+    }
+
+    /// The set and this one.
+    #[must_use]
+    pub const fn with(self, permission: Permission) -> Self {
+        Self(self.0 | 1 << permission as u128)
+    }
 
     /// The set of all.
     pub const fn all() -> Self {
@@ -197,6 +253,19 @@ impl PermissionSet {
     /// Its members.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
         Permission::ALL.iter().copied().filter(move |&permission| self.has(permission))
+    }
+}
+
+/// Whether `text` begins with `prefix`.
+const fn begins(mut text: &[u8], mut prefix: &[u8]) -> bool {
+    loop {
+        match (text, prefix) {
+            (_, []) => return true,
+            ([one, text_rest @ ..], [other, prefix_rest @ ..]) if *one == *other => {
+                (text, prefix) = (text_rest, prefix_rest);
+            }
+            _ => return false,
+        }
     }
 }
 

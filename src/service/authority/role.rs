@@ -1,4 +1,5 @@
-//! The built-in roles: named sets of permissions.
+//! Roles: named sets of permissions. The built-in ones stand here; a customer's own role names one of them as its base
+//! and is never more than that, except for access to content, which is no built-in role's and must be said.
 
 use super::permission::{Permission as P, PermissionSet};
 
@@ -30,19 +31,6 @@ const READS: PermissionSet = PermissionSet::of(&[
     P::AliasRead,
     P::ReportRead,
     P::JobRead,
-]);
-
-/// What concerns the servers.
-const SYSTEM: PermissionSet = PermissionSet::of(&[
-    P::SystemDomainConfirm,
-    P::SystemStoreRead,
-    P::SystemStoreUpdate,
-    P::SystemStorePack,
-    P::SystemStoreMove,
-    P::SystemBackup,
-    P::SystemServerRead,
-    P::SystemServerControl,
-    P::SystemRoot,
 ]);
 
 const MANAGER: PermissionSet = PermissionSet::of(&[
@@ -106,8 +94,10 @@ impl Role {
     /// What it allows.
     pub const fn permissions(self) -> PermissionSet {
         match self {
-            Self::SystemAdmin => PermissionSet::all(),
-            Self::Admin => PermissionSet::all().without(SYSTEM),
+            Self::SystemAdmin => PermissionSet::all().without(PermissionSet::CONTENT),
+            Self::Admin => {
+                PermissionSet::all().without(PermissionSet::SYSTEM).without(PermissionSet::CONTENT)
+            }
             Self::Manager => READS.union(MANAGER),
             Self::Viewer => READS,
             Self::Helpdesk => HELPDESK,
@@ -122,4 +112,12 @@ impl Role {
             Self::Billing => PermissionSet::of(&[P::CustomerRead, P::ReportRead, P::BillRead]),
         }
     }
+}
+
+/// What a customer's role allows: of what it says, what its base role has at this time, and access to content.
+/// Nothing when the base role is none that this program knows.
+pub(in crate::service) fn custom_permissions(base: &str, permissions: &str) -> PermissionSet {
+    let Some(base) = Role::by_name(base) else { return PermissionSet::EMPTY };
+    let most = base.permissions().union(PermissionSet::CONTENT);
+    PermissionSet::from_names(permissions).intersection(most)
 }

@@ -1,9 +1,11 @@
 //! The hierarchy in memory: nodes in depth-first order, so that a subtree is a range and an ancestor test two
-//! comparisons. Nothing here recurses, whatever the depth.
+//! comparisons. Nothing here recurses, whatever the depth. What ceilings leave is kept with each node, so that asking
+//! for it costs the same at any depth.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::permission::PermissionSet;
 use crate::base::id::CustomerId;
 use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::customer::{self, NodeRow};
@@ -17,12 +19,40 @@ pub(in crate::service) struct CustomerNode {
     pub slug: String,
     pub code: String,
     pub deleted: bool,
+    /// Whether it or a customer above it is deleted.
+    pub is_gone: bool,
+    /// What the ceilings on its path leave of any grant.
+    pub allowed: PermissionSet,
+    /// The ceiling of its own.
+    pub ceiling: Option<PermissionSet>,
     /// The root has 0.
     pub depth: usize,
     /// Position in depth-first order.
-    enter: usize,
+    pub(super) enter: usize,
     /// One past the position of its last descendant.
-    exit: usize,
+    pub(super) exit: usize,
+}
+
+impl CustomerNode {
+    /// The node of a row below its parent, whose marks it inherits.
+    fn below(above: Option<&Self>, row: NodeRow, depth: usize, enter: usize) -> Self {
+        let ceiling = row.ceiling.as_deref().map(PermissionSet::from_names);
+        let ceiling = ceiling.map(|set| set.union(PermissionSet::ABOVE_CEILINGS));
+        let allowed = above.map_or(PermissionSet::all(), |above| above.allowed);
+        Self {
+            id: row.id,
+            parent: row.parent,
+            slug: row.slug,
+            code: row.code,
+            deleted: row.deleted,
+            is_gone: row.deleted || above.is_some_and(|above| above.is_gone),
+            allowed: ceiling.map_or(allowed, |ceiling| allowed.intersection(ceiling)),
+            ceiling,
+            depth,
+            enter,
+            exit: 0,
+        }
+    }
 }
 
 /// The hierarchy as one transaction sees it.
@@ -63,12 +93,13 @@ impl Tree {
             tree.end(&mut open, depth);
             let below = children.remove(&Some(row.id)).unwrap_or_default();
             pending.extend(below.into_values().rev().map(|row| (depth + 1, row)));
-            let enter = tree.nodes.len();
+            let above = open.last().and_then(|&above| tree.nodes.get(above));
+            let (id, code, enter) = (row.id, row.code.to_ascii_lowercase(), tree.nodes.len());
+            let node = CustomerNode::below(above, row, depth, enter);
             open.push(enter);
-            tree.position.insert(row.id, enter);
-            tree.codes.insert(row.code.to_ascii_lowercase(), row.id);
-            let NodeRow { id, parent, slug, code, deleted } = row;
-            tree.nodes.push(CustomerNode { id, parent, slug, code, deleted, depth, enter, exit: 0 });
+            tree.position.insert(id, enter);
+            tree.codes.insert(code, id);
+            tree.nodes.push(node);
         }
         tree.end(&mut open, 0);
         if tree.nodes.len() != count {

@@ -1,16 +1,16 @@
 //! Enabling, disabling, deleting and undeleting administrators.
 
-use super::administrators::{
-    Administrator, AdministratorDetail, AdministratorRequest, needs_over, needs_to_pass, permissions_at,
-    show, show_grant,
-};
+use super::administrators::{Administrator, AdministratorDetail, AdministratorRequest, detail, show};
+use super::grants::{could_grant, needs_over};
 use super::targets::OneAdministrator;
 use crate::service::audit::names;
-use crate::service::authority::{Permission, Role};
+use crate::service::authority::Permission;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
-use crate::storage::metadata::administrator::{self, AdministratorRow, GrantRow};
+use crate::storage::metadata::administrator::{self, AdministratorRow};
+use crate::storage::metadata::grant::{self, Holder};
+use crate::storage::metadata::group;
 
 /// Runs a change of an administrator's state.
 async fn set_enabled(tx: &mut Tx<'_>, target: OneAdministrator, enabled: bool) -> Result<Administrator> {
@@ -124,27 +124,26 @@ impl Operate for AdministratorUndelete {
         quota::admit(tx, row.customer, Resource::Administrators, 1).await?;
         administrator::undelete(tx.conn, row.id).await?;
         let tree = std::sync::Arc::clone(&tx.caller.tree);
-        let (mut grants, mut recorded) = (Vec::new(), Vec::new());
-        for grant in administrator::grants_of(tx.conn, row.id).await? {
-            if !could_grant(tx, &grant) {
-                administrator::delete_grant(tx.conn, grant.id).await?;
+        let mut recorded = Vec::new();
+        for row in grant::of(tx.conn, Holder::Administrator(row.id)).await? {
+            if !could_grant(tx, &row) {
+                grant::delete(tx.conn, row.id).await?;
                 continue;
             }
-            recorded.push(format!("{} at {}", grant.role, names::customer(&tree, grant.customer)));
-            tx.also.push(grant.customer);
-            grants.extend(show_grant(tx, grant));
+            recorded.push(format!("{} at {}", row.role, names::customer(&tree, row.customer)));
+            tx.also.push(row.customer);
+        }
+        // The groups that the caller could not have let it into have lost it.
+        for group in group::with_member(tx.conn, row.id).await? {
+            let given = grant::of(tx.conn, Holder::Group(group.id)).await?;
+            if !tx.caller.sees(group.customer) || !given.iter().all(|row| could_grant(tx, row)) {
+                group::remove(tx.conn, group.id, row.id).await?;
+            }
         }
         tx.also.sort_unstable();
         tx.also.dedup();
-        let administrator = show(tx, row);
-        tx.after = Some(serde_json::json!({ "administrator": &administrator, "grants": recorded }));
-        Ok(AdministratorDetail { administrator, grants })
+        let detail = detail(tx, row).await?;
+        tx.after = Some(serde_json::json!({ "administrator": &detail.administrator, "grants": recorded }));
+        Ok(detail)
     }
-}
-
-/// Whether the caller could make this grant now.
-fn could_grant(tx: &Tx<'_>, grant: &GrantRow) -> bool {
-    let Some(role) = Role::by_name(&grant.role) else { return false };
-    let needs = needs_to_pass(grant.customer, permissions_at(tx, role, grant.customer), grant.expires_at);
-    tx.caller.sees(grant.customer) && needs.iter().all(|need| need.is_held_by(tx.caller))
 }

@@ -4,7 +4,8 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::administrators::{Administrator, needs_over, show};
+use super::administrators::{Administrator, show};
+use super::grants::needs_over;
 use super::mailboxes;
 use super::targets::OneAdministrator;
 use crate::service::authority::Permission;

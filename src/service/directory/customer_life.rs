@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::customers::{Customer, CustomerRequest, depth_max, row, show};
+use super::move_effects::{Departure, MoveEffects};
 use super::targets::OneCustomer;
 use crate::base::id::CustomerId;
 use crate::service::audit::names;
@@ -14,7 +15,7 @@ use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::customer::{Counts, TreeLock};
 use crate::storage::metadata::pool::{self, Pooled};
 use crate::storage::metadata::quota::MovedUse;
-use crate::storage::metadata::{administrator, customer, hold, quota as counters, setting};
+use crate::storage::metadata::{customer, quota as counters, setting};
 
 /// Where to move.
 #[derive(Clone, Deserialize, ToSchema)]
@@ -59,8 +60,8 @@ pub(in crate::service) struct Moved {
     bytes: i64,
     /// Messages.
     messages: i64,
-    /// Grants that end, since their holders are at home neither on the new path nor in what moves.
-    grants_ended: Vec<String>,
+    #[serde(flatten)]
+    effects: MoveEffects,
 }
 
 /// `customer.move`.
@@ -121,32 +122,41 @@ impl Operate for CustomerMove {
         if let Err(over) = counters::move_use(tx.conn, MovedUse { used, passed }, &old, &new).await? {
             return Err(quota::over(tx.caller, over));
         }
-        let (grants_ended, holders) = end_grants(tx, moving.id, to.id).await?;
-        if let Some(common) = tree.common_ancestor(parent, to.id) {
-            let mut lost = old.clone();
-            lost.retain(|id| !new.contains(id) && *id != common.0);
-            hold::inherit(tx.conn, &subtree, lost.clone(), common).await?;
-            setting::inherit(tx.conn, &subtree, lost, common).await?;
-        }
+        let no_common = || ServiceError::Internal("two customers have no common ancestor".to_owned());
+        let common = tree.common_ancestor(parent, to.id).ok_or_else(no_common)?;
+        let lost: Vec<i64> = old.iter().copied().filter(|id| !new.contains(id)).collect();
+        let departure = Departure {
+            moving: moving.id,
+            to: to.id,
+            lost: lost.iter().map(|&id| CustomerId(id)).collect(),
+            common,
+        };
+        let (effects, recorded) = departure.carry_out(tx).await?;
+        setting::inherit(tx.conn, &subtree, lost, common).await?;
         customer::set_parent(tx.conn, moving.id, to.id).await?;
         quota::overcommit::admit_below(tx, Some(to.id)).await?;
         // The record at the customer has the old place on its path; the new one gets its own.
         tx.also.push(to.id);
-        tx.after = Some(serde_json::json!({
+        let mut after = serde_json::json!({
             "from": names::customer(&tree, parent),
             "to": names::customer(&tree, to.id),
             "customers": subtree.len(),
             "bytes": used.bytes,
             "messages": used.messages,
-            "grants_ended": holders,
-        }));
+        });
+        if let (Some(after), Ok(serde_json::Value::Object(effects))) =
+            (after.as_object_mut(), serde_json::to_value(&recorded))
+        {
+            after.extend(effects);
+        }
+        tx.after = Some(after);
         Ok(Moved {
             to: if to.path == "/" { slug } else { format!("{}/{slug}", to.path) },
             from: moving.path,
             customers: subtree.len(),
             bytes: used.bytes,
             messages: used.messages,
-            grants_ended,
+            effects,
         })
     }
 }
@@ -173,30 +183,6 @@ fn resources(customers: i64, counts: Counts) -> [(Resource, i64); 5] {
         (Resource::Domains, counts.domains),
         (Resource::Administrators, counts.administrators),
     ]
-}
-
-/// Ends the grants at or below `moving` of administrators who are at home neither on the new path nor inside. Answers
-/// them for the caller, and for the audit trail.
-async fn end_grants(
-    tx: &mut Tx<'_>,
-    moving: CustomerId,
-    to: CustomerId,
-) -> Result<(Vec<String>, Vec<String>)> {
-    let tree = std::sync::Arc::clone(&tx.caller.tree);
-    let subtree = tree.subtree_ids(moving);
-    let (mut ended, mut holders) = (Vec::new(), Vec::new());
-    for grant in administrator::grants_at(tx.conn, &subtree).await? {
-        let Some(holder) = administrator::by_id(tx.conn, grant.administrator).await? else { continue };
-        let stays = tree.covers(moving, holder.customer) || tree.covers(holder.customer, to);
-        if !stays {
-            administrator::delete_grant(tx.conn, grant.id).await?;
-            let login = names::administrator(&tree, holder.customer, &holder.name);
-            holders.push(format!("{} of {login}", grant.role));
-            let name = if tx.caller.sees(holder.customer) { holder.name } else { "provider".to_owned() };
-            ended.push(format!("{} of {name}", grant.role));
-        }
-    }
-    Ok((ended, holders))
 }
 
 /// `customer.delete`: soft, with everything below; the right for it is held above.

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::ceilings::Ceilings;
 use super::customer_limits::{Limits, set_limit, set_limits};
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, plain_text};
 use super::targets::OneCustomer;
-use super::{administrators, domains};
+use super::{administrators, domains, grants};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, random_text};
 use crate::service::authority::{Permission, Role};
@@ -192,7 +193,7 @@ impl Operate for CustomerCreate {
         }
         if request.admin.is_some() {
             needs.push(Need::at(target.id, Permission::AdministratorCreate));
-            needs.extend(administrators::needs_to_grant(target.id, Role::Admin, None));
+            needs.extend(grants::needs_to_grant(target.id, Role::Admin, None));
         }
         if request.code.is_some() {
             needs.push(Need::above(tx, root(tx)?, Permission::SystemRoot));
@@ -378,6 +379,12 @@ pub(in crate::service) struct CustomerDetail {
     aliases: i64,
     domains: i64,
     administrators: i64,
+    /// What anybody can be allowed there at most, by a ceiling of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ceiling: Option<Vec<String>>,
+    /// What ceilings here and above allow nobody.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    withheld: Vec<String>,
     #[serde(flatten)]
     placed: Placed,
     etag: String,
@@ -403,7 +410,10 @@ impl Operate for CustomerShow {
         let used = customer::bytes_used(tx.conn, &[target.id.0]).await?;
         let customer = counted(used.first().map(|(_, used)| used), show(tx, row));
         let placed = Stores::of(tx, target.id).await?.shown();
+        let Ceilings { ceiling, withheld } = Ceilings::of(tx, target.id);
         Ok(CustomerDetail {
+            ceiling,
+            withheld,
             placed,
             etag: etag(&customer, &VOLATILE)?,
             customer,

@@ -89,8 +89,8 @@ impl Operate for WhoAmI {
         let grants = tx.caller.grants.iter().filter_map(|grant| {
             Some(IdentityGrant {
                 customer: tx.caller.path_of(grant.customer)?,
-                permissions: grant.permissions.iter().map(|one| one.name().to_owned()).collect(),
-                delegable: grant.delegable,
+                permissions: tx.caller.given(grant).names(),
+                delegable: grant.is_delegable(),
                 expires_at: grant.expires_at,
             })
         });

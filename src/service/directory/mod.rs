@@ -4,6 +4,7 @@
 pub(in crate::service) mod administrator_state;
 pub(in crate::service) mod administrators;
 pub(in crate::service) mod aliases;
+pub(in crate::service) mod ceilings;
 pub(in crate::service) mod credentials;
 pub(in crate::service) mod customer_life;
 pub(in crate::service) mod customer_limits;
@@ -12,12 +13,20 @@ pub mod domain_checks;
 pub(in crate::service) mod domain_move;
 pub(in crate::service) mod domain_proof;
 pub(in crate::service) mod domains;
+#[cfg(test)]
+mod escalation_tests;
+pub(in crate::service) mod grants;
+pub(in crate::service) mod groups;
+pub(in crate::service) mod holdings;
 pub(in crate::service) mod holds;
 pub(in crate::service) mod identity;
 pub(in crate::service) mod legal_holds;
 pub(in crate::service) mod mailbox_deletion;
 pub(in crate::service) mod mailboxes;
+mod move_effects;
 pub(in crate::service) mod page;
+mod revocation;
+pub(in crate::service) mod roles;
 pub(in crate::service) mod scope;
 pub(in crate::service) mod sessions;
 pub(in crate::service) mod targets;

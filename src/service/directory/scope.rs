@@ -19,6 +19,8 @@ pub(in crate::service) struct Place {
     label: String,
     /// The topmost customers meant.
     pub tops: Vec<CustomerId>,
+    /// What is asked of them.
+    permission: Permission,
 }
 
 impl Targeted for Place {
@@ -41,9 +43,9 @@ impl Place {
         if let Some(path) = path {
             let node = tx.caller.resolve(path)?;
             let label = tx.caller.path_of(node.id).unwrap_or_default();
-            return Ok(Self { customer: node.id, label, tops: vec![node.id] });
+            return Ok(Self { customer: node.id, label, tops: vec![node.id], permission });
         }
-        let holding = tx.caller.grants.iter().filter(|grant| grant.permissions.has(permission));
+        let holding = tx.caller.grants.iter().filter(|grant| tx.caller.given(grant).has(permission));
         let mut tops: Vec<CustomerId> = holding.map(|grant| grant.customer).collect();
         tops.sort_unstable();
         tops.dedup();
@@ -53,6 +55,7 @@ impl Place {
         let mut place = Self::home(tx)?;
         place.customer = customer.unwrap_or(place.customer);
         place.tops = tops;
+        place.permission = permission;
         Ok(place)
     }
 
@@ -60,7 +63,7 @@ impl Place {
     pub fn home(tx: &Tx<'_>) -> Result<Self> {
         let customer =
             tx.caller.home().ok_or_else(|| ServiceError::Internal("the hierarchy has no root".to_owned()))?;
-        Ok(Self { customer, label: String::new(), tops: vec![customer] })
+        Ok(Self { customer, label: String::new(), tops: vec![customer], permission: Permission::Own })
     }
 
     /// The customers meant and all below that are not deleted, for lists.
@@ -70,19 +73,20 @@ impl Place {
         if count <= FEW_CUSTOMERS {
             return Customers::Few(self.customer_ids(tx));
         }
-        let (tree, tops) = (Arc::clone(tree), self.tops.clone());
+        let (tree, tops, permission) = (Arc::clone(tree), self.tops.clone(), self.permission);
         Customers::Many(Box::new(move |customer| {
-            tree.node(customer).is_some_and(|node| !node.deleted)
+            tree.node(customer).is_some_and(|node| !node.deleted && node.allowed.has(permission))
                 && tops.iter().any(|&top| tree.covers(top, customer))
         }))
     }
 
     fn nodes<'t>(&'t self, tree: &'t Tree) -> impl Iterator<Item = &'t CustomerNode> {
         let subtrees = self.tops.iter().flat_map(|&top| tree.subtree(top));
-        subtrees.filter(|node| !node.deleted)
+        subtrees.filter(|node| !node.deleted && node.allowed.has(self.permission))
     }
 
-    /// Keys of the customers meant and all below that are not deleted.
+    /// Keys of the customers meant and all below that are not deleted, without those where a ceiling allows nobody
+    /// what is asked.
     pub fn customer_ids(&self, tx: &Tx<'_>) -> Vec<i64> {
         self.nodes(&tx.caller.tree).map(|node| node.id.0).collect()
     }
@@ -92,6 +96,13 @@ impl Place {
         let tree = &tx.caller.tree;
         let seen = after.and_then(|after| self.nodes(tree).position(|node| node.id == after));
         self.nodes(tree).skip(seen.map_or(0, |index| index + 1)).map(|node| node.id.0).take(limit).collect()
+    }
+
+    /// Whether the customer is among those meant.
+    pub fn includes(&self, tx: &Tx<'_>, customer: CustomerId) -> bool {
+        let tree = &tx.caller.tree;
+        tree.node(customer).is_some_and(|node| node.allowed.has(self.permission))
+            && self.tops.iter().any(|&top| tree.covers(top, customer))
     }
 }
 

@@ -105,7 +105,7 @@ impl Operate for SessionList {
         let is_wanted = |session: &SessionInfo| match &target {
             Whose::Mailbox(OneMailbox(row)) => session.mailbox == row.id,
             Whose::Domain(OneDomain(row)) => session.domain == row.id,
-            Whose::Place(place) => place.tops.iter().any(|&top| tx.caller.tree.covers(top, session.customer)),
+            Whose::Place(place) => place.includes(tx, session.customer),
         };
         let sessions = running(tx).into_iter().filter(is_wanted).take(SESSIONS_MAX);
         let items = sessions.map(|session| Session {

@@ -11,6 +11,7 @@ use crate::service::registry::{Targeted, Tx};
 use crate::storage::metadata::administrator::{self, AdministratorRow};
 use crate::storage::metadata::alias::{self, AliasRow};
 use crate::storage::metadata::domain::{self, DomainRow};
+use crate::storage::metadata::group::{self, GroupRow};
 use crate::storage::metadata::mailbox::{self, MailboxRow};
 
 /// Says that something does not exist, in the caller's own words.
@@ -202,6 +203,20 @@ impl Targeted for OneAlias {
     }
 }
 
+/// What is named `name@CODE` or `name` alone: the name, and the home where one is said: nothing there when no customer
+/// has that code.
+pub(in crate::service) fn name_and_home(tx: &Tx<'_>, login: &str) -> (String, Option<Option<CustomerId>>) {
+    match login.split_once('@') {
+        Some((name, code)) => (name.to_lowercase(), Some(tx.caller.tree.by_code(code))),
+        None => (login.to_lowercase(), None),
+    }
+}
+
+/// What is at home at a customer and named `name`, as it is told apart from others of that name.
+pub(in crate::service) fn full_name(tree: &Tree, name: &str, home: CustomerId) -> String {
+    format!("{name}@{}", tree.node(home).map(|node| node.code.as_str()).unwrap_or_default())
+}
+
 /// An administrator.
 #[derive(Clone)]
 pub(in crate::service) struct OneAdministrator {
@@ -212,27 +227,19 @@ pub(in crate::service) struct OneAdministrator {
 impl OneAdministrator {
     /// The visible administrator `name@CODE`, or `name` when only one such is visible. Everybody sees themselves.
     pub async fn find(tx: &mut Tx<'_>, login: &str) -> Result<Self> {
-        let (name, home) = Self::parse(tx, login);
+        let (name, home) = name_and_home(tx, login);
         let rows = administrator::all_by_name(tx.conn, &name).await?;
         Self::only(tx, rows, login, home)
     }
 
     /// The visible administrator of this name that was deleted last, where only one home had such.
     pub async fn find_deleted(tx: &mut Tx<'_>, login: &str) -> Result<Self> {
-        let (name, home) = Self::parse(tx, login);
+        let (name, home) = name_and_home(tx, login);
         let mut rows = administrator::deleted_by_name(tx.conn, &name).await?;
         // Of one home the last deleted, which comes first.
         let mut homes = HashSet::new();
         rows.retain(|row| homes.insert(row.customer));
         Self::only(tx, rows, login, home)
-    }
-
-    /// The name, and the home where one is said: nothing there when no customer has that code.
-    fn parse(tx: &Tx<'_>, login: &str) -> (String, Option<Option<CustomerId>>) {
-        match login.split_once('@') {
-            Some((name, code)) => (name.to_lowercase(), Some(tx.caller.tree.by_code(code))),
-            None => (login.to_lowercase(), None),
-        }
     }
 
     /// The only visible one.
@@ -257,8 +264,7 @@ impl OneAdministrator {
 
     /// With the name to log in by.
     pub fn new(tx: &Tx<'_>, row: AdministratorRow) -> Self {
-        let code = tx.caller.tree.node(row.customer).map(|node| node.code.as_str()).unwrap_or_default();
-        let login = format!("{}@{code}", row.name);
+        let login = full_name(&tx.caller.tree, &row.name, row.customer);
         Self { row, login }
     }
 }
@@ -274,5 +280,49 @@ impl Targeted for OneAdministrator {
 
     fn recorded(&self, tree: &Tree) -> String {
         format!("administrator {}", names::administrator(tree, self.row.customer, &self.login))
+    }
+}
+
+/// A group of administrators.
+#[derive(Clone)]
+pub(in crate::service) struct OneGroup {
+    pub row: GroupRow,
+    pub login: String,
+}
+
+impl OneGroup {
+    /// The visible group `name@CODE`, or `name` when only one such is visible.
+    pub async fn find(tx: &mut Tx<'_>, login: &str) -> Result<Self> {
+        let (name, home) = name_and_home(tx, login);
+        let mut found = group::by_name(tx.conn, &name).await?.into_iter().filter(|row| {
+            let is_there = tx.caller.tree.node(row.customer).is_some_and(|node| !node.is_gone);
+            is_there && tx.caller.sees(row.customer) && home.is_none_or(|home| home == Some(row.customer))
+        });
+        let row = found.next().ok_or_else(|| absent("group", login))?;
+        if found.next().is_some() {
+            let message = format!("several groups are called {}; say name@CODE", row.name);
+            return Err(ServiceError::Conflict { message });
+        }
+        Ok(Self::new(tx, row))
+    }
+
+    /// With its full name.
+    pub fn new(tx: &Tx<'_>, row: GroupRow) -> Self {
+        let login = full_name(&tx.caller.tree, &row.name, row.customer);
+        Self { row, login }
+    }
+}
+
+impl Targeted for OneGroup {
+    fn customer(&self) -> CustomerId {
+        self.row.customer
+    }
+
+    fn label(&self) -> String {
+        format!("group {}", self.login)
+    }
+
+    fn recorded(&self, tree: &Tree) -> String {
+        format!("group {}", names::administrator(tree, self.row.customer, &self.login))
     }
 }

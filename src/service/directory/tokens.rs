@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::administrators::{label, needs_over};
+use super::administrators::label;
+use super::grants::needs_over;
 use super::scope::until;
 use super::targets::{OneAdministrator, absent};
 use crate::base::clock::Timestamp;

@@ -25,6 +25,7 @@ use crate::base::id::{AdministratorId, CustomerId, MailboxId};
 use crate::service::error::Result;
 use crate::storage::metadata::administrator::{self, AdministratorRow};
 use crate::storage::metadata::customer;
+use crate::storage::metadata::grant::{self, Holder};
 use crate::storage::metadata::notice::{self, NoticeFor};
 use crate::storage::metadata::sql::Conn;
 
@@ -134,7 +135,8 @@ async fn readers(conn: &mut Conn, to: &To, now: Timestamp) -> Result<Vec<i64>> {
     })
 }
 
-/// The enabled administrators who hold a grant, or this role, at the customer itself now; at most 100.
+/// The enabled administrators who hold a grant, or this role, at the customer itself now, themselves or as members of
+/// a group; at most 100.
 pub(super) async fn holders(
     conn: &mut Conn,
     customer: CustomerId,
@@ -142,11 +144,17 @@ pub(super) async fn holders(
     now: Timestamp,
 ) -> Result<Vec<AdministratorRow>> {
     let mut ids = BTreeSet::new();
-    for grant in administrator::grants_at(conn, &[customer.0]).await? {
+    for grant in grant::at(conn, &[customer.0]).await? {
         let in_time =
             grant.not_before.is_none_or(|start| start <= now) && grant.expires_at.is_none_or(|end| now < end);
-        if in_time && role.is_none_or(|role| role == grant.role) {
-            ids.insert(grant.administrator);
+        if !in_time || role.is_some_and(|role| role != grant.role) {
+            continue;
+        }
+        match grant.holder {
+            Holder::Administrator(id) => drop(ids.insert(id)),
+            Holder::Group(id) => {
+                ids.extend(administrator::members(conn, id).await?.iter().map(|row| row.id));
+            }
         }
     }
     let mut found = Vec::new();

@@ -5,9 +5,9 @@ use super::schema::TypeSchema;
 use super::{Operation, run};
 use crate::service::audit::{AuditProve, AuditSearch, AuditVerify};
 use crate::service::directory::{
-    administrator_state, administrators, aliases, credentials, customer_life, customer_limits, customers,
-    domain_move, domain_proof, domains, holds, identity, legal_holds, mailbox_deletion, mailboxes, sessions,
-    tokens,
+    administrator_state, administrators, aliases, ceilings, credentials, customer_life, customer_limits,
+    customers, domain_move, domain_proof, domains, grants, groups, holdings, holds, identity, legal_holds,
+    mailbox_deletion, mailboxes, roles, sessions, tokens,
 };
 use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;
@@ -121,9 +121,26 @@ static OPERATIONS: &[Operation] = &[
     declare::<administrators::AdministratorCreate>(),
     declare::<administrators::AdministratorList>(),
     declare::<administrators::AdministratorShow>(),
-    declare::<administrators::AdministratorGrant>(),
-    declare::<administrators::AdministratorRevoke>(),
-    declare::<administrators::AdministratorEffective>(),
+    declare::<grants::AdministratorGrant>(),
+    declare::<grants::AdministratorRevoke>(),
+    declare::<holdings::AdministratorEffective>(),
+    declare::<holdings::GrantList>(),
+    declare::<roles::RoleCreate>(),
+    declare::<roles::RoleList>(),
+    declare::<roles::RoleShow>(),
+    declare::<roles::RoleUpdate>(),
+    declare::<roles::RoleDelete>(),
+    declare::<groups::GroupCreate>(),
+    declare::<groups::GroupList>(),
+    declare::<groups::GroupShow>(),
+    declare::<groups::GroupAdd>(),
+    declare::<groups::GroupRemove>(),
+    declare::<groups::GroupDelete>(),
+    declare::<grants::GroupGrant>(),
+    declare::<grants::GroupRevoke>(),
+    declare::<ceilings::CeilingSet>(),
+    declare::<ceilings::CeilingClear>(),
+    declare::<ceilings::CeilingShow>(),
     declare::<administrator_state::AdministratorEnable>(),
     declare::<administrator_state::AdministratorDisable>(),
     declare::<administrator_state::AdministratorDelete>(),

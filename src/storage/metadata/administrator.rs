@@ -1,149 +1,11 @@
-//! Administrators and their grants.
+//! Administrators.
 
 use super::changes::Touched;
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
-use crate::base::id::{AdministratorId, CustomerId, GrantId, public_id};
+use crate::base::id::{AdministratorId, CustomerId, GroupId, public_id};
 use crate::params;
 use crate::storage::{Result, StorageError};
-
-/// A grant of a role at a customer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GrantRow {
-    /// Key.
-    pub id: GrantId,
-    /// Random public id.
-    pub public_id: String,
-    /// Who holds it.
-    pub administrator: AdministratorId,
-    /// Where it counts, and below.
-    pub customer: CustomerId,
-    /// Name of the role.
-    pub role: String,
-    /// From when it counts.
-    pub not_before: Option<Timestamp>,
-    /// When it ends.
-    pub expires_at: Option<Timestamp>,
-    /// Whether its holder may pass it on.
-    pub delegable: bool,
-    /// Who made it.
-    pub made_by: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-fn grant_from_row(row: &Row) -> Result<GrantRow> {
-    Ok(GrantRow {
-        id: GrantId(row.int(0)?),
-        public_id: row.text(1)?,
-        administrator: AdministratorId(row.int(2)?),
-        customer: CustomerId(row.int(3)?),
-        role: row.text(4)?,
-        not_before: row.int_opt(5)?.map(Timestamp),
-        expires_at: row.int_opt(6)?.map(Timestamp),
-        delegable: row.int(7)? != 0,
-        made_by: row.text(8)?,
-        created_at: Timestamp(row.int(9)?),
-    })
-}
-
-/// The columns of [`GrantRow`].
-macro_rules! grant_columns {
-    () => {
-        "g.id, g.public_id, g.administrator_id, g.customer_id, g.role, g.not_before, g.expires_at, g.delegable,
-         g.made_by, g.created_at FROM role_grant g "
-    };
-}
-
-/// The grants of an administrator, whether they count now or not.
-///
-/// # Errors
-/// When the database fails.
-pub async fn grants_of(conn: &mut Conn, administrator: AdministratorId) -> Result<Vec<GrantRow>> {
-    let text = concat!("SELECT ", grant_columns!(), "WHERE g.administrator_id = $1 ORDER BY g.id");
-    conn.rows(text, params![administrator]).await?.iter().map(grant_from_row).collect()
-}
-
-/// The grants of several administrators.
-///
-/// # Errors
-/// When the database fails.
-pub async fn grants_of_all(conn: &mut Conn, administrators: &[i64]) -> Result<Vec<GrantRow>> {
-    let text = concat!("SELECT ", grant_columns!(), "WHERE g.administrator_id IN IDS($1) ORDER BY g.id");
-    let rows = conn.rows(text, vec![ids(administrators.iter().copied())]).await?;
-    rows.iter().map(grant_from_row).collect()
-}
-
-/// Grants at these customers.
-///
-/// # Errors
-/// When the database fails.
-pub async fn grants_at(conn: &mut Conn, customers: &[i64]) -> Result<Vec<GrantRow>> {
-    let text = concat!("SELECT ", grant_columns!(), "WHERE g.customer_id IN IDS($1) ORDER BY g.id");
-    let rows = conn.rows(text, vec![ids(customers.iter().copied())]).await?;
-    rows.iter().map(grant_from_row).collect()
-}
-
-/// The grant with this public id.
-///
-/// # Errors
-/// When the database fails.
-pub async fn grant_by_public_id(conn: &mut Conn, public_id: &str) -> Result<Option<GrantRow>> {
-    let text = concat!("SELECT ", grant_columns!(), "WHERE g.public_id = $1");
-    conn.row(text, params![public_id]).await?.as_ref().map(grant_from_row).transpose()
-}
-
-/// A grant to make.
-#[derive(Clone, Debug)]
-pub struct NewGrant {
-    /// Who gets it.
-    pub administrator: AdministratorId,
-    /// Where.
-    pub customer: CustomerId,
-    /// Name of the role.
-    pub role: String,
-    /// When it ends.
-    pub expires_at: Option<Timestamp>,
-    /// Whether its holder may pass it on.
-    pub delegable: bool,
-    /// Who makes it.
-    pub made_by: String,
-}
-
-/// Makes a grant and answers its public id.
-///
-/// # Errors
-/// When the database fails.
-pub async fn insert_grant(conn: &mut Conn, new: &NewGrant, now: Timestamp) -> Result<String> {
-    let public_id = public_id();
-    let text =
-        "INSERT INTO role_grant (public_id, administrator_id, customer_id, role, expires_at, delegable,
-                                        made_by, created_at)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let params = params![
-        &public_id,
-        new.administrator,
-        new.customer,
-        &new.role,
-        new.expires_at,
-        new.delegable,
-        &new.made_by,
-        now
-    ];
-    conn.execute(text, params).await?;
-    conn.touch(Touched::Directory);
-    Ok(public_id)
-}
-
-/// Ends a grant.
-///
-/// # Errors
-/// When it is gone or the database fails.
-pub async fn delete_grant(conn: &mut Conn, id: GrantId) -> Result<()> {
-    conn.touch(Touched::Directory);
-    let changed = conn.execute("DELETE FROM role_grant WHERE id = $1", params![id]).await?;
-    if changed == 0 { Err(StorageError::Gone("grant")) } else { Ok(()) }
-}
 
 /// An administrator.
 #[derive(Clone, Debug)]
@@ -199,6 +61,42 @@ pub async fn all_by_name(conn: &mut Conn, name: &str) -> Result<Vec<Administrato
 pub async fn by_id(conn: &mut Conn, id: AdministratorId) -> Result<Option<AdministratorRow>> {
     let text = concat!(columns!(), "WHERE a.id = $1 AND a.deleted_at IS NULL");
     conn.row(text, params![id]).await?.as_ref().map(from_row).transpose()
+}
+
+/// The administrators with these keys that are not deleted, in no order.
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_ids(conn: &mut Conn, keys: impl IntoIterator<Item = i64>) -> Result<Vec<AdministratorRow>> {
+    let text = concat!(columns!(), "WHERE a.id IN IDS($1) AND a.deleted_at IS NULL");
+    conn.rows(text, vec![ids(keys)]).await?.iter().map(from_row).collect()
+}
+
+/// Where these administrators are at home, deleted or not, and their names.
+///
+/// # Errors
+/// When the database fails.
+pub async fn homes(
+    conn: &mut Conn,
+    keys: impl IntoIterator<Item = i64>,
+) -> Result<Vec<(AdministratorId, CustomerId, String)>> {
+    let text = "SELECT id, customer_id, name FROM administrator WHERE id IN IDS($1)";
+    let rows = conn.rows(text, vec![ids(keys)]).await?;
+    let one = |row: &Row| Ok((AdministratorId(row.int(0)?), CustomerId(row.int(1)?), row.text(2)?));
+    rows.iter().map(one).collect()
+}
+
+/// The members of a group that are not deleted, by name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn members(conn: &mut Conn, group: GroupId) -> Result<Vec<AdministratorRow>> {
+    let text = concat!(
+        columns!(),
+        "JOIN group_member m ON m.administrator_id = a.id
+         WHERE m.group_id = $1 AND a.deleted_at IS NULL ORDER BY a.name, a.id"
+    );
+    conn.rows(text, params![group]).await?.iter().map(from_row).collect()
 }
 
 /// Administrators at home at these customers behind (name, key), by name.

@@ -22,6 +22,8 @@ pub struct NodeRow {
     pub code: String,
     /// Whether it is deleted.
     pub deleted: bool,
+    /// Names of the permissions that anybody can have there and below, with spaces between; nothing for no ceiling.
+    pub ceiling: Option<String>,
 }
 
 /// How a transaction reads the version of the hierarchy. On PostgreSQL the version's row is the lock that keeps a
@@ -65,7 +67,7 @@ pub async fn tree_changed(conn: &mut Conn) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn nodes(conn: &mut Conn) -> Result<Vec<NodeRow>> {
-    let text = "SELECT id, parent_id, slug, code, deleted_at FROM customer";
+    let text = "SELECT id, parent_id, slug, code, deleted_at, ceiling FROM customer";
     let rows = conn.rows(text, params![]).await?;
     let node = |row: &super::sql::Row| {
         Ok(NodeRow {
@@ -74,6 +76,7 @@ pub async fn nodes(conn: &mut Conn) -> Result<Vec<NodeRow>> {
             slug: row.text(2)?,
             code: row.text(3)?,
             deleted: row.int_opt(4)?.is_some(),
+            ceiling: row.text_opt(5)?,
         })
     };
     rows.iter().map(node).collect()
@@ -260,6 +263,17 @@ pub async fn update(conn: &mut Conn, row: &CustomerRow) -> Result<()> {
 pub async fn set_parent(conn: &mut Conn, id: CustomerId, parent: CustomerId) -> Result<()> {
     let text = "UPDATE customer SET parent_id = $2, moved = 1 WHERE id = $1";
     let changed = conn.execute(text, params![id, parent]).await?;
+    tree_changed(conn).await?;
+    if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
+}
+
+/// Sets or clears the ceiling: names of permissions with spaces between.
+///
+/// # Errors
+/// When the customer is gone or the database fails.
+pub async fn set_ceiling(conn: &mut Conn, id: CustomerId, ceiling: Option<&str>) -> Result<()> {
+    let changed =
+        conn.execute("UPDATE customer SET ceiling = $2 WHERE id = $1", params![id, ceiling]).await?;
     tree_changed(conn).await?;
     if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
 }

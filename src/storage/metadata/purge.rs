@@ -233,6 +233,7 @@ async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -
         "DELETE FROM role_grant WHERE administrator_id = $1",
         "DELETE FROM notice_reader WHERE administrator_id = $1",
         "DELETE FROM notice WHERE administrator_id = $1",
+        "DELETE FROM group_member WHERE administrator_id = $1",
         "DELETE FROM administrator WHERE id = $1",
     ] {
         conn.execute(text, params![administrator]).await?;
@@ -269,7 +270,13 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
     for text in [
         "DELETE FROM token WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
         "DELETE FROM role_grant WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
-        "DELETE FROM role_grant WHERE customer_id = $1",
+        "DELETE FROM group_member WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
+        "DELETE FROM role_grant WHERE group_id IN (SELECT id FROM administrator_group WHERE customer_id = $1)",
+        "DELETE FROM group_member WHERE group_id IN (SELECT id FROM administrator_group WHERE customer_id = $1)",
+        "DELETE FROM administrator_group WHERE customer_id = $1",
+        "DELETE FROM role_grant WHERE customer_id = $1
+             OR role_id IN (SELECT id FROM custom_role WHERE customer_id = $1)",
+        "DELETE FROM custom_role WHERE customer_id = $1",
         "DELETE FROM hold WHERE customer_id = $1 OR authority_customer_id = $1",
         "DELETE FROM setting WHERE customer_id = $1 OR lock_customer_id = $1",
         "DELETE FROM template WHERE customer_id = $1",

@@ -138,6 +138,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0025_legal_hold.sql"),
         include_str!("../../../migrations/postgres/0025_legal_hold.sql"),
     ),
+    (
+        26,
+        "roles",
+        include_str!("../../../migrations/sqlite/0026_roles.sql"),
+        include_str!("../../../migrations/postgres/0026_roles.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -64,6 +64,10 @@ value_from! {
     crate::base::id::AdministratorId => |v| Self::Int(Some(v.0));
     Option<crate::base::id::AdministratorId> => |v| Self::Int(v.map(|id| id.0));
     crate::base::id::GrantId => |v| Self::Int(Some(v.0));
+    crate::base::id::RoleId => |v| Self::Int(Some(v.0));
+    Option<crate::base::id::RoleId> => |v| Self::Int(v.map(|id| id.0));
+    crate::base::id::GroupId => |v| Self::Int(Some(v.0));
+    Option<crate::base::id::GroupId> => |v| Self::Int(v.map(|id| id.0));
     crate::base::id::TokenId => |v| Self::Int(Some(v.0));
     crate::base::id::Uid => |v| Self::Int(Some(i64::from(v.0)));
     crate::base::id::UidValidity => |v| Self::Int(Some(i64::from(v.0)));

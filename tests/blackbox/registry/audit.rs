@@ -103,7 +103,8 @@ async fn move_is_recorded_for_all_whom_it_concerns(world: World) {
     assert_eq!((&seen[0]["actor"], &seen[0]["after"]["customers"]), (&json!("provider"), &json!(1)));
     let seen = moves(&old).await;
     assert_eq!(seen.len(), 1);
-    let expected = ["customer old/unit below customer elsewhere", "old", "elsewhere", "viewer of chief"];
+    let ended = format!("viewer of {}", old_login.as_str().unwrap());
+    let expected = ["customer old/unit below customer elsewhere", "old", "elsewhere", ended.as_str()];
     assert_eq!(told(&seen[0]), expected);
     // The new place has a record of its own, which stays when the customer moves on.
     let expected = ["customer unit below customer new", "elsewhere", "new", "viewer of provider"];

@@ -24,6 +24,8 @@ pub struct Names {
     pub hold: String,
     pub legal_hold: String,
     pub token: String,
+    pub group: String,
+    pub role: String,
     pub deleted_path: String,
     pub deleted_code: String,
     pub deleted_domain: String,
@@ -56,6 +58,15 @@ impl Names {
         let asked = json!({ "name": "basic", "customer": path, "kind": "mailbox" });
         world.must("template.create", asked).await;
         let token = text(&world.must("token.create", json!({ "name": login })).await["id"]);
+        let group = world.must("group.create", json!({ "name": "ops", "customer": path })).await;
+        let group = text(&group["name"]);
+        let asked = json!({ "name": group, "role": "viewer", "customer": path });
+        world.must("group.grant", asked).await;
+        world.must("group.add", json!({ "name": group, "administrator": login })).await;
+        // Names of roles are unique on a path.
+        let asked = json!({ "name": format!("profile-{word}"), "customer": path, "base": "viewer",
+            "permissions": ["mailbox.read"] });
+        let role = text(&world.must("role.create", asked).await["name"]);
         let deleted_path = format!("{path}/gone-{word}");
         let gone = world.must("customer.create", json!({ "path": deleted_path })).await;
         world.must("customer.delete", json!({ "path": deleted_path })).await;
@@ -85,6 +96,8 @@ impl Names {
             hold,
             legal_hold,
             token,
+            group,
+            role,
             deleted_path,
             deleted_code: text(&gone["code"]),
             deleted_domain,
@@ -107,6 +120,8 @@ impl Names {
             hold: "zzzzzzzzzzzzzzzz".to_owned(),
             legal_hold: "wwwwwwwwwwwwwwww".to_owned(),
             token: "yyyyyyyyyyyyyyyy".to_owned(),
+            group: "ops@zzzzzz".to_owned(),
+            role: "profile-z@zzzzzz".to_owned(),
             deleted_path: "xxxxxx".to_owned(),
             deleted_code: "xxxxxx".to_owned(),
             deleted_domain: "gone.missing.example".to_owned(),
@@ -130,6 +145,8 @@ impl Names {
             (&self.token, "TOKEN"),
             (&self.record, "RECORD"),
             (&self.webhook, "WEBHOOK"),
+            (&self.group, "GROUP"),
+            (&self.role, "ROLE"),
             (&self.deleted_path, "DELETED"),
             (&self.path, "CUSTOMER"),
         ];
@@ -140,7 +157,7 @@ impl Names {
 
 /// A request that names objects; nothing for operations that name none.
 pub fn request(operation: &str, names: &Names) -> Option<Value> {
-    let Names { path, domain, address, alias, administrator, hold, token, .. } = names;
+    let Names { path, domain, address, alias, administrator, hold, token, group, role, .. } = names;
     Some(match operation {
         "whoami" | "notice.read" | "store.list" | "store.show" | "store.pack" | "store.create"
         | "store.set" | "store.stop" | "store.read-only" | "store.start" | "store.offload"
@@ -153,7 +170,8 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
         | "audit.search" | "report.quota" | "report.storage" | "report.usage" | "report.bill"
-        | "price.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify" | "notice.list" => {
+        | "price.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify" | "notice.list"
+        | "grant.list" | "role.list" | "group.list" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
@@ -215,6 +233,16 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "administrator.grant" => json!({ "name": administrator, "role": "viewer", "customer": path }),
         "administrator.revoke" => json!({ "name": administrator, "role": "admin", "customer": path }),
         "administrator.effective" => json!({ "name": administrator, "customer": path }),
+        "group.create" => json!({ "name": "new", "customer": path }),
+        "group.show" | "group.delete" => json!({ "name": group }),
+        "group.add" | "group.remove" => json!({ "name": group, "administrator": administrator }),
+        "group.grant" | "group.revoke" => json!({ "name": group, "role": "viewer", "customer": path }),
+        "role.create" => {
+            json!({ "name": "new", "customer": path, "base": "viewer", "permissions": ["mailbox.read"] })
+        }
+        "role.show" | "role.update" | "role.delete" => json!({ "name": role }),
+        "ceiling.show" | "ceiling.clear" => json!({ "path": path }),
+        "ceiling.set" => json!({ "path": path, "permissions": ["mailbox.read"] }),
         "token.revoke" => json!({ "id": token }),
         "trace.search" => json!({ "query": address, "customer": path }),
         other => panic!("say here how {other} names what it acts on"),
