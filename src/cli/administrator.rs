@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Call, Client};
+use super::expiry::Expire;
 use super::failure::Failure;
 use super::mailbox::with_password;
 use super::output::{Column, Output, columns};
@@ -115,6 +116,8 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Say when its time is over, and what happens then
+    Expire(Expire),
     /// Keep an administrator out; grants and tokens stay
     Disable {
         /// The administrator
@@ -280,6 +283,7 @@ impl Command {
                 let call = of("administrator.enable", &name);
                 Plan::Change { call, change, done: format!("administrator {name} enabled"), columns: &[] }
             }
+            Self::Expire(expire) => expire.plan("administrator.expire", "name"),
             Self::Disable { name, destruction } => {
                 let call = of("administrator.disable", &name);
                 let (question, done) =

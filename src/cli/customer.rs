@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Call, Client};
+use super::expiry::Expire;
 use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
 use super::legal_hold::LegalHold;
@@ -31,6 +32,7 @@ const SHEET: &[Column] = columns![
     "Guaranteed mail" "limits.bytes_guarantee" Size, "Guaranteed mailboxes" "limits.mailboxes_guarantee" Count,
     "Overcommit on mail" "limits.bytes_overcommit_percent" Percent,
     "Overcommit on mailboxes" "limits.mailboxes_overcommit_percent" Percent,
+    "Expires" "expiry.expires_at" Time, "Then" "expiry.on_expiry" List,
     "Id" "id" Text, "Created" "created_at" Time
 ];
 const CREATED: &[Column] = columns![
@@ -85,6 +87,12 @@ pub(super) enum Command {
         /// Its limit on mailboxes
         #[arg(long, value_parser = count_limit, value_name = "N")]
         mailboxes: Option<Limit>,
+        /// When its time is over: RFC 3339, or a time from now such as 90d
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// What happens then, in order: disable-login,stop-receiving+7d,delete+30d
+        #[arg(long, value_name = "STEPS", value_delimiter = ',', requires = "expires")]
+        on_expiry: Option<Vec<String>>,
         #[command(flatten)]
         change: Change,
     },
@@ -162,6 +170,8 @@ pub(super) enum Command {
     },
     /// Set limits on a customer and all below it
     Limit(Limits),
+    /// Say when its time is over, and what happens then
+    Expire(Expire),
     /// Holds: reasons for which something is switched off
     #[command(subcommand)]
     Hold(Hold),
@@ -280,6 +290,8 @@ impl Command {
                 template,
                 bytes,
                 mailboxes,
+                expires,
+                on_expiry,
                 change,
             } => {
                 let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
@@ -287,6 +299,7 @@ impl Command {
                 let call = call.maybe("admin", admin).maybe("contact", contact).maybe("store", store);
                 let call = call.maybe("bytes", bytes).maybe("mailboxes", mailboxes);
                 let call = call.maybe("template", template);
+                let call = call.maybe("expires_at", expires).maybe("on_expiry", on_expiry);
                 let done = format!("customer {path} created");
                 Plan::Change { call, change, done, columns: CREATED }
             }
@@ -330,6 +343,7 @@ impl Command {
                 Plan::Change { call, change, done: format!("customer {path} is back"), columns: &[] }
             }
             Self::Limit(limits) => limits.plan()?,
+            Self::Expire(expire) => expire.plan("customer.expire", "path"),
             Self::Hold(hold) => hold.plan(hold::Kind::Customer),
             Self::Settings(settings) => settings.plan(hold::Kind::Customer),
             Self::LegalHold(legal_hold) => legal_hold.plan(hold::Kind::Customer),

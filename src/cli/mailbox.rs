@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::client::Call;
+use super::expiry::Expire;
 use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
 use super::job::Follow;
@@ -122,6 +123,8 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Say when its time is over, and what happens then
+    Expire(Expire),
     /// Holds: reasons for which something is switched off
     #[command(subcommand)]
     Hold(Hold),
@@ -249,6 +252,7 @@ impl Command {
             }
             Self::Suspend(suspend) => suspend.plan(hold::Kind::Mailbox),
             Self::Resume(resume) => resume.plan(hold::Kind::Mailbox),
+            Self::Expire(expire) => expire.plan("mailbox.expire", "address"),
             Self::Hold(hold) => hold.plan(hold::Kind::Mailbox),
             Self::Settings(settings) => settings.plan(hold::Kind::Mailbox),
             Self::LegalHold(legal_hold) => legal_hold.plan(hold::Kind::Mailbox),

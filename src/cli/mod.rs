@@ -8,6 +8,7 @@ mod client;
 mod customer;
 mod domain;
 mod event;
+mod expiry;
 mod failure;
 mod group;
 mod hold;
@@ -25,6 +26,7 @@ mod price;
 mod prompt;
 mod proof;
 mod report;
+mod request;
 mod role;
 mod server;
 mod setting;
@@ -152,6 +154,12 @@ enum Command {
     /// Prices
     #[command(subcommand)]
     Price(price::Command),
+    /// Requests: ask for what others have to approve, and decide
+    #[command(subcommand)]
+    Request(request::Command),
+    /// Who must approve requests
+    #[command(subcommand)]
+    Process(request::ProcessCommand),
     /// Reports
     #[command(subcommand)]
     Report(report::Command),
@@ -341,6 +349,8 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Whoami => Ok(server::whoami()),
         Command::Notice(command) => Ok(command.plan()),
         Command::Price(command) => Ok(command.plan()),
+        Command::Request(command) => command.plan(),
+        Command::Process(command) => command.plan(),
         Command::Report(command) => Ok(command.plan()),
         Command::Audit(command) => command.plan(),
         Command::Event(command) => Ok(command.plan()),

@@ -6,7 +6,7 @@ use crate::service::registry::operations;
 /// One command line for every verb that asks something of the daemon, with every option it has.
 const COMMANDS: &[&str] = &[
     "customer create a/b --name N --kind K --domain d.test --admin root --contact x@y.test --store main --bytes 1GiB \
-     --mailboxes 5 --dry-run",
+     --mailboxes 5 --expires 90d --on-expiry delete --dry-run",
     "customer store a main --allow main,second",
     "customer store a none --allow none --dry-run",
     "customer list a --tree",
@@ -111,6 +111,19 @@ const COMMANDS: &[&str] = &[
     "whoami",
     "notice list --customer a",
     "notice list --unread",
+    "request create customer.limit path=a bytes=2GiB --reason more --dry-run",
+    "request list --customer a --to-approve --open",
+    "request list --mine",
+    "request show r1",
+    "request approve r1 --dry-run",
+    "request reject r1 --reason no --yes",
+    "request withdraw r1 --yes",
+    "process show a",
+    "process set a role:manager role:admin@b admin:anna@code --dry-run",
+    "process delete a --yes",
+    "customer expire a 90d --on-expiry disable-login,delete+30d --dry-run",
+    "mailbox expire x@d.test none",
+    "admin expire anna 2030-01-01T00:00:00Z",
     "notice read n1",
     "report quota --domain d.test --customer a --over 80 --format csv",
     "report quota --customer a",

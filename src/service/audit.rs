@@ -83,6 +83,7 @@ pub(in crate::service) fn record_of_side(caller: &Caller, context: &Context, eve
         after: event.after,
         outcome: event.outcome.to_owned(),
         request_id: context.request_id.clone(),
+        on_behalf: context.on_behalf.clone(),
         is_chained: is_chained(event.operation, event.outcome),
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::base::address::Address;
-use crate::base::id::{AdministratorId, CustomerId, DomainId, MailboxId, TokenId};
+use crate::base::id::{AdministratorId, CustomerId, DomainId, MailboxId, TokenId, public_id};
 use crate::service::authority::PermissionSet;
 
 /// A way in or out that can be switched per customer, domain and mailbox.
@@ -135,6 +135,7 @@ impl Authentication {
             source,
             request_id,
             idempotency_key,
+            on_behalf: None,
         }
     }
 
@@ -152,9 +153,23 @@ pub struct Context {
     pub(in crate::service) source: Source,
     pub(in crate::service) request_id: String,
     pub(in crate::service) idempotency_key: Option<String>,
+    /// Whose wish it is, as the audit trail names it, when somebody else carries it out.
+    pub(in crate::service) on_behalf: Option<String>,
 }
 
 impl Context {
+    /// Of what the daemon does by itself when its time has come.
+    pub(in crate::service) fn of_schedule() -> Self {
+        Self {
+            identity: Identity::System,
+            authenticated: Authenticated::Peer { uid: 0 },
+            source: None,
+            request_id: public_id(),
+            idempotency_key: None,
+            on_behalf: None,
+        }
+    }
+
     /// Who asks.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -240,6 +255,7 @@ impl KeptContext {
             source: self.source,
             request_id: self.request_id.clone(),
             idempotency_key: None,
+            on_behalf: None,
         }
     }
 }

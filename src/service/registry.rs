@@ -9,6 +9,7 @@ mod admission;
 mod authentication;
 mod list;
 mod management;
+mod nested;
 mod operate;
 mod run;
 mod schema;
@@ -19,6 +20,7 @@ use serde_json::Value;
 pub use list::{operation, operations};
 pub(in crate::service) use management::Inner;
 pub use management::{Management, ManagementOptions};
+pub(in crate::service) use nested::{Bound, Located, Nested};
 pub(in crate::service) use operate::{Need, Operate, Targeted, Tx, declare};
 pub use schema::TypeSchema;
 

@@ -270,3 +270,51 @@ fn completions_manual_pages_and_configuration_need_no_daemon() {
     assert!(checked.stderr.contains("p.toml:2:1: unknown key \"listen.impa\": did you mean \"imap\"?"));
     assert!(checked.stderr.contains("p.toml:4:18: limits.recipients_max: 0 is out of range"));
 }
+
+#[test]
+fn requests_are_asked_for_and_approved_and_what_happens_is_told() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let token_of = |name: &str, role: &str| {
+        let made = daemon.json(&["admin", "create", name, "--customer", "acme", "--role", role]);
+        let file = format!("{name}.token");
+        let token = made[0]["token"].as_str().expect("a token");
+        std::fs::write(daemon.dir().join(&file), format!("{token}\n")).expect("token file");
+        file
+    };
+    let (viewer, manager) = (token_of("vera", "viewer"), token_of("max", "manager"));
+    let run_as = |file: &str, arguments: &[&str]| {
+        let all: Vec<&str> = ["--token-file", file].iter().chain(arguments).copied().collect();
+        daemon.json(&all)
+    };
+    let quota =
+        ["request", "create", "mailbox.quota", "address=alice@acme.test", "quota=1GiB", "--reason", "more"];
+    let made = run_as(&viewer, &quota);
+    let id = made[0]["id"].as_str().expect("the request's id").to_owned();
+    assert_eq!(run_as(&manager, &["request", "list", "--to-approve"])[0]["id"], json!(id));
+    assert!(run_as(&viewer, &["request", "list", "--to-approve"]).is_empty());
+    let told = posthouse(&daemon, &["--token-file", &manager, "whoami"]).ok();
+    assert!(told.stderr.contains("A request waits for your approval: mailbox.quota"), "{}", told.stderr);
+    let shown = posthouse(&daemon, &["--token-file", &manager, "request", "show", &id]).ok().stdout;
+    assert!(shown.contains("quota: 1073741824") && shown.contains("more"), "{shown}");
+    fails(&daemon, &["--token-file", &viewer, "request", "approve", &id], 4);
+    assert_eq!(run_as(&manager, &["request", "approve", &id])[0]["state"], "done");
+    assert_eq!(daemon.json(&["mailbox", "show", "alice@acme.test"])[0]["bytes_max"], 1 << 30);
+    let notices = run_as(&viewer, &["notice", "list", "--unread"]);
+    assert_eq!(notices[0]["kind"], "request-decided");
+    run_as(&viewer, &["notice", "read", notices[0]["id"].as_str().expect("an id")]);
+    assert!(run_as(&viewer, &["notice", "list", "--unread"]).is_empty());
+    let process = daemon.json(&["process", "set", "acme", "role:auditor", "role:admin@/"]);
+    assert_eq!(process[0]["steps"].as_array().map(Vec::len), Some(2), "{process:?}");
+    daemon.json(&["process", "delete", "acme", "--yes"]);
+    daemon.json(&["customer", "expire", "acme", "90d", "--on-expiry", "disable-login,delete+30d"]);
+    let shown = daemon.json(&["customer", "show", "acme"]);
+    assert_eq!(shown[0]["expiry"]["on_expiry"], json!(["disable-login", "delete+30d"]));
+    // The owner of a mailbox finds in it that somebody else has set its password.
+    let password = ["mailbox", "password", "alice@acme.test", "--password-stdin"];
+    daemon.posthouse_with_input(&password, "another horse battery\n").ok();
+    let begun = std::time::Instant::now();
+    while daemon.json(&["mailbox", "show", "alice@acme.test"])[0]["messages_used"] == 0 {
+        assert!(begun.elapsed().as_secs() < 60, "no notice came");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

@@ -29,6 +29,8 @@ mod directory;
 mod domain_proof;
 #[path = "registry/domains.rs"]
 mod domains;
+#[path = "registry/expiry.rs"]
+mod expiry;
 #[path = "registry/holds.rs"]
 mod holds;
 #[path = "registry/isolation.rs"]
@@ -41,6 +43,8 @@ mod matrix;
 mod moves;
 #[path = "registry/roles.rs"]
 mod roles;
+#[path = "registry/requests.rs"]
+mod requests;
 #[path = "registry/settings.rs"]
 mod settings;
 #[path = "registry/switches.rs"]

@@ -111,6 +111,7 @@ on_both!(
     password_set_by_an_administrator_ends_sessions_and_is_told_in_the_mailbox,
     notice_reaches_each_mailbox_once_however_often_it_is_tried,
     notice_waits_for_room_and_goes_with_its_mailbox,
+    notice_for_a_customer_goes_to_its_contact_when_it_may_be_disturbed,
     guarantee_is_reserved_above_and_no_one_else_can_take_it,
     overcommit_bounds_the_limits_right_below,
     deliveries_at_once_stop_exactly_at_what_a_guarantee_leaves,

@@ -47,7 +47,7 @@ pub(super) fn columns(record: &Record) -> Vec<(&'static str, Option<Vec<Fragment
     let json = |text: &Option<String>| text.as_ref().map(|text| names::fragments(&names::unescaped(text)));
     let numbers = |text: &str| Some(vec![Fragment::keys(text)]);
     let actor = |text: &str| Some(vec![Fragment::of_actor(&record.actor_path, text)]);
-    vec![
+    let mut columns = vec![
         ("id", whole(&record.public_id)),
         ("at_micros", whole(&record.at.0.to_string())),
         ("node_path", numbers(&record.node_path)),
@@ -63,7 +63,10 @@ pub(super) fn columns(record: &Record) -> Vec<(&'static str, Option<Vec<Fragment
         ("after", json(&record.after)),
         ("outcome", whole(&record.outcome)),
         ("request_id", whole(&record.request_id)),
-    ]
+    ];
+    // Records without it digest as they always did.
+    columns.extend(record.on_behalf.as_ref().map(|text| ("on_behalf", parts(text))));
+    columns
 }
 
 /// The salt of a part.
@@ -111,6 +114,10 @@ fn plain_digest(record: &Record) -> Digest {
     for text in texts {
         let length = text.map_or(u64::MAX, |text| text.len() as u64);
         hasher.update(&length.to_be_bytes()).update(text.unwrap_or_default().as_bytes());
+    }
+    // Older records have none, and digest as they always did.
+    if let Some(text) = &record.on_behalf {
+        hasher.update(&(text.len() as u64).to_be_bytes()).update(text.as_bytes());
     }
     done(&hasher)
 }
@@ -171,6 +178,7 @@ mod tests {
             after: None,
             outcome: String::new(),
             request_id: String::new(),
+            on_behalf: None,
             is_chained: true,
         };
         for kind in [KIND_PLAIN, KIND_PARTS] {
@@ -179,6 +187,8 @@ mod tests {
             let none = record("a", "b");
             let empty = Record { before: Some(String::new()), ..none.clone() };
             assert_ne!(digest(&none), digest(&empty));
+            let asked = Record { on_behalf: Some("x".to_owned()), ..none.clone() };
+            assert_ne!(digest(&none), digest(&asked));
         }
     }
 }

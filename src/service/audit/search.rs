@@ -64,6 +64,9 @@ pub(in crate::service) struct AuditEntry {
     /// Path of the customer, as it was then, from the topmost that the reader may see.
     pub customer: String,
     pub actor: String,
+    /// Who had asked for it, when the actor approved a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_behalf: Option<String>,
     pub authenticated: String,
     pub source: String,
     pub operation: String,
@@ -221,6 +224,7 @@ pub(in crate::service) fn show(reader: &Caller, record: Record, own: bool) -> Au
         at: record.at,
         customer: names::path(reader, &record.node_path, &record.customer_path).unwrap_or_default(),
         actor: if actor_visible { record.actor } else { names::PROVIDER.to_owned() },
+        on_behalf: record.on_behalf.map(|kept| names::text(reader, &kept, own)),
         authenticated: if actor_visible { record.authenticated } else { String::new() },
         source: if actor_visible { record.source } else { String::new() },
         operation: record.operation,

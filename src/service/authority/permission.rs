@@ -99,6 +99,10 @@ permissions! {
     ContentRead = "content.read",
     /// Change what stands in mailboxes. No built-in role has it.
     ContentWrite = "content.write",
+    /// Ask for what others have to approve, and see what is asked for.
+    RequestCreate = "request.create",
+    /// Say who must approve requests.
+    ProcessUpdate = "process.update",
     /// See who is logged in to mailboxes.
     SessionRead = "session.read",
     /// Close sessions.

@@ -31,6 +31,7 @@ const READS: PermissionSet = PermissionSet::of(&[
     P::AliasRead,
     P::ReportRead,
     P::JobRead,
+    P::RequestCreate,
 ]);
 
 const MANAGER: PermissionSet = PermissionSet::of(&[
@@ -59,6 +60,7 @@ const HELPDESK: PermissionSet = PermissionSet::of(&[
     P::SessionRead,
     P::SessionClose,
     P::TraceRead,
+    P::RequestCreate,
 ]);
 
 impl Role {
@@ -109,7 +111,9 @@ impl Role {
                 P::BillRead,
                 P::EventRead,
             ])),
-            Self::Billing => PermissionSet::of(&[P::CustomerRead, P::ReportRead, P::BillRead]),
+            Self::Billing => {
+                PermissionSet::of(&[P::CustomerRead, P::ReportRead, P::BillRead, P::RequestCreate])
+            }
         }
     }
 }

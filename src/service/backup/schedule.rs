@@ -10,9 +10,8 @@ use std::time::Duration;
 use super::list::{BackupStanding, overdue, standing};
 use super::{BackupCreate, BackupPlaceRequest, BackupTest};
 use crate::base::clock::Timestamp;
-use crate::base::id::public_id;
 use crate::service::authority::Permission;
-use crate::service::context::{Authenticated, Context, Identity, KeptContext};
+use crate::service::context::{Context, KeptContext};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Inner, Management, Operate as _};
 use crate::storage::metadata::backup;
@@ -105,13 +104,7 @@ impl Schedule {
         if last.await?.is_some_and(|last| last >= turn) {
             return Ok(());
         }
-        let context = Context {
-            identity: Identity::System,
-            authenticated: Authenticated::Peer { uid: 0 },
-            source: None,
-            request_id: public_id(),
-            idempotency_key: None,
-        };
+        let context = Context::of_schedule();
         let json = |error: serde_json::Error| ServiceError::Internal(error.to_string());
         let asker = serde_json::to_string(&KeptContext::from(&context)).map_err(json)?;
         let request = serde_json::to_string(&BackupPlaceRequest::default()).map_err(json)?;

@@ -14,10 +14,12 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId};
 use crate::service::authority::{Role, permissions_at};
 use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::expiry::{self, Expiry};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::metadata::administrator::{self, AdministratorRow};
 use crate::storage::metadata::customer::CustomerRow;
+use crate::storage::metadata::expiry::Expiring;
 use crate::storage::metadata::grant::{self, Holder};
 use crate::storage::metadata::group;
 
@@ -245,6 +247,9 @@ pub(in crate::service) struct AdministratorDetail {
     pub grants: Vec<Grant>,
     /// The groups that it is in, as far as the caller may see.
     pub groups: Vec<String>,
+    /// When its time is over, if somebody has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<Expiry>,
 }
 
 /// `administrator.show`.
@@ -277,7 +282,8 @@ pub(super) async fn detail(tx: &mut Tx<'_>, row: AdministratorRow) -> Result<Adm
     let groups = group::with_member(tx.conn, row.id).await?.into_iter();
     let groups = groups.filter(|group| tx.caller.sees(group.customer));
     let groups = groups.map(|group| OneGroup::new(tx, group).login).collect();
-    Ok(AdministratorDetail { administrator: show(tx, row), grants, groups })
+    let expiry = expiry::shown(tx, Expiring::Administrator(row.id)).await?;
+    Ok(AdministratorDetail { administrator: show(tx, row), grants, groups, expiry })
 }
 
 /// Keeps the plain text rule for labels in one place.

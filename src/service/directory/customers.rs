@@ -8,19 +8,21 @@ use utoipa::ToSchema;
 use super::ceilings::Ceilings;
 use super::customer_limits::{Limits, set_limit, set_limits};
 use super::page::{Cursors, Page, etag, limit};
-use super::scope::{Place, plain_text};
+use super::scope::{Place, plain_text, until};
 use super::targets::OneCustomer;
 use super::{administrators, domains, grants};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, random_text};
 use crate::service::authority::{Permission, Role};
 use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::expiry::{self, Expiry};
 use crate::service::placement::{self, Placed, Stores};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::service::settings::standing;
 use crate::service::settings::template::{self, TemplateKind};
 use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow, NewCustomer};
+use crate::storage::metadata::expiry::Expiring;
 use crate::storage::metadata::setting::At;
 
 /// Deepest hierarchy unless configured otherwise, and the most that can be configured.
@@ -148,6 +150,10 @@ pub(in crate::service) struct CustomerCreateRequest {
     bytes: Option<i64>,
     /// Its limit on mailboxes.
     mailboxes: Option<i64>,
+    /// When its time is over: RFC 3339, or from now such as `90d`.
+    expires_at: Option<String>,
+    /// What happens then, in order: `disable-login`, `stop-receiving+7d`, `delete+30d`. Default: `disable-login`.
+    on_expiry: Option<Vec<String>>,
 }
 
 /// What was made.
@@ -202,6 +208,11 @@ impl Operate for CustomerCreate {
         if request.bytes.is_some() || request.mailboxes.is_some() {
             needs.push(Need::at(target.id, Permission::CustomerLimit));
         }
+        if request.expires_at.is_some() {
+            let steps = expiry::parse_steps(request.on_expiry.as_deref())?;
+            let permissions = expiry::permissions_of(Expiring::Customer(target.id), &steps);
+            needs.extend(permissions.into_iter().map(|permission| Need::at(target.id, permission)));
+        }
         Ok(needs)
     }
 
@@ -229,6 +240,12 @@ impl Operate for CustomerCreate {
         if let Some(name) = &request.store {
             let above = Stores::of(tx, target.id).await?;
             placement::set_default(tx, &above, row.id, Some(name)).await?;
+        }
+        if let Some(expires_at) = until("expires_at", request.expires_at.as_deref(), tx.now)? {
+            let steps = expiry::parse_steps(request.on_expiry.as_deref())?;
+            let on = Expiring::Customer(row.id);
+            let authority = expiry::authority(tx, on, target.id);
+            expiry::begin(tx, on, (expires_at, &steps), authority).await?;
         }
         let domain = match &request.domain {
             Some(name) => Some(domains::create(tx, row.id, name, None).await?.name),
@@ -387,6 +404,9 @@ pub(in crate::service) struct CustomerDetail {
     withheld: Vec<String>,
     #[serde(flatten)]
     placed: Placed,
+    /// When its time is over, if somebody has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry: Option<Expiry>,
     etag: String,
 }
 
@@ -411,9 +431,11 @@ impl Operate for CustomerShow {
         let customer = counted(used.first().map(|(_, used)| used), show(tx, row));
         let placed = Stores::of(tx, target.id).await?.shown();
         let Ceilings { ceiling, withheld } = Ceilings::of(tx, target.id);
+        let expiry = expiry::shown(tx, Expiring::Customer(target.id)).await?;
         Ok(CustomerDetail {
             ceiling,
             withheld,
+            expiry,
             placed,
             etag: etag(&customer, &VOLATILE)?,
             customer,

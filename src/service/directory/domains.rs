@@ -107,7 +107,8 @@ pub(super) async fn create(
 ) -> Result<Domain> {
     let name = domain_name("domain", name)?;
     let root = tx.caller.tree.root().map(|root| root.id);
-    let may_confirm = tx.caller.may(root, Permission::SystemDomainConfirm);
+    // Who approves somebody else's request for a domain has not said whose it is.
+    let may_confirm = tx.caller.may(root, Permission::SystemDomainConfirm) && tx.context.on_behalf.is_none();
     let verified = may_confirm && alias_of.is_none_or(|meant| !meant.pending);
     let alias_of = alias_of.map(|meant| meant.id);
     quota::admit(tx, customer, Resource::Domains, 1).await?;

@@ -96,7 +96,7 @@ pub(super) fn needs_over_grants(tx: &Tx<'_>, rows: &[GrantRow]) -> Vec<Need> {
 }
 
 /// What is needed to act on an administrator: everything that it holds itself or by groups.
-pub(super) async fn needs_over(tx: &mut Tx<'_>, id: AdministratorId) -> Result<Vec<Need>> {
+pub(in crate::service) async fn needs_over(tx: &mut Tx<'_>, id: AdministratorId) -> Result<Vec<Need>> {
     let rows = grant::held_by(tx.conn, id).await?;
     Ok(needs_over_grants(tx, &rows))
 }

@@ -12,6 +12,7 @@ use crate::base::address::{Address, DETAIL_SEPARATOR};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::service::error::{Resource, Result, ServiceError};
+use crate::service::expiry::{self, Expiry};
 use crate::service::login::password::PasswordHash;
 use crate::service::notices::{self, To};
 use crate::service::placement::Stores;
@@ -19,6 +20,7 @@ use crate::service::quota;
 use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
 use crate::service::settings::template::{self, TemplateKind};
 use crate::service::settings::{self, standing};
+use crate::storage::metadata::expiry::Expiring;
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
 use crate::storage::metadata::setting::At;
 use crate::storage::metadata::{alias, domain, quota as counters};
@@ -79,7 +81,7 @@ async fn row(tx: &mut Tx<'_>, id: MailboxId) -> Result<MailboxRow> {
 
 /// Hashes a new password, or checks an imported hash; exactly one must be given. Answers the hash, and the characters
 /// of the password where one was given: how many it must have depends on whose it is.
-pub(super) async fn hash(
+pub(in crate::service) async fn hash(
     password: Option<String>,
     imported: Option<String>,
 ) -> Result<(String, Option<usize>)> {
@@ -106,7 +108,7 @@ pub(super) async fn hash(
 }
 
 /// Refuses a password that is shorter than the customer's setting asks for.
-pub(super) async fn long_enough(
+pub(in crate::service) async fn long_enough(
     tx: &mut Tx<'_>,
     customer: CustomerId,
     characters: Option<usize>,
@@ -325,6 +327,9 @@ pub(in crate::service) struct MailboxDetail {
     /// Its mail store, if the caller may know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
+    /// When its time is over, if somebody has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry: Option<Expiry>,
     etag: String,
 }
 
@@ -344,9 +349,10 @@ impl Operate for MailboxShow {
     async fn run(tx: &mut Tx<'_>, OneMailbox(row): OneMailbox, _: MailboxRequest) -> Result<MailboxDetail> {
         let off = standing::switches_off(tx.conn, At::mailbox(row.id, row.domain, row.customer)).await?;
         let store = Stores::of(tx, row.customer).await?.name_of(row.store);
+        let expiry = expiry::shown(tx, Expiring::Mailbox(row.id)).await?;
         let mailbox = show(tx, row);
         let etag = etag(&mailbox, &VOLATILE)?;
-        Ok(MailboxDetail { mailbox, switches_off: off.into_iter().collect(), store, etag })
+        Ok(MailboxDetail { mailbox, switches_off: off.into_iter().collect(), store, expiry, etag })
     }
 }
 

@@ -77,6 +77,10 @@ impl Targeted for OneCustomer {
     fn recorded(&self, tree: &Tree) -> String {
         format!("customer {}", names::customer(tree, self.id))
     }
+
+    fn key(&self) -> String {
+        format!("customer {}", self.id)
+    }
 }
 
 /// A domain.
@@ -150,6 +154,10 @@ impl Targeted for OneDomain {
     fn label(&self) -> String {
         format!("domain {}", self.0.name)
     }
+
+    fn key(&self) -> String {
+        format!("domain {}", self.0.id)
+    }
 }
 
 /// A mailbox.
@@ -179,6 +187,10 @@ impl Targeted for OneMailbox {
     fn label(&self) -> String {
         format!("mailbox {}", self.0.address())
     }
+
+    fn key(&self) -> String {
+        format!("mailbox {}", self.0.id)
+    }
 }
 
 /// An alias.
@@ -200,6 +212,10 @@ impl Targeted for OneAlias {
 
     fn label(&self) -> String {
         format!("alias {}", self.0.address())
+    }
+
+    fn key(&self) -> String {
+        format!("alias {}", self.0.public_id)
     }
 }
 
@@ -280,6 +296,10 @@ impl Targeted for OneAdministrator {
 
     fn recorded(&self, tree: &Tree) -> String {
         format!("administrator {}", names::administrator(tree, self.row.customer, &self.login))
+    }
+
+    fn key(&self) -> String {
+        format!("administrator {}", self.row.id)
     }
 }
 

@@ -40,7 +40,7 @@ const TEXT_CHARACTERS_MAX: usize = 8_000;
 
 /// What a notice is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(dead_code, reason = "quotas, expiry and requests give the others")]
+#[allow(dead_code, reason = "quotas and content access give the others")]
 pub(in crate::service) enum Kind {
     /// Use comes near a limit.
     QuotaWarning,
@@ -78,7 +78,6 @@ impl Kind {
 
 /// Whom a notice is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(dead_code, reason = "quotas, expiry and requests give notices to the others")]
 pub(in crate::service) enum To {
     /// The owner of a mailbox: told in the mailbox, and nowhere else.
     Mailbox(MailboxId),
@@ -137,7 +136,7 @@ async fn readers(conn: &mut Conn, to: &To, now: Timestamp) -> Result<Vec<i64>> {
 
 /// The enabled administrators who hold a grant, or this role, at the customer itself now, themselves or as members of
 /// a group; at most 100.
-pub(super) async fn holders(
+pub(in crate::service) async fn holders(
     conn: &mut Conn,
     customer: CustomerId,
     role: Option<&str>,

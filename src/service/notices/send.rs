@@ -14,6 +14,7 @@ use crate::service::context::Identity;
 use crate::service::delivery::{Delivery, DeliveryRefusal, Target, routes};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Inner, Management};
+use crate::service::settings;
 use crate::storage::metadata::customer::{self, TreeLock};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::notice::{self, NoticeFor, NoticeMail, NoticeRow};
@@ -26,6 +27,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const PASS_MAX: i64 = 256;
 /// Until a copy that could not be stored is tried again; doubled each time.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Longest time without disturbance, in minutes: a day, and what a change of the clocks may add.
+const QUIET_MINUTES_MAX: u64 = 26 * 60;
 /// Longest wait.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
@@ -99,7 +102,8 @@ impl Sender {
                 Box::pin(async move {
                     let Some(row) = notice::take_unspread(conn).await? else { return Ok(false) };
                     let copies = copies(conn, &row.to, now).await?;
-                    notice::insert_mail(conn, row.id, &copies, now).await?;
+                    let at = undisturbed(conn, &row.to, now).await?;
+                    notice::insert_mail(conn, row.id, &copies, at).await?;
                     notice::trim(conn, &row.to).await?;
                     Ok::<_, ServiceError>(true)
                 })
@@ -191,6 +195,17 @@ async fn reader(conn: &mut Conn, inner: &Inner, mail: &NoticeMail) -> Result<Cal
         NoticeFor::Mailbox(_) | NoticeFor::Administrator(_) | NoticeFor::Group(_) => None,
     };
     Ok(Caller::looking_on(tree, place, PermissionSet::EMPTY))
+}
+
+/// When copies may come: what is for a customer as a whole waits for the end of its hours without disturbance.
+async fn undisturbed(conn: &mut Conn, to: &NoticeFor, now: Timestamp) -> Result<Timestamp> {
+    let NoticeFor::Customer(id) = to else { return Ok(now) };
+    let Some(hours) = settings::value(conn, *id, &settings::NOTICE_DO_NOT_DISTURB).await? else {
+        return Ok(now);
+    };
+    let zone = settings::value(conn, *id, &settings::TIME_ZONE).await?;
+    let mut minutes = (0..QUIET_MINUTES_MAX).map(|minute| now.plus(Duration::from_secs(60 * minute)));
+    Ok(minutes.find(|&at| !hours.contains(zone.wall_time(at))).unwrap_or(now))
 }
 
 /// The mailboxes that get a copy, each in the view of whom.

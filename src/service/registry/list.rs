@@ -9,12 +9,17 @@ use crate::service::directory::{
     customers, domain_move, domain_proof, domains, grants, groups, holdings, holds, identity, legal_holds,
     mailbox_deletion, mailboxes, roles, sessions, tokens,
 };
+use crate::service::expiry::{AdministratorExpire, CustomerExpire, MailboxExpire};
 use crate::service::notices::{NoticeList, NoticeRead};
 use crate::service::quota::verify::QuotaVerify;
 use crate::service::reports::QuotaReportRun;
 use crate::service::reports::bill;
 use crate::service::reports::storage::StorageReportRun;
 use crate::service::reports::usage::UsageReportRun;
+use crate::service::requests::{
+    ProcessSet, ProcessShow, RequestApprove, RequestCreate, RequestList, RequestReject, RequestShow,
+    RequestWithdraw,
+};
 use crate::service::settings::operations as settings;
 use crate::service::settings::template_operations as templates;
 use crate::service::trace::TraceFind;
@@ -43,6 +48,17 @@ static OPERATIONS: &[Operation] = &[
     declare::<identity::WhoAmI>(),
     declare::<NoticeList>(),
     declare::<NoticeRead>(),
+    declare::<RequestCreate>(),
+    declare::<RequestList>(),
+    declare::<RequestShow>(),
+    declare::<RequestApprove>(),
+    declare::<RequestReject>(),
+    declare::<RequestWithdraw>(),
+    declare::<ProcessShow>(),
+    declare::<ProcessSet>(),
+    declare::<CustomerExpire>(),
+    declare::<AdministratorExpire>(),
+    declare::<MailboxExpire>(),
     declare::<AuditSearch>(),
     declare::<AuditProve>(),
     declare::<events::EventList>(),

@@ -88,6 +88,11 @@ pub(in crate::service) trait Targeted {
         let _ = tree;
         self.label()
     }
+    /// What it is, whatever it is called: no other object has the same, not even one that takes its name later. By
+    /// default the label, for what is only ever known by its name.
+    fn key(&self) -> String {
+        self.label()
+    }
 }
 
 /// A management operation. Implementors are listed in `registry/list.rs`.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::RunOptions;
 use super::management::{Inner, Management};
 use super::operate::{Need, Operate, Targeted, Tx};
-use crate::base::id::{CustomerId, public_id};
+use crate::base::id::CustomerId;
 use crate::service::audit::{self, Event};
 use crate::service::authority::Caller;
 use crate::service::context::Context;
@@ -185,19 +185,8 @@ async fn perform<O: Operate>(
     let caller = Caller::read(conn, tree, asked.context.identity.clone(), now).await?;
     let caller = caller.confined(asked.context.only());
     asked.reach(&caller, None);
-    let mut tx = Tx {
-        conn,
-        inner: &asked.inner,
-        caller: &caller,
-        context: &asked.context,
-        now,
-        operation_id: public_id(),
-        before: None,
-        after: None,
-        also: Vec::new(),
-        dry_run: asked.options.dry_run,
-        starts_job: false,
-    };
+    let dry_run = asked.options.dry_run;
+    let mut tx = Tx { dry_run, ..Tx::new(conn, &asked.inner, &caller, &asked.context, now) };
     let target = O::target(&mut tx, &asked.request).await?;
     let (place, label) = (target.customer(), target.recorded(&caller.tree));
     asked.reach(&caller, Some((place, label.clone())));
@@ -252,7 +241,7 @@ fn event<'a, O: Operate>(
     Event { at: tx.now, operation: O::NAME, place: Some(place), target, before, after, outcome }
 }
 
-fn allowed(caller: &Caller, need: Need) -> Result<()> {
+pub(super) fn allowed(caller: &Caller, need: Need) -> Result<()> {
     if need.is_held_by(caller) {
         return Ok(());
     }

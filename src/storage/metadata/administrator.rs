@@ -99,6 +99,15 @@ pub async fn members(conn: &mut Conn, group: GroupId) -> Result<Vec<Administrato
     conn.rows(text, params![group]).await?.iter().map(from_row).collect()
 }
 
+/// The administrator with this key, deleted or not.
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_id_even_deleted(conn: &mut Conn, id: AdministratorId) -> Result<Option<AdministratorRow>> {
+    let text = concat!(columns!(), "WHERE a.id = $1");
+    conn.row(text, params![id]).await?.as_ref().map(from_row).transpose()
+}
+
 /// Administrators at home at these customers behind (name, key), by name.
 ///
 /// # Errors

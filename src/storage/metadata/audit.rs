@@ -45,6 +45,8 @@ pub struct Record {
     pub outcome: String,
     /// The request's id.
     pub request_id: String,
+    /// Whose wish it was, if somebody else carried it out.
+    pub on_behalf: Option<String>,
     /// Whether one that is added is to be chained; false in one that is read.
     pub is_chained: bool,
 }
@@ -56,13 +58,14 @@ pub fn path_ids(path: &str) -> impl Iterator<Item = i64> {
 
 /// The columns of a record of `audit a`, as [`record_opt`] reads them.
 pub(super) const COLUMNS_OF_RECORD: &str = "a.id, a.public_id, a.at, a.node_path, a.customer_path, a.actor_id, a.actor,
-    a.actor_path, a.authenticated, a.source, a.operation, a.target, a.before, a.after, a.outcome, a.request_id";
+    a.actor_path, a.authenticated, a.source, a.operation, a.target, a.before, a.after, a.outcome, a.request_id,
+    a.on_behalf";
 
 /// PostgreSQL's lock that keeps changes in order; any number that nothing else locks.
 pub(super) const ORDER_LOCK: i64 = 0x0061_7564_6974;
 
 /// Columns of a record that is added.
-const COLUMNS: usize = 15;
+const COLUMNS: usize = 16;
 
 /// Adds records, each to the scope of every customer on its path.
 ///
@@ -79,7 +82,7 @@ pub async fn insert(conn: &mut Conn, records: &[Record]) -> Result<()> {
         rest = others;
         let text = format!(
             "INSERT INTO audit (public_id, at, node_path, customer_path, actor_id, actor, actor_path, authenticated,
-                                source, operation, target, before, after, outcome, request_id)
+                                source, operation, target, before, after, outcome, request_id, on_behalf)
              VALUES {} RETURNING id, public_id",
             values_placeholders(chunk.len(), COLUMNS, false)
         );
@@ -126,7 +129,8 @@ fn values(one: &Record) -> Vec<Value> {
         one.before.clone(),
         one.after.clone(),
         &one.outcome,
-        &one.request_id
+        &one.request_id,
+        one.on_behalf.clone()
     ]
 }
 
@@ -331,6 +335,7 @@ pub(super) fn record_opt(row: &Row, first: usize) -> Result<Option<Record>> {
         after: row.text_opt(first + 13)?,
         outcome: row.text(first + 14)?,
         request_id: row.text(first + 15)?,
+        on_behalf: row.text_opt(first + 16)?,
         is_chained: false,
     }))
 }

@@ -145,6 +145,13 @@ pub async fn inherit(
                     OR mailbox_id IN (SELECT m.id FROM mailbox m JOIN domain d ON d.id = m.domain_id
                                       WHERE d.customer_id IN IDS($1)))";
     let params = vec![ids(subtree.iter().copied()), ids(lost), heir.into()];
+    conn.execute(text, params.clone()).await?;
+    // Expiry dates own holds, now or later.
+    let text = "UPDATE expiry SET authority_customer_id = $3
+                WHERE authority_customer_id IN IDS($2) AND (customer_id IN IDS($1)
+                    OR administrator_id IN (SELECT id FROM administrator WHERE customer_id IN IDS($1))
+                    OR mailbox_id IN (SELECT m.id FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                                      WHERE d.customer_id IN IDS($1)))";
     conn.execute(text, params).await.map(drop)
 }
 

@@ -187,6 +187,7 @@ async fn mailbox_row(conn: &mut Conn, mailbox: MailboxId, now: Timestamp) -> Res
         "DELETE FROM subscription WHERE mailbox_id = $1",
         "DELETE FROM hold WHERE mailbox_id = $1",
         "DELETE FROM setting WHERE mailbox_id = $1",
+        "DELETE FROM expiry WHERE mailbox_id = $1",
         "DELETE FROM notice_mail WHERE mailbox_id = $1",
         "DELETE FROM notice WHERE mailbox_id = $1",
         "DELETE FROM homing WHERE mailbox_id = $1",
@@ -231,6 +232,7 @@ async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -
     for text in [
         "DELETE FROM token WHERE administrator_id = $1",
         "DELETE FROM role_grant WHERE administrator_id = $1",
+        "DELETE FROM expiry WHERE administrator_id = $1",
         "DELETE FROM notice_reader WHERE administrator_id = $1",
         "DELETE FROM notice WHERE administrator_id = $1",
         "DELETE FROM group_member WHERE administrator_id = $1",
@@ -282,6 +284,11 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
         "DELETE FROM template WHERE customer_id = $1",
         "DELETE FROM notice_reader WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)
            OR notice_id IN (SELECT id FROM notice WHERE customer_id = $1)",
+        "DELETE FROM expiry WHERE customer_id = $1
+           OR administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
+        "DELETE FROM request_approval WHERE request_id IN (SELECT id FROM request WHERE customer_id = $1)",
+        "DELETE FROM request WHERE customer_id = $1",
+        "DELETE FROM process WHERE customer_id = $1",
         "DELETE FROM notice_mail WHERE notice_id IN (SELECT id FROM notice WHERE customer_id = $1)",
         "DELETE FROM notice WHERE customer_id = $1",
         "DELETE FROM administrator WHERE customer_id = $1",

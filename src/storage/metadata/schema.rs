@@ -144,6 +144,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0026_roles.sql"),
         include_str!("../../../migrations/postgres/0026_roles.sql"),
     ),
+    (
+        27,
+        "requests",
+        include_str!("../../../migrations/sqlite/0027_requests.sql"),
+        include_str!("../../../migrations/postgres/0027_requests.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -285,6 +285,7 @@ fn record(number: i64, node_path: &str) -> Record {
         after: None,
         outcome: "done".to_owned(),
         request_id: String::new(),
+        on_behalf: None,
         is_chained: false,
     }
 }

@@ -26,6 +26,7 @@ pub struct Names {
     pub token: String,
     pub group: String,
     pub role: String,
+    pub request: String,
     pub deleted_path: String,
     pub deleted_code: String,
     pub deleted_domain: String,
@@ -67,6 +68,8 @@ impl Names {
         let asked = json!({ "name": format!("profile-{word}"), "customer": path, "base": "viewer",
             "permissions": ["mailbox.read"] });
         let role = text(&world.must("role.create", asked).await["name"]);
+        let asked = json!({ "operation": "mailbox.delete", "fields": { "address": address } });
+        let request = text(&world.must("request.create", asked).await["id"]);
         let deleted_path = format!("{path}/gone-{word}");
         let gone = world.must("customer.create", json!({ "path": deleted_path })).await;
         world.must("customer.delete", json!({ "path": deleted_path })).await;
@@ -98,6 +101,7 @@ impl Names {
             token,
             group,
             role,
+            request,
             deleted_path,
             deleted_code: text(&gone["code"]),
             deleted_domain,
@@ -122,6 +126,7 @@ impl Names {
             token: "yyyyyyyyyyyyyyyy".to_owned(),
             group: "ops@zzzzzz".to_owned(),
             role: "profile-z@zzzzzz".to_owned(),
+            request: "xxxxxxxxxxxxxxxx".to_owned(),
             deleted_path: "xxxxxx".to_owned(),
             deleted_code: "xxxxxx".to_owned(),
             deleted_domain: "gone.missing.example".to_owned(),
@@ -147,6 +152,7 @@ impl Names {
             (&self.webhook, "WEBHOOK"),
             (&self.group, "GROUP"),
             (&self.role, "ROLE"),
+            (&self.request, "REQUEST"),
             (&self.deleted_path, "DELETED"),
             (&self.path, "CUSTOMER"),
         ];
@@ -172,6 +178,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         | "audit.search" | "report.quota" | "report.storage" | "report.usage" | "report.bill"
         | "price.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify" | "notice.list"
         | "grant.list" | "role.list" | "group.list" => {
+        | "request.list" | "process.show" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
@@ -188,6 +195,14 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
                                "mailbox_month": 100, "messages_1000": 0 }),
         "customer.move" => json!({ "path": path, "to": path }),
         "customer.undelete" => json!({ "path": names.deleted_path }),
+        "request.create" => json!({ "operation": "mailbox.delete", "fields": { "address": address } }),
+        "request.show" | "request.approve" | "request.reject" | "request.withdraw" => {
+            json!({ "id": names.request })
+        }
+        "process.set" => json!({ "customer": path, "steps": [] }),
+        "customer.expire" => json!({ "path": path, "expires_at": "30d" }),
+        "mailbox.expire" => json!({ "address": address, "expires_at": "30d" }),
+        "administrator.expire" => json!({ "name": administrator, "expires_at": "30d" }),
         "hold.add" => json!({ "path": path, "switch": "imap", "reason": "test" }),
         "hold.release" => json!({ "id": hold }),
         "legal-hold.add" => json!({ "mailbox": address, "reason": "test" }),

@@ -1,6 +1,7 @@
 //! Notices: what people are told, in their mailboxes and at the next login.
 
 use posthouse::service::delivery::{Delivery, DeliverySettings};
+use posthouse::service::expiry::ExpiryPass;
 use posthouse::service::mailstore::intake::Intake;
 use posthouse::service::notices::{Sender, Sent};
 
@@ -115,4 +116,46 @@ pub(super) async fn notice_waits_for_room_and_goes_with_its_mailbox(world: World
     assert_eq!(world.number("SELECT count(*) FROM notice_mail").await, 0);
     world.housekeeping().pass(NOW.plus(DAY * 31)).await.unwrap();
     assert_eq!(world.number("SELECT count(*) FROM notice").await, 0);
+}
+
+pub(super) async fn notice_for_a_customer_goes_to_its_contact_when_it_may_be_disturbed(world: World) {
+    for (path, contact) in [("a", "x@a.example"), ("b", "somebody@elsewhere.example")] {
+        world
+            .run(&world.system, "customer.rename", json!({ "path": path, "contact": contact }))
+            .await
+            .unwrap();
+    }
+    // It is 01:46:40 in UTC.
+    let quiet = json!({ "path": "a", "key": "notice.do_not_disturb", "value": "22:00-04:00" });
+    world.run(&world.a, "setting.set", quiet).await.unwrap();
+    let zone = json!({ "path": "a", "key": "time_zone", "value": "Atlantic/Azores" });
+    world.run(&world.a, "setting.set", zone).await.unwrap();
+    let pass = ExpiryPass::new(&world.management);
+    for path in ["a", "b"] {
+        world
+            .run(&world.system, "customer.expire", json!({ "path": path, "expires_at": "9d" }))
+            .await
+            .unwrap();
+    }
+    let mailbox = json!({ "address": "x@b.example", "expires_at": "9d" });
+    world.run(&world.b, "mailbox.expire", mailbox).await.unwrap();
+    assert_eq!(pass.pass().await.unwrap(), 3);
+    // Only the owner of a mailbox is told in it now; who logs in is told of the rest.
+    let sender = world.sender();
+    assert_eq!(sender.pass().await.unwrap(), Sent { notices: 3, stored: 1, deferred: 0 });
+    for who in [&world.a, &world.b] {
+        let me = world.run(who, "whoami", json!({})).await.unwrap();
+        assert_eq!(
+            (&me["notices"]["count"], &me["notices"]["newest"][0]["kind"]),
+            (&json!(1), &json!("expiry-warning"))
+        );
+    }
+    // 04:00 in the Azores is 04:00 in UTC in summer.
+    world.clock.advance(Duration::from_secs(2 * 60 * 60));
+    assert_eq!(sender.pass().await.unwrap(), NOTHING);
+    world.clock.advance(Duration::from_secs(15 * 60));
+    assert_eq!(sender.pass().await.unwrap(), Sent { notices: 0, stored: 1, deferred: 0 });
+    assert_eq!((world.messages("a.example").await, world.messages("b.example").await), (1, 1));
+    world.clock.advance(DAY);
+    assert_eq!(sender.pass().await.unwrap(), NOTHING);
 }
