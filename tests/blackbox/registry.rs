@@ -41,10 +41,10 @@ mod lists;
 mod matrix;
 #[path = "registry/moves.rs"]
 mod moves;
-#[path = "registry/roles.rs"]
-mod roles;
 #[path = "registry/requests.rs"]
 mod requests;
+#[path = "registry/roles.rs"]
+mod roles;
 #[path = "registry/settings.rs"]
 mod settings;
 #[path = "registry/switches.rs"]

@@ -177,8 +177,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
         | "audit.search" | "report.quota" | "report.storage" | "report.usage" | "report.bill"
         | "price.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify" | "notice.list"
-        | "grant.list" | "role.list" | "group.list" => {
-        | "request.list" | "process.show" => {
+        | "grant.list" | "role.list" | "group.list" | "request.list" | "process.show" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
