@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Event, names, record};
 use crate::base::clock::Timestamp;
-use crate::base::id::{CustomerId, public_id};
+use crate::base::id::CustomerId;
 use crate::service::authority::{Authority, Caller};
-use crate::service::context::{Authenticated, Context, Identity};
+use crate::service::context::{Context, Identity};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::operations;
 use crate::service::settings::{AUDIT_RETENTION, Everywhere};
@@ -62,13 +62,7 @@ pub(in crate::service) async fn slice(
     }
     let tree = authority.tree(conn, TreeLock::None).await?;
     let caller = Caller::read(conn, tree, Identity::System, now).await?;
-    let context = Context {
-        identity: Identity::System,
-        authenticated: Authenticated::Peer { uid: 0 },
-        source: None,
-        request_id: public_id(),
-        idempotency_key: None,
-    };
+    let context = Context::of_schedule();
     for (customer, (records, last)) in &pruned.changes {
         let place = CustomerId(*customer);
         if caller.tree.node(place).is_none() {
