@@ -108,6 +108,7 @@ fn record(number: usize, random: &mut Random, first: i64) -> Record {
         after: after.is_object().then(|| after.to_string()).filter(|_| !is_refused),
         outcome: if is_refused { "forbidden" } else { "done" }.to_owned(),
         request_id: public_id(),
+        on_behalf: None,
         is_chained: false,
     }
 }

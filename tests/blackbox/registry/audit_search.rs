@@ -115,6 +115,7 @@ async fn filled(world: &World) -> Vec<Authentication> {
             after: (operation != "mailbox.list").then(|| after.to_string()),
             outcome: outcome.to_owned(),
             request_id: "q".to_owned(),
+            on_behalf: None,
             is_chained: false,
         });
     }
@@ -237,6 +238,7 @@ async fn pages_by_way_of_the_index_are_bounded_and_go_on(world: World) {
         after: None,
         outcome: "done".to_owned(),
         request_id: String::new(),
+        on_behalf: None,
         is_chained: false,
     };
     let records: Vec<Record> = (0..9_000).map(record).collect();
