@@ -3,8 +3,8 @@
 //!
 //! `cargo bench --bench storage` runs it on a daemon with SQLite and an S3 server in a process of its own; with
 //! `-- --write` it puts the table into `docs/benchmarks.md`. `-- --messages N` and `-- --seconds N` narrow a run,
-//! `-- --rounds N` repeats the comparison of deliveries, `-- --deliveries` runs nothing else. `POSTHOUSE_TEST_CORPUS` names the folder with real mail.
-//! Nothing here passes or fails.
+//! `-- --rounds N` repeats the comparison of deliveries, `-- --deliveries` runs nothing else.
+//! `POSTHOUSE_TEST_CORPUS` names the folder with real mail. Nothing here passes or fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -6,8 +6,8 @@
 //!
 //! # Background work
 //! While others use the lane, background operations get a tenth of its time: one that took a millisecond is followed by
-//! the next nine milliseconds later. Clients that all wait for the same commit leave the lane idle for a moment before they
-//! send again; without the pause a background transaction would begin just then and be waited for by all of them.
+//! the next nine milliseconds later. Clients that all wait for the same commit leave the lane idle for a moment before
+//! they send again; without the pause a background transaction would begin just then and be waited for by all of them.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

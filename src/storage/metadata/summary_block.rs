@@ -1,8 +1,8 @@
 //! Blocks of summaries: those of neighbouring messages of a folder, compressed together once their bodies are in packs.
 //!
 //! # Consistency
-//! Every summary has its row, with data of its own or with a place in a block. Rows move in one transaction from the one
-//! to the other, under the lock of their bodies, so at every moment each is in exactly one place. A block counts the
+//! Every summary has its row, with data of its own or with a place in a block. Rows move in one transaction from the
+//! one to the other, under the lock of their bodies, so at every moment each is in exactly one place. A block counts the
 //! rows that point into it and is deleted with the last of them; a copied row counts like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,8 +81,8 @@ pub async fn first_packed(conn: &mut Conn, (mailbox, folder): (i64, i64), count:
     u32::try_from(uid).map(Some).map_err(|_| StorageError::Corrupt(format!("UID {uid}")))
 }
 
-/// Summaries with data of their own, of messages of a folder from UID `from` on whose bodies are in packs, ascending; at
-/// most [`SINGLES_MAX`].
+/// Summaries with data of their own, of messages of a folder from UID `from` on whose bodies are in packs, ascending;
+/// at most [`SINGLES_MAX`].
 ///
 /// # Errors
 /// What the database says.

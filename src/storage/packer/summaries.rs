@@ -32,8 +32,8 @@ const LEFT_OVER: usize = 2 * BLOCK_SUMMARIES_MAX;
 const DEAD_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl Packer {
-    /// Gathers the summaries of bodies that were packed, and of those left over before, folder by folder. What cannot be
-    /// gathered stays as it is.
+    /// Gathers the summaries of bodies that were packed, and of those left over before, folder by folder. What cannot
+    /// be gathered stays as it is.
     pub(super) async fn gather(&self, volume: &StoreVolume, bodies: &[Waiting]) {
         let mut folders: BTreeMap<(i64, i64), usize> = BTreeMap::new();
         for body in bodies {
