@@ -142,9 +142,8 @@ fn stream(socket: &Path, id: &str, while_open: impl FnOnce()) -> (Vec<Value>, bo
 /// As [`stream`], with one more header line.
 fn stream_as(socket: &Path, id: &str, header: &str, while_open: impl FnOnce()) -> (Vec<Value>, bool) {
     let mut connection = UnixStream::connect(socket).unwrap();
-    let request = format!(
-        "GET /v1/jobs/{id} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n{header}Connection: close\r\n\r\n"
-    );
+    let head = format!("GET /v1/jobs/{id} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n");
+    let request = format!("{head}{header}Connection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).unwrap();
     let mut text = vec![0; 1];
     connection.read_exact(&mut text).unwrap();

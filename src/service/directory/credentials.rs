@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::administrators::{Administrator, show};
 use super::grants::needs_over;
-use super::mailboxes;
+use super::passwords;
 use super::targets::OneAdministrator;
 use crate::service::authority::Permission;
 use crate::service::context::Authenticated;
@@ -45,7 +45,7 @@ impl Operate for AdministratorPassword {
         mut request: AdministratorPasswordRequest,
     ) -> Result<AdministratorPasswordRequest> {
         let imported = request.password_hash.take();
-        let (hash, characters) = mailboxes::hash(request.password.take(), imported).await?;
+        let (hash, characters) = passwords::hash(request.password.take(), imported).await?;
         (request.password_hash, request.password_characters) = (Some(hash), characters);
         Ok(request)
     }
@@ -79,7 +79,7 @@ impl Operate for AdministratorPassword {
         target: OneAdministrator,
         request: AdministratorPasswordRequest,
     ) -> Result<Administrator> {
-        mailboxes::long_enough(tx, target.row.customer, request.password_characters).await?;
+        passwords::long_enough(tx, target.row.customer, request.password_characters).await?;
         credential::set(tx.conn, target.row.id, request.password_hash.as_deref()).await?;
         Ok(show(tx, target.row))
     }

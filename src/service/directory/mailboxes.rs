@@ -1,32 +1,28 @@
 //! Mailboxes: create, list, show, password, quota, display name, delete, undelete.
 
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::customer_limits::{given, set_limit};
 use super::page::{Cursors, Page, etag, limit};
+use super::passwords::{hash, long_enough};
 use super::scope::{Place, address, plain_text};
 use super::targets::{OneDomain, OneMailbox};
 use crate::base::address::{Address, DETAIL_SEPARATOR};
 use crate::base::clock::Timestamp;
-use crate::base::id::{CustomerId, DomainId, MailboxId};
+use crate::base::id::{DomainId, MailboxId};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::expiry::{self, Expiry};
-use crate::service::login::password::PasswordHash;
 use crate::service::notices::{self, To};
 use crate::service::placement::Stores;
 use crate::service::quota;
 use crate::service::registry::{Inner, Need, Operate, Targeted, Tx, declare};
+use crate::service::settings::standing;
 use crate::service::settings::template::{self, TemplateKind};
-use crate::service::settings::{self, standing};
 use crate::storage::metadata::expiry::Expiring;
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
 use crate::storage::metadata::setting::At;
 use crate::storage::metadata::{alias, domain, quota as counters};
-
-/// Longest, in octets: hashing must not be made work by sending much.
-const PASSWORD_OCTETS_MAX: usize = 1_024;
 
 /// A mailbox.
 #[derive(Clone, Serialize, ToSchema)]
@@ -77,49 +73,6 @@ pub(super) fn show(tx: &Tx<'_>, row: MailboxRow) -> Mailbox {
 async fn row(tx: &mut Tx<'_>, id: MailboxId) -> Result<MailboxRow> {
     let gone = || ServiceError::Internal("a mailbox vanished inside a transaction".to_owned());
     mailbox::by_id(tx.conn, id).await?.ok_or_else(gone)
-}
-
-/// Hashes a new password, or checks an imported hash; exactly one must be given. Answers the hash, and the characters
-/// of the password where one was given: how many it must have depends on whose it is.
-pub(in crate::service) async fn hash(
-    password: Option<String>,
-    imported: Option<String>,
-) -> Result<(String, Option<usize>)> {
-    let wrong = |field, message: String| ServiceError::Invalid { field, message };
-    match (password, imported) {
-        (Some(password), None) => {
-            let characters = password.chars().count();
-            if password.len() > PASSWORD_OCTETS_MAX {
-                return Err(wrong("password", format!("expected at most {PASSWORD_OCTETS_MAX} octets")));
-            }
-            let password = SecretString::from(password);
-            let hashing = tokio::task::spawn_blocking(move || PasswordHash::new(&password)).await;
-            let hash = hashing.map_err(|error| ServiceError::Internal(error.to_string()))?;
-            let hash = hash.map_err(|error| ServiceError::Internal(error.to_string()))?;
-            Ok((hash.as_str().to_owned(), Some(characters)))
-        }
-        (None, Some(imported)) => {
-            let hash =
-                PasswordHash::parse(&imported).map_err(|error| wrong("password_hash", error.to_string()))?;
-            Ok((hash.as_str().to_owned(), None))
-        }
-        _ => Err(wrong("password", "give either a password or an imported hash".to_owned())),
-    }
-}
-
-/// Refuses a password that is shorter than the customer's setting asks for.
-pub(in crate::service) async fn long_enough(
-    tx: &mut Tx<'_>,
-    customer: CustomerId,
-    characters: Option<usize>,
-) -> Result<()> {
-    let Some(characters) = characters else { return Ok(()) };
-    let least = settings::value(tx.conn, customer, &settings::PASSWORD_LENGTH_MIN).await?.0;
-    if u32::try_from(characters).is_ok_and(|characters| characters < least) {
-        let message = format!("expected at least {least} characters");
-        return Err(ServiceError::Invalid { field: "password", message });
-    }
-    Ok(())
 }
 
 /// A mailbox to make.

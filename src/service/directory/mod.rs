@@ -25,6 +25,7 @@ pub(in crate::service) mod mailbox_deletion;
 pub(in crate::service) mod mailboxes;
 mod move_effects;
 pub(in crate::service) mod page;
+pub(in crate::service) mod passwords;
 mod revocation;
 pub(in crate::service) mod roles;
 pub(in crate::service) mod scope;

@@ -12,8 +12,8 @@ use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::service::audit::names;
 use crate::service::authority::Tree;
-use crate::service::directory::mailboxes;
 use crate::service::directory::page::{Cursors, Page, limit};
+use crate::service::directory::passwords;
 use crate::service::directory::scope::{Place, plain_text};
 use crate::service::directory::targets::absent;
 use crate::service::error::{Result, ServiceError};
@@ -191,7 +191,7 @@ impl Operate for RequestCreate {
             };
             let password = text(request.fields.remove("password"));
             let imported = text(request.fields.remove("password_hash"));
-            let (hash, characters) = mailboxes::hash(password, imported).await?;
+            let (hash, characters) = passwords::hash(password, imported).await?;
             request.fields.insert("password_hash".to_owned(), hash.into());
             request.password_characters = characters;
         }
@@ -222,7 +222,7 @@ impl Operate for RequestCreate {
         if own >= OPEN_OF_REQUESTER_MAX || here >= OPEN_AT_CUSTOMER_MAX {
             return Err(ServiceError::Limit("too many open requests; withdraw some".to_owned()));
         }
-        mailboxes::long_enough(tx, on.place, request.password_characters).await?;
+        passwords::long_enough(tx, on.place, request.password_characters).await?;
         let needs = (askable.nested.needs)(tx, fields.clone().into()).await?;
         trial::begin(tx.conn).await?;
         let effects = (askable.nested.attempt)(tx, fields.clone().into()).await?;

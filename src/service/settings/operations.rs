@@ -2,6 +2,7 @@
 //! customer with that right, and only its authority, or one above, changes what is locked.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::keys::{Authority, Declaration, Reach, declarations};
@@ -258,7 +259,8 @@ impl OneSetting {
     /// Puts a value and a lock in the place of what stands here.
     async fn put(self, tx: &mut Tx<'_>, value: Option<String>, lock: Option<CustomerId>) -> Result<Setting> {
         let key = self.declaration.name;
-        let recorded = |value: Option<&str>, is_locked: bool| serde_json::json!({ "key": key, "value": value, "locked": is_locked });
+        let recorded =
+            |value: Option<&str>, is_locked: bool| json!({ "key": key, "value": value, "locked": is_locked });
         let own = self.own.as_ref();
         let old = own.and_then(|mark| mark.value.as_deref());
         tx.before = Some(recorded(old, own.is_some_and(|mark| mark.lock.is_some())));
