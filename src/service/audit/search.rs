@@ -113,7 +113,9 @@ impl Operate for AuditSearch {
         let places = places(tx, &target, &request).await?;
         let own = request.mine;
         // Words of one's own records are told in full: the index has them as others are told them.
-        let terms = if own { None } else { terms::asked(&request, &places) };
+        let tops: Vec<CustomerId> = tx.caller.tops().iter().map(|top| top.id).collect();
+        let eyes = places_below(tx, &tops).await?;
+        let terms = if own { None } else { terms::asked(&request, &places, &eyes) };
         let wanted = Search {
             places,
             actor: own.then(|| {

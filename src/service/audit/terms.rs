@@ -149,16 +149,16 @@ pub(super) fn of_record(record: &Record) -> HashSet<i64> {
     all
 }
 
-/// What to ask the index for at these customers; nothing when it can't answer: too many customers, or nothing else
-/// than a text that is shorter than a term.
-pub(super) fn asked(request: &AuditSearchRequest, places: &[i64]) -> Option<Vec<Vec<i64>>> {
-    if places.is_empty() || places.len() > PLACES_MAX {
+/// What to ask the index for at these customers, for a reader who is told what is told at `eyes`; nothing when it can't
+/// answer: too many customers, or nothing else than a text that is shorter than a term.
+pub(super) fn asked(request: &AuditSearchRequest, places: &[i64], eyes: &[i64]) -> Option<Vec<Vec<i64>>> {
+    if places.is_empty() || places.len().max(eyes.len()) > PLACES_MAX {
         return None;
     }
     let mut groups = vec![places.iter().map(|&place| term(Kind::Place, place, &[])).collect()];
     for text in [&request.text, &request.target].into_iter().flatten() {
         for three in spread(&letters(text)) {
-            let told = places.iter().map(|&place| term(Kind::Text, place, three));
+            let told = eyes.iter().map(|&place| term(Kind::Text, place, three));
             let mut group: Vec<i64> = told.collect();
             group.extend([term(Kind::Text, EVERYWHERE, three), word(Kind::Full, "")]);
             groups.push(group);
@@ -167,10 +167,10 @@ pub(super) fn asked(request: &AuditSearchRequest, places: &[i64]) -> Option<Vec<
     if let Some(actor) = &request.actor {
         let is_provider = names::PROVIDER.contains(&actor.to_lowercase());
         for three in spread(&letters(actor)) {
-            let mut group: Vec<i64> = places.iter().map(|&place| term(Kind::Actor, place, three)).collect();
+            let mut group: Vec<i64> = eyes.iter().map(|&place| term(Kind::Actor, place, three)).collect();
             group.push(word(Kind::Full, ""));
             if is_provider {
-                group.extend(places.iter().map(|&place| term(Kind::Unnamed, place, &[])));
+                group.extend(eyes.iter().map(|&place| term(Kind::Unnamed, place, &[])));
             }
             groups.push(group);
         }
