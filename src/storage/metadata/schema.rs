@@ -73,12 +73,6 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/postgres/0011_audit_chain.sql"),
     ),
     (
-        24,
-        "audit_index",
-        include_str!("../../../migrations/sqlite/0024_audit_index.sql"),
-        include_str!("../../../migrations/postgres/0024_audit_index.sql"),
-    ),
-    (
         12,
         "settings",
         include_str!("../../../migrations/sqlite/0012_settings.sql"),
@@ -131,6 +125,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         "usage_places",
         include_str!("../../../migrations/sqlite/0020_usage_places.sql"),
         include_str!("../../../migrations/postgres/0020_usage_places.sql"),
+    ),
+    (
+        24,
+        "audit_index",
+        include_str!("../../../migrations/sqlite/0024_audit_index.sql"),
+        include_str!("../../../migrations/postgres/0024_audit_index.sql"),
     ),
     (
         25,
