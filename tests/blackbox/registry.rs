@@ -45,6 +45,8 @@ mod moves;
 mod requests;
 #[path = "registry/roles.rs"]
 mod roles;
+#[path = "registry/roles_moves.rs"]
+mod roles_moves;
 #[path = "registry/settings.rs"]
 mod settings;
 #[path = "registry/switches.rs"]

@@ -7,7 +7,8 @@
 //! transaction that acts on it, so that a revocation counts for the next request.
 //!
 //! What may be passed on is asked before ceilings, on both sides alike: a ceiling limits what everybody can do at a
-//! place, not who stands above whom. Lifting one therefore asks for what people there get back (`directory/ceilings.rs`).
+//! place, not who stands above whom. Lifting one therefore asks for what people there get back
+//! (`directory/ceilings.rs`).
 //!
 //! `system.*` counts at the root only, and no ceiling takes it away. `content.*` is no built-in role's; a system
 //! administrator decides who first has it, and a grant of it ends after 30 days unless the root allows permanent ones.

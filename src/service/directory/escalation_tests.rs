@@ -205,7 +205,8 @@ impl World {
             0..=2 => ("administrator.grant", granted(person(two))),
             3 => ("group.grant", granted(group)),
             4 => {
-                let asked = json!({ "name": person(two), "role": role, "customer": code(one), "cascade": four % 2 == 0 });
+                let (name, cascade) = (person(two), four % 2 == 0);
+                let asked = json!({ "name": name, "role": role, "customer": code(one), "cascade": cascade });
                 ("administrator.revoke", asked)
             }
             5 => ("group.revoke", json!({ "name": group, "role": role, "customer": code(one) })),

@@ -12,8 +12,8 @@ use crate::storage::metadata::grant::{self, GrantRow, Holder};
 /// Most grants that end at once.
 const ENDED_MAX: usize = 10_000;
 
-/// The grants that end when `ended` do: made by who held one of those, where it counts or below, and such that with what
-/// remains their maker could not make them now; and so on. `ended` are not among them.
+/// The grants that end when `ended` do: made by who held one of those, where it counts or below, and such that with
+/// what remains their maker could not make them now; and so on. `ended` are not among them.
 pub(super) async fn hanging(tx: &mut Tx<'_>, ended: &[GrantRow]) -> Result<Vec<GrantRow>> {
     let tree = std::sync::Arc::clone(&tx.caller.tree);
     let mut gone: BTreeMap<GrantId, GrantRow> = ended.iter().map(|row| (row.id, row.clone())).collect();
