@@ -93,8 +93,6 @@ keys! {
     /// How long mail for a full mailbox is deferred before it is refused.
     DELIVERY_OVERQUOTA_DEFER_HOURS: Number<0, 8_760> =
         "delivery.overquota_defer_hours", "120" "hours", Own, Customers;
-    /// Whether invitations may go to addresses in verified domains of customers above.
-    INVITATION_ANCESTOR_DOMAINS: OnOff = "invitation.ancestor_domains", "off" "", Own, Customers;
     /// When owners of mailboxes may log in, in the customer's time zone.
     LOGIN_WINDOWS: Schedule = "login.windows", "always" "", Above, Mailboxes;
     /// When administrators at home there may log in, in the customer's time zone.

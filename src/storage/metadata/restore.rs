@@ -38,7 +38,6 @@ pub async fn forget_life(conn: &mut Conn, now: Timestamp) -> Result<()> {
         "DELETE FROM node_sample",
         "DELETE FROM node_disk_sample",
         "DELETE FROM token",
-        "DELETE FROM invitation",
         "DELETE FROM idempotency",
         "DELETE FROM backup",
         "DELETE FROM backup_object",

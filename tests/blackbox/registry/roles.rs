@@ -424,8 +424,10 @@ async fn content_is_never_implied_and_ends(world: World) {
     world.must("role.create", asked).await;
     let pat = administrator(&world, "pat", "a", "billing", false).await;
     let pat_login = login(&world, &pat).await;
-    let asked = |until: Option<&str>| json!({ "name": pat_login, "role": "reader", "customer": "a/b",
-            "expires_at": until });
+    let asked = |until: Option<&str>| {
+        json!({ "name": pat_login, "role": "reader", "customer": "a/b",
+            "expires_at": until })
+    };
     // Not even who has everything else gives it, but for the system administrators, and for 30 days at most.
     assert_eq!(refusal(world.run(&chief, "administrator.grant", asked(Some("1d"))).await), "forbidden");
     for long in [None, Some("31d")] {

@@ -242,7 +242,7 @@ async fn locked_setting_is_not_changed_from_below(world: World) {
         ("password.length_min", "4294967296"),
         ("notice.do_not_disturb", "25:00-07:00"),
         ("notice.do_not_disturb", "07:00-07:00"),
-        ("invitation.ancestor_domains", "maybe"),
+        ("service.imap", "maybe"),
     ] {
         let refused =
             world.run(&world.system, "setting.set", json!({ "path": "top", "key": key, "value": value }));
