@@ -202,7 +202,7 @@ async fn measure(options: Options) {
     let auditor = json!({ "name": "auditor", "customer": "department5", "role": "auditor" });
     let made = bench.run(&bench.system, "administrator.create", auditor).await;
     let token = made["token"].as_str().expect("a token");
-    bench.department = bench.management.authenticate_token(token).await.unwrap().unwrap();
+    bench.department = bench.management.authenticate_token(token, None).await.unwrap().unwrap();
 
     fill(&bench, &options).await;
     let before = octets(&bench.database).await;

@@ -35,6 +35,12 @@ const CAROL: &str = "carol@beta.test";
 /// UID, flags and bytes of the messages of a folder.
 type Messages = Vec<(u64, Vec<String>, Vec<u8>)>;
 
+/// Notices come by themselves, such as the one that somebody has set the password.
+fn is_notice(message: &[u8]) -> bool {
+    let mark = b"X-Posthouse-Notice:";
+    message.windows(mark.len()).any(|octets| octets == mark)
+}
+
 fn messages(daemon: &Daemon, user: &str, folder: &str) -> Messages {
     let mut session = daemon.imap(user);
     if session.select(folder).exists() == Some(0) {
@@ -49,7 +55,8 @@ fn messages(daemon: &Daemon, user: &str, folder: &str) -> Messages {
     };
     let mut flags: BTreeMap<u64, Vec<String>> = answer.all("FETCH").map(flags).collect();
     let bodies = session.bodies("1:*");
-    bodies.into_iter().map(|(uid, body)| (uid, flags.remove(&uid).unwrap(), body)).collect()
+    let sent = bodies.into_iter().filter(|(_, body)| !is_notice(body));
+    sent.map(|(uid, body)| (uid, flags.remove(&uid).unwrap(), body)).collect()
 }
 
 fn uid_validity(daemon: &Daemon, user: &str) -> u64 {
