@@ -103,7 +103,7 @@ pub fn path(mut level: Vec<Digest>, mut index: usize) -> Vec<Neighbour> {
     while level.len() > 1 {
         if let Some(other) = level.get(index ^ 1) {
             let other = hex(other);
-            path.push(if index % 2 == 0 { Neighbour::Right(other) } else { Neighbour::Left(other) });
+            path.push(if index.is_multiple_of(2) { Neighbour::Right(other) } else { Neighbour::Left(other) });
         }
         level = level_above(&level);
         index /= 2;
