@@ -43,6 +43,8 @@ mod imap_messages;
 mod imap_model;
 #[path = "blackbox/imap_session.rs"]
 mod imap_session;
+#[path = "blackbox/import.rs"]
+mod import;
 #[path = "blackbox/jobs.rs"]
 mod jobs;
 #[path = "blackbox/logins.rs"]

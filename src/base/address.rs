@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::text::{composed, hidden_character};
+
 /// Longest local part in octets (RFC 5321 section 4.5.3.1.1).
 pub const LOCAL_PART_OCTETS_MAX: usize = 64;
 /// Longest domain in octets (RFC 5321 section 4.5.3.1.2).
@@ -17,6 +19,9 @@ pub enum AddressError {
     /// The part before the `@` is empty, too long, or has characters that no mailbox may have.
     #[error("the part before the @ is empty, longer than 64 octets, or has a forbidden character")]
     LocalPart,
+    /// The part before the `@` has a character that is not seen.
+    #[error("the part before the @ has an invisible character, U+{:04X}", u32::from(*.0))]
+    Hidden(char),
     /// The domain is no valid (internationalised) host name.
     #[error("the domain is not a valid domain name")]
     Domain,
@@ -81,7 +86,8 @@ impl fmt::Display for DomainName {
 /// The character between a mailbox's local part and its detail (RFC 5233).
 pub const DETAIL_SEPARATOR: char = '+';
 
-/// An address `localpart@domain`; the local part in lower case, since Posthouse compares without case.
+/// An address `localpart@domain`; the local part in lower case, since Posthouse compares without case, and in
+/// normalization form C (RFC 6532 section 3.1).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
@@ -93,14 +99,18 @@ impl Address {
     /// Builds an address from a local part and a domain.
     ///
     /// # Errors
-    /// [`AddressError::LocalPart`] when the local part is empty, too long or has a forbidden character.
+    /// [`AddressError::LocalPart`] when the local part is empty, too long or has a forbidden character,
+    /// [`AddressError::Hidden`] when it has one that is not seen.
     pub fn new(local: &str, domain: DomainName) -> Result<Self, AddressError> {
-        let local = local.to_lowercase();
+        let local = composed(&local.to_lowercase());
         let forbidden = |c: char| c.is_control() || c.is_whitespace() || "()<>[]:;@\\,\"".contains(c);
         let dots_wrong = local.starts_with('.') || local.ends_with('.') || local.contains("..");
         if local.is_empty() || local.len() > LOCAL_PART_OCTETS_MAX || dots_wrong || local.contains(forbidden)
         {
             return Err(AddressError::LocalPart);
+        }
+        if let Some(hidden) = hidden_character(&local) {
+            return Err(AddressError::Hidden(hidden));
         }
         Ok(Self { local, domain })
     }
@@ -163,6 +173,31 @@ mod tests {
         let address: Address = "Jörg+Lists@BÜCHER.example.".parse().unwrap();
         assert_eq!(address.to_string(), "jörg+lists@xn--bcher-kva.example");
         assert_eq!(address.user_and_detail(), ("jörg", Some("lists")));
+    }
+
+    #[test]
+    fn what_looks_the_same_is_the_same_address() {
+        let composed: Address = "j\u{f6}rg@b\u{fc}cher.example".parse().unwrap();
+        let decomposed: Address = "jo\u{308}rg@bu\u{308}cher.example".parse().unwrap();
+        assert_eq!(composed, decomposed);
+        for hidden in ["a\u{200b}b@x.example", "a\u{202e}b@x.example", "pay\u{200d}pal@x.example"] {
+            assert!(matches!(hidden.parse::<Address>(), Err(AddressError::Hidden(_))), "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn domains_have_one_form() {
+        for text in
+            ["b\u{fc}cher.example", "bu\u{308}cher.example", "B\u{dc}CHER.example", "xn--bcher-kva.example"]
+        {
+            assert_eq!(text.parse::<DomainName>().unwrap().as_str(), "xn--bcher-kva.example", "{text:?}");
+        }
+        // U+200B and U+00AD are mapped to nothing (UTS 46), the others refused.
+        for wrong in
+            ["a\u{202e}b.example", "a\u{200d}b.example", "a b.example", "a_b.example", "\u{5d0}1a.example"]
+        {
+            assert!(wrong.parse::<DomainName>().is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

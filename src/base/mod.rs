@@ -19,4 +19,5 @@ pub mod signing;
 pub mod size;
 pub mod store_settings;
 pub mod telemetry;
+pub mod text;
 pub mod tls;

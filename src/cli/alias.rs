@@ -36,6 +36,16 @@ pub(super) enum Command {
         #[arg(long, value_name = "PATH")]
         customer: Option<String>,
     },
+    /// Let an alias lead elsewhere
+    Set {
+        /// Its address
+        address: String,
+        /// Where its mail goes from now on
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Delete an alias
     Delete {
         /// Its address
@@ -58,6 +68,11 @@ impl Command {
                 let call = Call::new("alias.list").maybe("domain", domain).maybe("customer", customer);
                 let nothing = "no aliases; create one with posthouse alias create ADDRESS TARGET…";
                 Plan::List { call, columns: LIST, nothing }
+            }
+            Self::Set { address, targets, change } => {
+                let done = format!("mail for {address} goes to {}", targets.join(", "));
+                let call = Call::new("alias.update").with("address", address).with("targets", targets);
+                Plan::Change { call, change, done, columns: &[] }
             }
             Self::Delete { address, destruction } => {
                 let call = Call::new("alias.delete").with("address", address.clone());

@@ -19,8 +19,8 @@ const LIST: &[Column] = columns![
     "MAILBOXES" "mailboxes" Count, "USED" "bytes_used" Size, "LIMIT" "bytes_max" Size
 ];
 const SHEET: &[Column] = columns![
-    "Domain" "name" Text, "Customer" "customer" Text, "State" "state" Text, "Alias of" "alias_of" Text,
-    "Alias domains" "alias_domains" List, "Offered to" "offered_to" Text, "Catch-all" "catch_all" Text,
+    "Domain" "name" Text, "In its script" "unicode" Text, "Customer" "customer" Text, "State" "state" Text,
+    "Alias of" "alias_of" Text, "Alias domains" "alias_domains" List, "Offered to" "offered_to" Text, "Catch-all" "catch_all" Text,
     "Switched off" "switches_off" List,
     "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Used" "bytes_used" Size,
     "Limit on mail" "bytes_max" Size, "Limit on messages" "messages_max" Count,

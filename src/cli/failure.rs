@@ -24,6 +24,8 @@ pub enum Exit {
     Unavailable = 7,
     /// Some of several things were done.
     Partly = 8,
+    /// `plan --exit-code` found differences.
+    Differences = 9,
 }
 
 /// A failure: what happened and what to do next.
@@ -143,6 +145,8 @@ fn command_name(operation: &str) -> String {
         "token" => format!("admin token {verb}"),
         "hold" => format!("customer hold {verb}"),
         "trace" => "trace".to_owned(),
+        "alias" if verb == "update" => "alias set".to_owned(),
+        "import" => "import".to_owned(),
         "mailbox" if verb == "restore" => "restore mailbox".to_owned(),
         _ => operation.replace('.', " "),
     }

@@ -68,6 +68,9 @@ pub(super) enum Command {
         customer: Option<String>,
         #[command(flatten)]
         secret: SecretSource,
+        /// Without a password: nobody can log in until one is set
+        #[arg(long, conflicts_with_all = ["password_stdin", "password_file", "password_hash_stdin"])]
+        no_password: bool,
         #[command(flatten)]
         change: Change,
     },
@@ -220,11 +223,22 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { address, quota, messages, name, store, template, customer, secret, change } => {
+            Self::Create {
+                address,
+                quota,
+                messages,
+                name,
+                store,
+                template,
+                customer,
+                secret,
+                no_password,
+                change,
+            } => {
                 let call = Call::new("mailbox.create").with("address", address.clone()).maybe("name", name);
                 let call = call.maybe("quota", quota).maybe("messages", messages).maybe("store", store);
                 let call = call.maybe("customer", customer).maybe("template", template);
-                let call = with_password(call, &secret.read(&address)?);
+                let call = if no_password { call } else { with_password(call, &secret.read(&address)?) };
                 Plan::Change { call, change, done: format!("mailbox {address} created"), columns: &[] }
             }
             Self::List { domain, customer } => {

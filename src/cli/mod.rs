@@ -4,6 +4,7 @@
 mod administrator;
 mod alias;
 mod backup;
+mod bulk;
 mod client;
 mod customer;
 mod domain;
@@ -51,7 +52,7 @@ use output::{Output, note};
 #[command(name = "posthouse", version, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done, 1 other failure, 2 usage, 3 not found, 4 forbidden, 5 conflict, \
-    6 over quota or limit, 7 daemon unavailable, 8 partly done.\n\
+    6 over quota or limit, 7 daemon unavailable, 8 partly done, 9 differences (plan --exit-code).\n\
     Secrets come from standard input, a file or a prompt, never from an argument."
 )]
 struct Arguments {
@@ -146,6 +147,14 @@ enum Command {
     /// Roles: what can be granted
     #[command(subcommand)]
     Role(role::Command),
+    /// Bring customers, domains, mailboxes, aliases and administrators in from a file
+    Import(bulk::Import),
+    /// Write customers, domains, mailboxes, aliases and administrators as a file for import
+    Export(bulk::Export),
+    /// Show what differs from a file that says how customers and what they have are to be
+    Plan(bulk::Plan),
+    /// Make customers and what they have as a file says
+    Apply(bulk::Apply),
     /// Who you are to the daemon, and what you may do where
     Whoami,
     /// Notices: what you, or your customers, were told
@@ -327,12 +336,28 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
             manual::pages(dir.as_deref(), Arguments::command())?;
             return Ok(Start::Done(ExitCode::SUCCESS));
         }
+        Command::Import(_) | Command::Export(_) | Command::Plan(_) | Command::Apply(_) => {
+            let login = login.map(|name| (name, login_password_file));
+            let client = Client::new(socket, token_file.as_deref(), login)?;
+            return many(arguments.command, &client, &Output::new(json)).map(Start::Done);
+        }
         command => plan(command)?,
     };
     let login = login.map(|name| (name, login_password_file));
     let client = Client::new(socket, token_file.as_deref(), login)?;
     let code = plan.carry_out(&client, &Output::new(json))?;
     Ok(Start::Done(code))
+}
+
+/// Carries out a command that speaks of many objects.
+fn many(command: Command, client: &Client, output: &Output) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Import(import) => import.carry_out(client, output),
+        Command::Export(export) => export.carry_out(client, output),
+        Command::Plan(plan) => plan.carry_out(client, output),
+        Command::Apply(apply) => apply.carry_out(client, output),
+        _ => Err(Failure::usage("this command speaks of one object")),
+    }
 }
 
 /// What a command asks of the daemon.
@@ -366,6 +391,10 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Quickstart { .. }
         | Command::Serve { .. }
         | Command::Restore(_)
+        | Command::Import(_)
+        | Command::Export(_)
+        | Command::Plan(_)
+        | Command::Apply(_)
         | Command::Config(_)
         | Command::Completions { .. }
         | Command::Man { .. } => Err(Failure::usage("this command asks nothing of the daemon")),

@@ -280,8 +280,16 @@ pub(super) fn clean(text: &str) -> String {
 /// A field of a CSV line (RFC 4180 section 2); one that a spreadsheet would take for a formula is kept a text.
 pub(super) fn csv_field(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
-    let text = if is_formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    csv_quoted(&if is_formula { format!("'{text}") } else { text.to_owned() })
+}
+
+/// A field of a CSV line, in quotes where it needs them.
+pub(super) fn csv_quoted(text: &str) -> String {
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]

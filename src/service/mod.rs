@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod authority;
 pub mod backup;
+pub mod bulk;
 pub mod context;
 pub mod delivery;
 pub mod directory;

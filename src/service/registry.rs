@@ -20,8 +20,9 @@ use serde_json::Value;
 pub use list::{operation, operations};
 pub(in crate::service) use management::Inner;
 pub use management::{Management, ManagementOptions};
-pub(in crate::service) use nested::{Bound, Located, Nested};
+pub(in crate::service) use nested::{Bound, Located, Nested, within, within_prepared};
 pub(in crate::service) use operate::{Need, Operate, Targeted, Tx, declare};
+pub(in crate::service) use run::parse;
 pub use schema::TypeSchema;
 
 use crate::service::authority::Permission;

@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 mod audit;
 #[path = "registry/audit_search.rs"]
 mod audit_search;
+#[path = "registry/bulk.rs"]
+mod bulk;
 #[path = "registry/credentials.rs"]
 mod credentials;
 #[path = "registry/directory.rs"]

@@ -74,7 +74,7 @@ pub(super) fn place(text: &str, octet: usize) -> (usize, usize) {
 }
 
 /// The one of `known` that `word` is most likely a misspelling of.
-pub(super) fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     // A third of the letters wrong is no misspelling any more; short words may have one.
     let distance_max = (word.chars().count() / 3).max(1);
     let best = known.iter().map(|candidate| (distance(word, candidate), *candidate)).min()?;

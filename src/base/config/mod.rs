@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub(crate) use mistake::similar;
 pub use mistake::{ConfigError, ConfigMistake};
 
 use super::backup_settings::BackupSettings;

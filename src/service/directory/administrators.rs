@@ -109,6 +109,9 @@ pub(in crate::service) struct AdministratorCreateRequest {
     expires_at: Option<String>,
     /// Address for people.
     contact: Option<String>,
+    /// Make no token: it cannot log in until it is given one.
+    #[serde(default)]
+    without_token: bool,
 }
 
 /// What was made.
@@ -117,10 +120,12 @@ pub(in crate::service) struct AdministratorCreated {
     #[serde(flatten)]
     administrator: Administrator,
     /// Its first token; shown this once.
-    token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     /// When the token ends.
-    #[schema(value_type = String)]
-    expires_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    expires_at: Option<Timestamp>,
 }
 
 /// `administrator.create`.
@@ -166,11 +171,15 @@ impl Operate for AdministratorCreate {
         let expires_at = until("expires_at", request.expires_at.as_deref(), tx.now)?;
         let terms = Terms { delegable: request.delegable, not_before: None, expires_at };
         grants::make(tx, Holder::Administrator(id), target.id, role, terms).await?;
-        let made = tokens::make(tx, id, "first", None, tokens::Bounds::default()).await?;
+        let made = match request.without_token {
+            true => None,
+            false => Some(tokens::make(tx, id, "first", None, tokens::Bounds::default()).await?),
+        };
         let row = row(tx, id).await?;
         let administrator = show(tx, row);
         tx.after = serde_json::to_value((&administrator, role_name)).ok();
-        Ok(AdministratorCreated { administrator, token: made.token, expires_at: made.expires_at })
+        let (token, expires_at) = made.map(|made| (made.token, made.expires_at)).unzip();
+        Ok(AdministratorCreated { administrator, token, expires_at })
     }
 }
 

@@ -8,8 +8,9 @@ use super::mailboxes::Listed;
 use super::page::{Cursors, Page, limit};
 use super::scope::address;
 use super::targets::{OneAlias, OneDomain};
-use crate::base::address::DETAIL_SEPARATOR;
+use crate::base::address::{Address, DETAIL_SEPARATOR};
 use crate::base::clock::Timestamp;
+use crate::base::id::CustomerId;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Operate, Tx, declare};
@@ -78,22 +79,7 @@ impl Operate for AliasCreate {
         if let Some(meant) = &home.alias_of_name {
             return Err(invalid(format!("{} is an alias of {meant}; create it there", home.name)));
         }
-        let mut targets = Vec::new();
-        if request.targets.is_empty() || request.targets.len() > TARGETS_MAX {
-            let message = format!("expected 1 to {TARGETS_MAX} addresses");
-            return Err(ServiceError::Invalid { field: "targets", message });
-        }
-        for text in &request.targets {
-            let target = address("targets", text)?;
-            if target == wanted {
-                let message = format!("{target}: an alias cannot lead to itself");
-                return Err(ServiceError::Invalid { field: "targets", message });
-            }
-            local_target(tx, "targets", home.customer, &target).await?;
-            targets.push(target.to_string());
-        }
-        targets.sort();
-        targets.dedup();
+        let targets = targets(tx, home.customer, &wanted, &request.targets).await?;
         let taken = || ServiceError::Conflict { message: format!("{wanted} exists already") };
         let mailboxes = mailbox::all_by_address(tx.conn, wanted.local(), &home.name).await?;
         if mailboxes.iter().any(|row| row.domain == home.id) {
@@ -109,6 +95,66 @@ impl Operate for AliasCreate {
         let made = show(tx, made);
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
+    }
+}
+
+/// Where an alias may lead, sorted.
+async fn targets(
+    tx: &mut Tx<'_>,
+    customer: CustomerId,
+    alias: &Address,
+    texts: &[String],
+) -> Result<Vec<String>> {
+    let mut targets = Vec::new();
+    if texts.is_empty() || texts.len() > TARGETS_MAX {
+        let message = format!("expected 1 to {TARGETS_MAX} addresses");
+        return Err(ServiceError::Invalid { field: "targets", message });
+    }
+    for text in texts {
+        let target = address("targets", text)?;
+        if target == *alias {
+            let message = format!("{target}: an alias cannot lead to itself");
+            return Err(ServiceError::Invalid { field: "targets", message });
+        }
+        local_target(tx, "targets", customer, &target).await?;
+        targets.push(target.to_string());
+    }
+    targets.sort();
+    targets.dedup();
+    Ok(targets)
+}
+
+/// Where an alias leads from now on.
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::service) struct AliasUpdateRequest {
+    /// Its address.
+    address: String,
+    /// Mailboxes or aliases of the same customer, instead of the present ones.
+    targets: Vec<String>,
+}
+
+/// `alias.update`.
+pub(in crate::service) struct AliasUpdate;
+
+impl Operate for AliasUpdate {
+    declare! { "alias.update", Put, "/v1/aliases/{address}/targets", AliasCreate, changes, "Say where an alias leads" }
+    type Request = AliasUpdateRequest;
+    type Response = Alias;
+    type Target = OneAlias;
+
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a AliasUpdateRequest) -> Result<OneAlias> {
+        OneAlias::find(tx, &request.address).await
+    }
+
+    async fn run(tx: &mut Tx<'_>, OneAlias(mut row): OneAlias, request: AliasUpdateRequest) -> Result<Alias> {
+        tx.before = serde_json::to_value(show(tx, row.clone())).ok();
+        let own = address("address", &row.address())?;
+        row.targets = targets(tx, row.customer, &own, &request.targets).await?;
+        alias::set_targets(tx.conn, row.id, &row.targets).await?;
+        let after = show(tx, row);
+        tx.after = serde_json::to_value(&after).ok();
+        Ok(after)
     }
 }
 

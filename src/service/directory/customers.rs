@@ -99,7 +99,7 @@ fn counted(used: Option<&[i64; 2]>, customer: Customer) -> Customer {
 }
 
 /// Reads the row of a customer that was found a moment ago in the same transaction.
-pub(super) async fn row(tx: &mut Tx<'_>, id: CustomerId) -> Result<CustomerRow> {
+pub(in crate::service) async fn row(tx: &mut Tx<'_>, id: CustomerId) -> Result<CustomerRow> {
     let gone = || ServiceError::Internal("a customer vanished inside a transaction".to_owned());
     customer::by_id(tx.conn, id).await?.ok_or_else(gone)
 }
@@ -248,7 +248,7 @@ impl Operate for CustomerCreate {
             expiry::begin(tx, on, (expires_at, &steps), authority).await?;
         }
         let domain = match &request.domain {
-            Some(name) => Some(domains::create(tx, row.id, name, None).await?.name),
+            Some(name) => Some(domains::create(tx, row.id, name, None, false).await?.name),
             None => None,
         };
         let (administrator, token) = match &request.admin {

@@ -10,7 +10,7 @@ use super::domain_move::OFFER_DURATION;
 use super::page::{Cursors, Page, etag, limit};
 use super::scope::{Place, address, domain_name};
 use super::targets::{OneCustomer, OneDomain};
-use crate::base::address::Address;
+use crate::base::address::{Address, DomainName};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId};
 use crate::service::authority::Permission;
@@ -29,6 +29,9 @@ pub(in crate::service) struct Domain {
     id: String,
     /// Name, in A-labels.
     pub name: String,
+    /// Name in its own script, where that is another: names that look alike differ in A-labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unicode: Option<String>,
     /// Path of its customer.
     customer: String,
     /// `verified`, or `pending`: then it receives, sends and authenticates nothing.
@@ -72,8 +75,10 @@ impl Domain {
 }
 
 pub(super) fn show(tx: &Tx<'_>, row: DomainRow) -> Domain {
+    let unicode = row.name.parse::<DomainName>().ok().map(|name| name.unicode());
     Domain {
         id: row.public_id,
+        unicode: unicode.filter(|unicode| *unicode != row.name),
         name: row.name,
         customer: tx.caller.path_of(row.customer).unwrap_or_default(),
         state: if row.pending { "pending" } else { "verified" }.to_owned(),
@@ -104,12 +109,13 @@ pub(super) async fn create(
     customer: CustomerId,
     name: &str,
     alias_of: Option<&DomainRow>,
+    is_left_pending: bool,
 ) -> Result<Domain> {
     let name = domain_name("domain", name)?;
     let root = tx.caller.tree.root().map(|root| root.id);
     // Who approves somebody else's request for a domain has not said whose it is.
     let may_confirm = tx.caller.may(root, Permission::SystemDomainConfirm) && tx.context.on_behalf.is_none();
-    let verified = may_confirm && alias_of.is_none_or(|meant| !meant.pending);
+    let verified = may_confirm && !is_left_pending && alias_of.is_none_or(|meant| !meant.pending);
     let alias_of = alias_of.map(|meant| meant.id);
     quota::admit(tx, customer, Resource::Domains, 1).await?;
     let new = NewDomain { customer, name: name.as_str().to_owned(), verified, alias_of };
@@ -127,6 +133,9 @@ pub(in crate::service) struct DomainCreateRequest {
     domain: String,
     /// Its customer.
     customer: String,
+    /// Leave it pending, although the caller's would be verified at once.
+    #[serde(default)]
+    pending: bool,
 }
 
 /// `domain.create`.
@@ -145,7 +154,7 @@ impl Operate for DomainCreate {
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: DomainCreateRequest) -> Result<Domain> {
-        let made = create(tx, target.id, &request.domain, None).await?;
+        let made = create(tx, target.id, &request.domain, None, request.pending).await?;
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
     }
@@ -161,6 +170,9 @@ pub(in crate::service) struct DomainAliasRequest {
     alias_of: String,
     /// The customer of that domain, where several have one of this name.
     customer: Option<String>,
+    /// Leave it pending, although the caller's would be verified at once.
+    #[serde(default)]
+    pending: bool,
 }
 
 /// `domain.alias`; acts on the domain that is meant.
@@ -186,7 +198,7 @@ impl Operate for DomainAlias {
         if meant.alias_of.is_some() {
             return Err(ServiceError::Conflict { message: format!("{} is itself an alias", meant.name) });
         }
-        let made = create(tx, meant.customer, &request.domain, Some(&meant)).await?;
+        let made = create(tx, meant.customer, &request.domain, Some(&meant), request.pending).await?;
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
     }

@@ -81,10 +81,10 @@ async fn row(tx: &mut Tx<'_>, id: MailboxId) -> Result<MailboxRow> {
 pub(in crate::service) struct MailboxCreateRequest {
     /// `localpart@domain`.
     address: String,
-    /// Its password.
+    /// Its password; without one, nobody can log in until one is set.
     password: Option<String>,
     /// Instead of a password: a hash taken over from elsewhere (argon2, bcrypt, SHA-512-crypt, SSHA).
-    password_hash: Option<String>,
+    pub password_hash: Option<String>,
     /// Display name.
     name: Option<String>,
     /// Limit on octets; default: the domain's default.
@@ -102,7 +102,7 @@ pub(in crate::service) struct MailboxCreateRequest {
     /// Characters of the password; counted before it is hashed.
     #[serde(skip)]
     #[schema(ignore)]
-    password_characters: Option<usize>,
+    pub password_characters: Option<usize>,
 }
 
 /// `mailbox.create`; acts on the domain.
@@ -115,9 +115,11 @@ impl Operate for MailboxCreate {
     type Target = OneDomain;
 
     async fn prepare(_: &Inner, mut request: MailboxCreateRequest) -> Result<MailboxCreateRequest> {
-        let imported = request.password_hash.take();
-        let (hash, characters) = hash(request.password.take(), imported).await?;
-        (request.password_hash, request.password_characters) = (Some(hash), characters);
+        if request.password.is_some() || request.password_hash.is_some() {
+            let imported = request.password_hash.take();
+            let (hash, characters) = hash(request.password.take(), imported).await?;
+            (request.password_hash, request.password_characters) = (Some(hash), characters);
+        }
         Ok(request)
     }
 
@@ -157,6 +159,7 @@ impl Operate for MailboxCreate {
             domain: home.id,
             local_part: wanted.local().to_owned(),
             name: plain_text("name", request.name.as_deref().unwrap_or_default())?,
+            // An empty one is the hash of no password.
             password_hash: request.password_hash.unwrap_or_default(),
             store,
             bytes_max,
@@ -375,11 +378,11 @@ pub(in crate::service) struct MailboxPasswordRequest {
     /// Its new password.
     password: Option<String>,
     /// Instead of a password: a hash taken over from elsewhere.
-    password_hash: Option<String>,
+    pub password_hash: Option<String>,
     /// Characters of the password; counted before it is hashed.
     #[serde(skip)]
     #[schema(ignore)]
-    password_characters: Option<usize>,
+    pub password_characters: Option<usize>,
 }
 
 /// `mailbox.password`: closes the mailbox's sessions and tells its owner, in the mailbox.

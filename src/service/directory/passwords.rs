@@ -8,6 +8,15 @@ use crate::service::login::password::{PASSWORD_OCTETS_MAX, PasswordHash};
 use crate::service::registry::Tx;
 use crate::service::settings;
 
+/// The characters of a password; refuses one that is too long to be hashed.
+pub(in crate::service) fn characters(password: &str) -> Result<usize> {
+    if password.len() > PASSWORD_OCTETS_MAX {
+        let message = format!("expected at most {PASSWORD_OCTETS_MAX} octets");
+        return Err(ServiceError::Invalid { field: "password", message });
+    }
+    Ok(password.chars().count())
+}
+
 /// Hashes a new password, or checks an imported hash; exactly one must be given. Answers the hash, and the characters
 /// of the password where one was given: how many it must have depends on whose it is.
 pub(in crate::service) async fn hash(
@@ -17,10 +26,7 @@ pub(in crate::service) async fn hash(
     let wrong = |field, message: String| ServiceError::Invalid { field, message };
     match (password, imported) {
         (Some(password), None) => {
-            let characters = password.chars().count();
-            if password.len() > PASSWORD_OCTETS_MAX {
-                return Err(wrong("password", format!("expected at most {PASSWORD_OCTETS_MAX} octets")));
-            }
+            let characters = characters(&password)?;
             let password = SecretString::from(password);
             let hashing = tokio::task::spawn_blocking(move || PasswordHash::new(&password)).await;
             let hash = hashing.map_err(|error| ServiceError::Internal(error.to_string()))?;

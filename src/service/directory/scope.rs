@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::address::{Address, DomainName};
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
+use crate::base::text::{composed, hidden_character};
 use crate::service::audit::names;
 use crate::service::authority::{CustomerNode, Permission, Tree};
 use crate::service::error::{Result, ServiceError};
@@ -148,15 +149,20 @@ pub(in crate::service) fn duration(text: &str) -> Option<Duration> {
     count.checked_mul(secs).map(Duration::from_secs)
 }
 
-/// A text of a request: no control characters, not too long.
+/// A text of a request, in normalization form C: nothing in it that is not seen, not too long.
 pub(in crate::service) fn plain_text(field: &'static str, text: &str) -> Result<String> {
     const CHARACTERS_MAX: usize = 200;
-    let trimmed = text.trim();
-    if trimmed.chars().count() > CHARACTERS_MAX || trimmed.chars().any(char::is_control) {
+    let text = composed(text.trim());
+    if text.chars().count() > CHARACTERS_MAX || text.chars().any(char::is_control) {
         let message = format!("expected at most {CHARACTERS_MAX} characters and no control characters");
         return Err(ServiceError::Invalid { field, message });
     }
-    Ok(trimmed.to_owned())
+    if let Some(hidden) = hidden_character(&text) {
+        let message =
+            format!("U+{:04X} is invisible or changes how others are seen; leave it out", u32::from(hidden));
+        return Err(ServiceError::Invalid { field, message });
+    }
+    Ok(text)
 }
 
 /// When something ends: RFC 3339, or from now (`30d`). It must lie ahead.

@@ -73,7 +73,9 @@ impl Verifier {
         if self.is_remembered(cache_key.as_ref()) {
             return Ok(true);
         }
-        let hash = subject.and_then(|(subject, stored)| {
+        // Without a password there is the empty hash, which none matches.
+        let has_password = subject.filter(|(_, stored)| !stored.is_empty());
+        let hash = has_password.and_then(|(subject, stored)| {
             PasswordHash::parse(stored)
                 .inspect_err(|error| tracing::warn!(?subject, %error, "stored password hash cannot be used"))
                 .ok()

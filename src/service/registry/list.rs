@@ -23,7 +23,7 @@ use crate::service::requests::{
 use crate::service::settings::operations as settings;
 use crate::service::settings::template_operations as templates;
 use crate::service::trace::TraceFind;
-use crate::service::{backup, events, jobs, moves, placement, server, stores, undelete, webhooks};
+use crate::service::{backup, bulk, events, jobs, moves, placement, server, stores, undelete, webhooks};
 
 const fn declare<O: Operate>() -> Operation {
     Operation {
@@ -133,7 +133,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<undelete::FolderUndelete>(),
     declare::<aliases::AliasCreate>(),
     declare::<aliases::AliasList>(),
+    declare::<aliases::AliasUpdate>(),
     declare::<aliases::AliasDelete>(),
+    declare::<bulk::ImportBatch>(),
     declare::<administrators::AdministratorCreate>(),
     declare::<administrators::AdministratorList>(),
     declare::<administrators::AdministratorShow>(),

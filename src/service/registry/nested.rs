@@ -2,12 +2,14 @@
 //! has come. It takes the same way as one that is asked for directly: targets in the caller's scope, authority, meaning,
 //! its own audit record.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::management::Inner;
 use super::operate::{Need, Operate, Targeted, Tx};
-use super::run::{allowed, parse};
+use super::run::{allowed, parse, refusal};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, public_id};
 use crate::service::audit::{self, Event};
@@ -154,8 +156,78 @@ impl<'c> Tx<'c> {
             also: Vec::new(),
             dry_run: false,
             starts_job: false,
+            refused: Vec::new(),
+            standing: Arc::clone(&caller.tree),
         }
     }
+
+    /// The caller as of now: what this transaction has changed so far counts.
+    pub async fn caller_now(&mut self) -> Result<Caller> {
+        let tree = self.inner.authority.tree(self.conn, TreeLock::None).await?;
+        let caller = Caller::read(self.conn, tree, self.context.identity.clone(), self.now).await?;
+        Ok(caller.confined(self.context.only()))
+    }
+
+    /// The same transaction for a part of the operation, with nothing done yet. What the part does can be undone alone:
+    /// in a dry run everything is.
+    pub fn part<'p>(&'p mut self, caller: &'p Caller) -> Tx<'p> {
+        let standing = Arc::clone(if self.dry_run { &self.standing } else { &caller.tree });
+        let dry_run = self.dry_run;
+        Tx { dry_run, standing, ..Tx::new(&mut *self.conn, self.inner, caller, self.context, self.now) }
+    }
+}
+
+/// Runs an operation as a part of this one, as if it had been asked for directly: shape, targets in the caller's scope
+/// as they are by now, authority, meaning, audit records. Whoever calls it has the hierarchy locked, and undoes what a
+/// part that fails has done.
+///
+/// # Errors
+/// Those of the operation. Refusals are noted in [`Tx::refused`].
+pub(in crate::service) async fn within<O: Operate>(tx: &mut Tx<'_>, fields: Value) -> Result<O::Response> {
+    let request = O::prepare(tx.inner, parse::<O::Request>(fields)?).await?;
+    within_prepared::<O>(tx, request).await
+}
+
+/// As [`within`], for a request for which [`Operate::prepare`] has done its work.
+///
+/// # Errors
+/// As [`within`].
+pub(in crate::service) async fn within_prepared<O: Operate>(
+    tx: &mut Tx<'_>,
+    request: O::Request,
+) -> Result<O::Response> {
+    let caller = tx.caller_now().await?;
+    let mut part = tx.part(&caller);
+    let mut reached = None;
+    let outcome = run_part::<O>(&mut part, request, &mut reached).await;
+    let starts_job = part.starts_job;
+    tx.starts_job |= starts_job && outcome.is_ok();
+    outcome.inspect_err(|error| {
+        // The part is undone: a customer that it has made is not there any more.
+        let standing = |id: &CustomerId| tx.standing.node(*id).is_some();
+        let target = reached.and_then(|on| {
+            let mut path = caller.tree.path(on.place).into_iter().rev().map(|node| node.id);
+            Some((path.find(standing)?, on.recorded))
+        });
+        let caller = Caller { tree: Arc::clone(&tx.standing), ..caller.clone() };
+        tx.refused.extend(refusal::<O>(&caller, tx.context, target, tx.now, error));
+    })
+}
+
+async fn run_part<O: Operate>(
+    part: &mut Tx<'_>,
+    request: O::Request,
+    reached: &mut Option<Located>,
+) -> Result<O::Response> {
+    let target = O::target(part, &request).await?;
+    let found = located(part, &target);
+    *reached = Some(found.clone());
+    for need in O::needs(part, &target, &request).await? {
+        allowed(part.caller, need)?;
+    }
+    let response = O::run(part, target, request).await?;
+    record::<O>(part, &found).await?;
+    Ok(response)
 }
 
 /// Writes the records of what was done, one for each side.

@@ -1,6 +1,7 @@
 //! What an operation is made of.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +14,8 @@ use crate::base::id::CustomerId;
 use crate::service::authority::{Caller, Permission, Tree};
 use crate::service::context::Context;
 use crate::service::error::Result;
+use crate::storage::metadata::audit::Record;
+use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::sql::Conn;
 
 /// The transaction an operation runs in, with who asks.
@@ -40,6 +43,11 @@ pub(in crate::service) struct Tx<'c> {
     pub dry_run: bool,
     /// Whether a job was entered.
     pub starts_job: bool,
+    /// Records of operations that were run as parts of this one and refused; they are kept whatever becomes of the
+    /// transaction. See [`super::within`].
+    pub refused: Vec<Record>,
+    /// The hierarchy that stays when this part is undone: what was not in it yet can have no records.
+    pub standing: Arc<Tree>,
 }
 
 /// A permission that an operation needs.
@@ -115,6 +123,8 @@ pub(in crate::service) trait Operate: 'static {
     const WATCHED: bool = false;
     /// See [`super::Operation::followed`].
     const FOLLOWED: bool = false;
+    /// Where it waits for its turn to write.
+    const PRIORITY: Priority = Priority::Interactive;
     /// The fields from path, query and body; unknown ones are refused.
     type Request: DeserializeOwned + ToSchema + Clone + Send + Sync + 'static;
     /// The answer.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::RunOptions;
 use super::management::{Inner, Management};
 use super::operate::{Need, Operate, Targeted, Tx};
+use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::service::audit::{self, Event};
 use crate::service::authority::Caller;
@@ -29,8 +30,8 @@ const IDEMPOTENCY_KEY_OCTETS_MAX: usize = 200;
 /// Why the transaction does not commit.
 enum Abort {
     Refused(ServiceError),
-    /// All checks passed; the change is undone because it was only to be tried.
-    Tried(Value),
+    /// All checks passed; the change is undone because it was only to be tried. With it, what parts of it refused.
+    Tried(Value, Vec<Record>),
 }
 
 impl From<StorageError> for Abort {
@@ -62,6 +63,24 @@ struct Asked<R> {
 struct Reached {
     caller: Caller,
     target: Option<(CustomerId, String)>,
+}
+
+/// The record of a refusal at a target, if one was found; nothing for what failed for technical reasons, which is in
+/// the log instead.
+pub(super) fn refusal<O: Operate>(
+    caller: &Caller,
+    context: &Context,
+    target: Option<(CustomerId, String)>,
+    at: Timestamp,
+    error: &ServiceError,
+) -> Option<Record> {
+    let outcome = error.refusal()?;
+    let (place, label) = match target {
+        Some((place, label)) => (Some(place), label),
+        None => (None, audit::names::words(caller, &error.to_string())),
+    };
+    let event = Event { at, operation: O::NAME, place, target: &label, before: None, after: None, outcome };
+    Some(audit::record(caller, context, event))
 }
 
 impl<R> Asked<R> {
@@ -100,7 +119,8 @@ pub(super) fn run<O: Operate>(
     })
 }
 
-pub(super) fn parse<R: serde::de::DeserializeOwned>(request: Value) -> Result<R> {
+/// A request out of its fields.
+pub(in crate::service) fn parse<R: serde::de::DeserializeOwned>(request: Value) -> Result<R> {
     serde_json::from_value(request)
         .map_err(|error| ServiceError::Invalid { field: "request", message: error.to_string() })
 }
@@ -109,13 +129,13 @@ async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
     let database = asked.inner.database.clone();
     let shared = Arc::clone(&asked);
     let outcome = database
-        .write(Priority::Interactive, move |conn| {
+        .write(O::PRIORITY, move |conn| {
             let asked = Arc::clone(&shared);
             Box::pin(async move {
                 // Management changes take turns: what one has checked, none other makes untrue before it commits.
                 let performed = perform::<O>(conn, &asked, TreeLock::Exclusive).await?;
                 if asked.options.dry_run {
-                    Err(Abort::Tried(performed.answer.value()?))
+                    Err(Abort::Tried(performed.answer.value()?, performed.refused))
                 } else {
                     Ok(performed)
                 }
@@ -127,9 +147,13 @@ async fn change<O: Operate>(asked: Arc<Asked<O::Request>>) -> Result<Value> {
             if performed.starts_job {
                 asked.inner.jobs.wake();
             }
+            keep_refusals(&asked.inner, performed.refused).await?;
             performed.answer.value()
         }
-        Err(Abort::Tried(value)) => Ok(value),
+        Err(Abort::Tried(value, refused)) => {
+            keep_refusals(&asked.inner, refused).await?;
+            Ok(value)
+        }
         Err(Abort::Refused(error)) => Err(error),
     }
 }
@@ -169,6 +193,8 @@ struct Performed<R> {
     answer: Answer<R>,
     record: Record,
     starts_job: bool,
+    /// See [`Tx::refused`].
+    refused: Vec<Record>,
 }
 
 fn to_value(response: &impl serde::Serialize) -> Result<Value> {
@@ -198,7 +224,8 @@ async fn perform<O: Operate>(
     if let Some(answer) = replayed(tx.conn, asked, O::NAME, key).await? {
         let event = event::<O>(&tx, place, &label, None, None, "replayed");
         let record = audit::record(&caller, &asked.context, event);
-        return Ok(Performed { answer: Answer::Replayed(answer), record, starts_job: false });
+        let answer = Answer::Replayed(answer);
+        return Ok(Performed { answer, record, starts_job: false, refused: Vec::new() });
     }
     if let Some(wanted) = &asked.options.if_match {
         let current = O::etag(&mut tx, &target).await?;
@@ -227,7 +254,8 @@ async fn perform<O: Operate>(
         let answer = key.map(|_| to_value(&response)).transpose()?;
         keep(tx.conn, asked, O::NAME, key.zip(answer)).await?;
     }
-    Ok(Performed { answer: Answer::New(response), record, starts_job: tx.starts_job })
+    let (starts_job, refused) = (tx.starts_job, tx.refused);
+    Ok(Performed { answer: Answer::New(response), record, starts_job, refused })
 }
 
 fn event<'a, O: Operate>(
@@ -291,21 +319,21 @@ async fn keep<R>(
 
 /// Records a refusal; what failed for technical reasons is in the log instead.
 async fn record_refusal<O: Operate>(asked: &Asked<O::Request>, error: &ServiceError) -> Result<()> {
-    let Some(reached) = asked.reached() else { return Ok(()) };
-    let Some(outcome) = error.refusal() else { return Ok(()) };
-    let (place, label) = match reached.target {
-        Some((place, label)) => (Some(place), label),
-        None => (None, audit::names::words(&reached.caller, &error.to_string())),
-    };
-    let at = asked.inner.clock.now();
-    let event = Event { at, operation: O::NAME, place, target: &label, before: None, after: None, outcome };
-    let record = Arc::new([audit::record(&reached.caller, &asked.context, event)]);
-    asked
-        .inner
+    let Some(Reached { caller, target }) = asked.reached() else { return Ok(()) };
+    let record = refusal::<O>(&caller, &asked.context, target, asked.inner.clock.now(), error);
+    keep_refusals(&asked.inner, record.into_iter().collect()).await
+}
+
+async fn keep_refusals(inner: &Inner, records: Vec<Record>) -> Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let records = Arc::new(records);
+    inner
         .database
         .write(Priority::Interactive, move |conn| {
-            let record = Arc::clone(&record);
-            Box::pin(async move { insert(conn, &*record).await.map_err(ServiceError::from) })
+            let records = Arc::clone(&records);
+            Box::pin(async move { insert(conn, &records).await.map_err(ServiceError::from) })
         })
         .await
 }

@@ -142,6 +142,17 @@ pub async fn insert(
     Ok(true)
 }
 
+/// Lets an alias lead elsewhere.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_targets(conn: &mut Conn, id: i64, targets: &[String]) -> Result<()> {
+    conn.touch(Touched::Directory);
+    conn.execute("DELETE FROM alias_target WHERE alias_id = $1", params![id]).await?;
+    let rows = targets.iter().map(|target| params![id, target]);
+    conn.insert_rows("INSERT INTO alias_target (alias_id, address)", 2, rows.collect()).await
+}
+
 /// Deletes an alias for good.
 ///
 /// # Errors

@@ -68,6 +68,7 @@ pub mod request;
 pub mod restore;
 pub mod rewrite;
 pub mod role;
+pub mod savepoint;
 mod schema;
 pub mod scope;
 pub mod scope_usage;

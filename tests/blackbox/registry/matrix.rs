@@ -234,7 +234,9 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "message.deleted" | "message.undelete" => json!({ "address": address }),
         "folder.undelete" => json!({ "address": address, "name": "Gone" }),
         "alias.create" => json!({ "address": format!("new@{domain}"), "targets": [address] }),
+        "alias.update" => json!({ "address": alias, "targets": [address] }),
         "alias.delete" => json!({ "address": alias }),
+        "import.batch" => json!({ "customer": path, "rows": [] }),
         "administrator.create" => json!({ "name": "new", "customer": path }),
         "administrator.show"
         | "administrator.enable"
