@@ -96,7 +96,8 @@ fn statements(options: Options) -> Vec<String> {
         format!(
             "INSERT INTO mailbox (id, public_id, domain_id, local_part, password_hash, store_id, bytes_max,
                                   uid_validity_next, created_at)
-             {} SELECT i, 'm' || i, CASE WHEN i <= {LARGE_DOMAIN} THEN 1 ELSE 1 + i % {customers} END, 'user' || i, 'x', 1,
+             {} SELECT i, 'm' || i, CASE WHEN i <= {LARGE_DOMAIN} THEN 1 ELSE 1 + i % {customers} END, 'user' || i,
+                       'x', 1,
                        1073741824, 2, 0 FROM n",
             count("n", 1, mailboxes)
         ),
@@ -108,7 +109,8 @@ fn statements(options: Options) -> Vec<String> {
             .to_owned(),
         format!(
             "INSERT INTO message (mailbox_id, folder_id, uid, flags, mod_seq, body_id, prefix_id, octets, internal_date)
-             {} SELECT 1 + i / 5 % {mailboxes}, 1 + i / 5 % {mailboxes}, 1 + i % 5 + 5 * (i / (5 * {mailboxes})), 0, 1, 1, 0,
+             {} SELECT 1 + i / 5 % {mailboxes}, 1 + i / 5 % {mailboxes}, 1 + i % 5 + 5 * (i / (5 * {mailboxes})),
+                       0, 1, 1, 0,
                        4000, 0 FROM n",
             count("n", 0, messages - 1)
         ),
@@ -153,7 +155,8 @@ fn memory(daemon: &Daemon, name: &str) -> f64 {
 
 fn section(table: &str, options: Options) -> String {
     format!(
-        "What management costs with {} customers (one chain of them {CHAIN} levels deep), as many domains, {} mailboxes \
+        "What management costs with {} customers (one chain of them {CHAIN} levels deep), as many domains, \
+         {} mailboxes \
          and {} messages in one database (SQLite), over the admin socket, each request {TIMES} times:\n\n\
          ```\ncargo bench --bench scale -- --write\n```\n\n\
          Last run: {}.\n\n{table}",

@@ -20,7 +20,8 @@ const LIST: &[Column] = columns![
 ];
 const SHEET: &[Column] = columns![
     "Domain" "name" Text, "In its script" "unicode" Text, "Customer" "customer" Text, "State" "state" Text,
-    "Alias of" "alias_of" Text, "Alias domains" "alias_domains" List, "Offered to" "offered_to" Text, "Catch-all" "catch_all" Text,
+    "Alias of" "alias_of" Text, "Alias domains" "alias_domains" List, "Offered to" "offered_to" Text,
+    "Catch-all" "catch_all" Text,
     "Switched off" "switches_off" List,
     "Mailboxes" "mailboxes" Count, "Aliases" "aliases" Count, "Used" "bytes_used" Size,
     "Limit on mail" "bytes_max" Size, "Limit on messages" "messages_max" Count,

@@ -1,5 +1,5 @@
-//! kill -9 while mail is brought back from a backup: of everything, into an empty installation, and of one mailbox, into
-//! a running one. Whoever tries again gets everything, each message once.
+//! kill -9 while mail is brought back from a backup: of everything, into an empty installation, and of one mailbox,
+//! into a running one. Whoever tries again gets everything, each message once.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

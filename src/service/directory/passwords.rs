@@ -1,4 +1,5 @@
-//! New passwords of mailboxes and administrators: hashed outside of the transaction, and long enough for whose they are.
+//! New passwords of mailboxes and administrators: hashed outside of the transaction, and long enough for whose they
+//! are.
 
 use secrecy::SecretString;
 

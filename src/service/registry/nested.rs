@@ -1,6 +1,6 @@
 //! Running an operation inside the transaction of another: an approved request, or what happens by itself when a date
-//! has come. It takes the same way as one that is asked for directly: targets in the caller's scope, authority, meaning,
-//! its own audit record.
+//! has come. It takes the same way as one that is asked for directly: targets in the caller's scope, authority,
+//! meaning, its own audit record.
 
 use std::sync::Arc;
 

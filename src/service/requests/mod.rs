@@ -12,7 +12,8 @@
 //! - An approver is nobody's deputy: customers are frozen as short codes, and an operation is carried out only on the
 //!   very object that the requester meant.
 //! - Grants, roles, credentials, holds and content cannot be asked for at all; neither can fields that lead there.
-//! - A request is void when its customer has moved or is deleted, and when the requester has lost `request.create` there.
+//! - A request is void when its customer has moved or is deleted, and when the requester has lost `request.create`
+//! there.
 
 mod decisions;
 mod operations;

@@ -199,8 +199,8 @@ pub(in crate::service) struct ProcessStep {
 pub(in crate::service) struct Process {
     /// Where it is in force.
     customer: String,
-    /// Where it was set: a path, or `provider`; absent for the default process: an administrator of the customer who may
-    /// do what is asked for, else the nearest above.
+    /// Where it was set: a path, or `provider`; absent for the default process: an administrator of the customer who
+    /// may do what is asked for, else the nearest above.
     #[serde(skip_serializing_if = "Option::is_none")]
     set_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -58,7 +58,8 @@ pub struct ExpiryRow {
 /// The columns of [`ExpiryRow`].
 macro_rules! columns {
     () => {
-        "SELECT customer_id, administrator_id, mailbox_id, expires_at, steps, actor, authority_customer_id, warned, done,
+        "SELECT customer_id, administrator_id, mailbox_id, expires_at, steps, actor, authority_customer_id, warned,
+                done,
                 undo, next_at, last_due FROM expiry "
     };
 }

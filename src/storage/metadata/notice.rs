@@ -112,7 +112,8 @@ pub async fn insert(
     conn.insert_rows("INSERT INTO notice_reader (administrator_id, notice_id)", 2, rows).await
 }
 
-/// What an administrator (0: the system) is told, behind `after`, newest first; with `unread` only what it has not read.
+/// What an administrator (0: the system) is told, behind `after`, newest first; with `unread` only what it has not
+/// read.
 ///
 /// # Errors
 /// When the database fails.

@@ -70,8 +70,8 @@ pub async fn due(conn: &mut Conn, kind: Kind, before: Timestamp) -> Result<Vec<i
     conn.rows(text, params![before]).await?.iter().map(|row| row.int(0)).collect()
 }
 
-/// Removes a slice of what was deleted; false when nothing is left of it, it was brought back, or a legal hold is on it.
-/// That a mailbox or customer is gone for good since `now` is written down: no backup may bring it back.
+/// Removes a slice of what was deleted; false when nothing is left of it, it was brought back, or a legal hold is on
+/// it. That a mailbox or customer is gone for good since `now` is written down: no backup may bring it back.
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.

@@ -2,8 +2,8 @@
 //!
 //! # Consistency
 //! Every summary has its row, with data of its own or with a place in a block. Rows move in one transaction from the
-//! one to the other, under the lock of their bodies, so at every moment each is in exactly one place. A block counts the
-//! rows that point into it and is deleted with the last of them; a copied row counts like any other.
+//! one to the other, under the lock of their bodies, so at every moment each is in exactly one place. A block counts
+//! the rows that point into it and is deleted with the last of them; a copied row counts like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -222,7 +222,8 @@ async fn every_step_of_a_process_approves_and_is_looked_at_again(world: World) {
     world.must("administrator.grant", grant).await;
     approve(&world, &auditor, &id).await.unwrap();
     // Changing the process begins it anew; the last approver cannot do it: nothing happens.
-    let steps = json!({ "customer": "a", "steps": [{ "administrator": auditor_login }, { "administrator": billing_login }] });
+    let steps = json!([{ "administrator": auditor_login }, { "administrator": billing_login }]);
+    let steps = json!({ "customer": "a", "steps": steps });
     let set = world.run(&chief, "process.set", steps).await.unwrap();
     assert_eq!(set["restarted"], 1);
     assert_eq!(refusal(approve(&world, &manager, &id).await), "forbidden");

@@ -21,7 +21,8 @@ impl World {
     async fn messages(&self, domain: &'static str) -> i64 {
         let read = self.database.read(move |conn| {
             Box::pin(async move {
-                let text = "SELECT m.messages_used FROM mailbox m JOIN domain d ON d.id = m.domain_id WHERE d.name = $1";
+                let text = "SELECT m.messages_used FROM mailbox m
+                            JOIN domain d ON d.id = m.domain_id WHERE d.name = $1";
                 let row = conn.row(text, vec![domain.into()]).await?;
                 row.ok_or(StorageError::Gone("mailbox"))?.int(0)
             })

@@ -420,7 +420,8 @@ impl Scene {
         ["main/packs", "second/packs"].iter().flat_map(|packs| files(&folder.join(packs))).collect()
     }
 
-    /// Everything comes home, goes to the bucket where there is one, and is read from there; then everything is deleted.
+    /// Everything comes home, goes to the bucket where there is one, and is read from there; then everything is
+    /// deleted.
     async fn end(mut self) {
         for mailbox in 0..HOMES.len() {
             self.run(Step::Home { mailbox }).await;
