@@ -122,7 +122,7 @@ impl Names {
             alias: "alias@missing.example".to_owned(),
             administrator: "chief@zzzzzz".to_owned(),
             hold: "zzzzzzzzzzzzzzzz".to_owned(),
-            legal_hold: "wwwwwwwwwwwwwwww".to_owned(),
+            legal_hold: "tttttttttttttttt".to_owned(),
             token: "yyyyyyyyyyyyyyyy".to_owned(),
             group: "ops@zzzzzz".to_owned(),
             role: "profile-z@zzzzzz".to_owned(),
