@@ -155,7 +155,7 @@ fn a_provider_comes_in_from_a_file_in_any_order_and_out_again() {
         let (code, _) = import(
             &other,
             "below.jsonl",
-            &export(&daemon, &["--format", "jsonl", "--customer", "gov"]),
+            export(&daemon, &["--format", "jsonl", "--customer", "gov"]),
             &["--customer", "gov"],
         );
         assert_eq!(code, 8, "its domains have a customer already");

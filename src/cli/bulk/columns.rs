@@ -160,7 +160,7 @@ impl Field {
     }
 
     /// The value for a text; nothing for the empty text, which says nothing.
-    pub fn from_text(&self, text: &str) -> Result<Option<Value>, String> {
+    pub fn value_of_text(&self, text: &str) -> Result<Option<Value>, String> {
         if text.is_empty() {
             return Ok(None);
         }
@@ -194,14 +194,14 @@ impl Field {
     }
 
     /// The value for a JSON value.
-    pub fn from_json(&self, value: &Value) -> Result<Option<Value>, String> {
+    pub fn value_of_json(&self, value: &Value) -> Result<Option<Value>, String> {
         match value {
             Value::Null if self.may_be_none() => Ok(Some(Value::Null)),
             Value::Null => Ok(None),
             // An empty text in JSON was meant.
             Value::String(text) if text.is_empty() && self.kind == Kind::Text => Ok(Some("".into())),
-            Value::String(text) => self.from_text(text),
-            Value::Number(number) => self.from_text(&number.to_string()),
+            Value::String(text) => self.value_of_text(text),
+            Value::Number(number) => self.value_of_text(&number.to_string()),
             Value::Bool(truth) if self.kind == Kind::Truth => Ok(Some((*truth).into())),
             Value::Array(items) if self.kind == Kind::Addresses && items.iter().all(Value::is_string) => {
                 Ok(Some(value.clone()))
@@ -215,7 +215,7 @@ impl Field {
         }
     }
 
-    /// The value as TOML writes it, which [`Self::from_json`] takes.
+    /// The value as TOML writes it, which [`Self::value_of_json`] takes.
     pub fn to_toml(&self, value: &Value) -> String {
         let text = |text: &str| toml::Value::from(text).to_string();
         match value {
@@ -234,7 +234,7 @@ impl Field {
         }
     }
 
-    /// The text for a value; the inverse of [`Self::from_text`] but for texts that are empty.
+    /// The text for a value; the inverse of [`Self::value_of_text`] but for texts that are empty.
     pub fn to_text(&self, value: &Value) -> String {
         match value {
             Value::Null => "none".to_owned(),
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     fn read(name: &str, text: &str) -> Result<Option<Value>, String> {
-        FIELDS.iter().find(|field| field.name == name).unwrap().from_text(text)
+        FIELDS.iter().find(|field| field.name == name).unwrap().value_of_text(text)
     }
 
     #[test]
@@ -368,9 +368,9 @@ mod tests {
             ),
         ] {
             let field = FIELDS.iter().find(|field| field.name == name).unwrap();
-            assert_eq!(field.from_text(text), Ok(Some(value.clone())), "{name} {text}");
-            assert_eq!(field.from_text(&field.to_text(&value)), Ok(Some(value.clone())), "{name} {text}");
-            assert_eq!(field.from_json(&value), Ok(Some(value)), "{name} {text}");
+            assert_eq!(field.value_of_text(text), Ok(Some(value.clone())), "{name} {text}");
+            assert_eq!(field.value_of_text(&field.to_text(&value)), Ok(Some(value.clone())), "{name} {text}");
+            assert_eq!(field.value_of_json(&value), Ok(Some(value)), "{name} {text}");
         }
         assert_eq!(read("name", ""), Ok(None));
     }

@@ -26,7 +26,7 @@ pub(super) struct Line {
 }
 
 enum Reader {
-    Csv { reader: CsvReader<Box<dyn BufRead>>, header: Header },
+    Csv { reader: Box<CsvReader<Box<dyn BufRead>>>, header: Header },
     Jsonl { source: Box<dyn BufRead>, number: u64 },
 }
 
@@ -88,7 +88,7 @@ impl Feed {
                     ));
                 };
                 let header = Header::new(&first, only).map_err(|mistakes| (first.line, mistakes))?;
-                Reader::Csv { reader, header }
+                Reader::Csv { reader: Box::new(reader), header }
             }
         };
         Ok(Self { reader, only, seen: HashMap::new() })

@@ -91,7 +91,9 @@ impl Header {
         }
         let kind = kind(texts.get("type").copied().filter(|text| !text.is_empty()), self.only)?;
         let filled = texts.iter().filter(|(_, text)| !text.is_empty()).map(|(name, _)| *name);
-        complete(kind, filled, &|field| texts.get(field.name).map_or(Ok(None), |text| field.from_text(text)))
+        complete(kind, filled, &|field| {
+            texts.get(field.name).map_or(Ok(None), |text| field.value_of_text(text))
+        })
     }
 }
 
@@ -110,7 +112,9 @@ pub(super) fn json_row(line: &[u8], only: Option<Type>) -> Read {
 pub(super) fn object_row(members: &Map<String, Value>, only: Option<Type>) -> Read {
     let kind = kind(members.get("type").and_then(Value::as_str), only)?;
     let names = members.keys().map(String::as_str);
-    complete(kind, names, &|field| members.get(field.name).map_or(Ok(None), |value| field.from_json(value)))
+    complete(kind, names, &|field| {
+        members.get(field.name).map_or(Ok(None), |value| field.value_of_json(value))
+    })
 }
 
 fn kind(text: Option<&str>, only: Option<Type>) -> Result<Type, Vec<Mistake>> {

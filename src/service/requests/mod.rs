@@ -13,7 +13,7 @@
 //!   very object that the requester meant.
 //! - Grants, roles, credentials, holds and content cannot be asked for at all; neither can fields that lead there.
 //! - A request is void when its customer has moved or is deleted, and when the requester has lost `request.create`
-//! there.
+//!   there.
 
 mod decisions;
 mod operations;

@@ -317,7 +317,7 @@ async fn requests_above_and_beside_are_not_told_of(world: World) {
     }
     assert_eq!(listed(&world, &b, json!({})).await, Vec::<Value>::new());
     assert!(unread(&world, &b).await.is_empty() && unread(&world, &a).await.is_empty());
-    assert_eq!(listed(&world, &top, json!({ "to_approve": true })).await, [id.clone()]);
+    assert_eq!(listed(&world, &top, json!({ "to_approve": true })).await, std::slice::from_ref(&id));
     let done = approve(&world, &top, &id).await.unwrap();
     assert_eq!(done["state"], "done");
     let shown = world.run(&a, "request.show", json!({ "id": id })).await.unwrap();

@@ -121,8 +121,8 @@ async fn run_case(world: &World, case: usize, steps: &[(What, usize, usize)]) ->
         prop_assert_eq!(shown(world, case).await, off(&stands), "after {:?}", (what, at, which));
     }
     // Releasing what was held and taking away what was set leaves nothing behind.
-    for at in 0..PLACES {
-        for (_, id) in stands[at].held.drain(..) {
+    for (at, stand) in stands.iter_mut().enumerate() {
+        for (_, id) in stand.held.drain(..) {
             world.must("hold.release", json!({ "id": id })).await;
         }
         for service in SERVICES {
