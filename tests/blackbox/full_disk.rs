@@ -87,13 +87,23 @@ fn mail_is_deferred_until_there_is_room(
         (!replies[0].is_ok()).then(|| replies[0].codes())
     });
     assert_eq!(refused.as_deref(), Some("452 4.3.1"));
-    let replies = daemon.smtp().deliver("", &["alice@acme.test"], &message(20_000, 9)).expect("SMTP");
-    assert_eq!(replies[0].codes(), "452 4.3.1");
+    // A checkpoint may make a little room at any time.
+    let mut smtp = daemon.smtp();
+    let refused = (0..MESSAGES_MAX).find_map(|number| {
+        let replies = smtp.deliver("", &["alice@acme.test"], &message(20_000, number)).expect("SMTP");
+        accepted += u32::from(replies[0].is_ok());
+        (!replies[0].is_ok()).then(|| replies[0].codes())
+    });
+    assert_eq!(refused.as_deref(), Some("452 4.3.1"));
     let mut session = daemon.imap("alice@acme.test");
     assert_eq!(session.select("INBOX").exists(), Some(accepted));
     assert!(session.bodies("1").remove(0).1.ends_with(&message(5_000, 1)));
-    let answer = session.append("INBOX", "", &message(20_000, 10)).expect("APPEND");
-    assert_eq!(answer.status, "NO", "{}", answer.text);
+    let refused = (0..MESSAGES_MAX).find_map(|number| {
+        let answer = session.append("INBOX", "", &message(20_000, number)).expect("APPEND");
+        accepted += u32::from(answer.status == "OK");
+        (answer.status != "OK").then_some(answer.status)
+    });
+    assert_eq!(refused.as_deref(), Some("NO"));
     assert!(daemon.is_running());
     make_room(&daemon);
     wait_for("mail to flow again", || {
