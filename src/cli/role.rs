@@ -7,7 +7,7 @@ use super::output::{Column, columns};
 use super::plan::{Change, Destruction, Plan};
 
 const LIST: &[Column] = columns![
-    "NAME" "name" Text, "OF" "customer" Text, "BASE" "base" Text, "PERMISSIONS" "permissions" List
+    "NAME" "name" Text, "OF" "customer" Text, "BASE" "base" Text
 ];
 const SHEET: &[Column] = columns![
     "Name" "name" Text, "Of" "customer" Text, "Base role" "base" Text, "Granted" "grants" Count,
