@@ -9,6 +9,7 @@ use super::process::{self, may_decide, steps};
 use super::{askable, bound_to, json, key_of, name_of, shown_fields, standing_of, void};
 use crate::base::clock::Timestamp;
 use crate::base::id::AdministratorId;
+use crate::service::audit::names;
 use crate::service::authority::Permission;
 use crate::service::directory::scope::plain_text;
 use crate::service::error::{Result, ServiceError};
@@ -180,7 +181,13 @@ impl Operate for RequestApprove {
             process::enter(tx.conn, &tree, (&row, row.process, step + 1), tx.now).await?;
             return again(tx, &row, None).await;
         }
-        let bound = Bound { on: bound_to(&row), on_behalf: Some(row.requester_name.clone()) };
+        // Whoever reads the trail may not know the requester, who may be at home above.
+        let home = row.requester_name.rsplit_once('@').and_then(|(_, code)| tx.caller.tree.by_code(code));
+        let on_behalf = home.map_or_else(
+            || row.requester_name.clone(),
+            |home| names::administrator(&tx.caller.tree, home, &row.requester_name),
+        );
+        let bound = Bound { on: bound_to(&row), on_behalf: Some(on_behalf) };
         let operation = &askable(&row.operation)?.nested;
         let result = (operation.carry_out)(tx, json(&row.fields), bound).await?;
         decide(tx.conn, &row, "done", (Some(&approval.approver), None), tx.now).await?;
