@@ -33,7 +33,7 @@ pub use format::{FrameHeader, FrameLocation, IndexEntry, PackName};
 pub use reader::{Content, Frame, PackEnd, PackReader};
 pub use recode::recode;
 pub use recovery::{Damage, Recovered, Verified, recover, verify};
-pub use writer::{PackSummary, PackWriter, TARGET_OCTETS, sync_folder};
+pub use writer::{PackSummary, PackWriter, SYNC_OCTETS, TARGET_OCTETS, sync_folder};
 
 #[cfg(test)]
 mod dictionary_tests;

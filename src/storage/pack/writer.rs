@@ -21,6 +21,9 @@ pub const TARGET_OCTETS: u64 = 32 << 20;
 const FRAMES_MAX: usize = 1 << 18;
 /// Written to the file in pieces of this size.
 const BUFFER_OCTETS: usize = 256 * 1024;
+/// The disk gets it in portions of so many bytes: a whole pack at once would be in the way of the database's commits,
+/// which the file system writes behind it.
+pub const SYNC_OCTETS: u64 = 1 << 20;
 
 /// A pack that was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +48,8 @@ pub struct PackWriter {
     file: File,
     buffer: Vec<u8>,
     octets: u64,
+    /// Of them given to the file since it was last synced.
+    unsynced_octets: u64,
     index: Vec<IndexEntry>,
     dictionaries: BTreeSet<u32>,
 }
@@ -92,6 +97,7 @@ impl PackWriter {
             file,
             buffer,
             octets: HEADER_OCTETS as u64,
+            unsynced_octets: 0,
             index,
             dictionaries: BTreeSet::new(),
         })
@@ -167,8 +173,15 @@ impl PackWriter {
 
     fn flush(&mut self) -> Result<()> {
         let written = self.file.write_all(&self.buffer);
+        let failed = |error| io_error("write", &self.name.temporary_path(Path::new("")), error);
+        written.map_err(failed)?;
+        self.unsynced_octets += self.buffer.len() as u64;
         self.buffer.clear();
-        written.map_err(|error| io_error("write", &self.name.temporary_path(Path::new("")), error))
+        if self.unsynced_octets >= SYNC_OCTETS {
+            self.file.sync_data().map_err(failed)?;
+            self.unsynced_octets = 0;
+        }
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ use super::key::ObjectKey;
 use super::store::{Answer, Attempt, ObjectHead, Range};
 use super::{Inner, Remote};
 use crate::base::id::{random_bytes, random_text};
+use crate::storage::pack::SYNC_OCTETS;
 
 /// Largest piece read into memory at once; a single body with its frame is smaller.
 const RANGE_OCTETS_MAX: u64 = (1 << 30) + (1 << 20);
@@ -78,14 +79,14 @@ impl Remote {
     /// As [`Self::get_range`]; `Local` when the file cannot be written.
     pub async fn get_to_file(&self, key: &ObjectKey, octets: u64, path: &Path) -> Result<()> {
         let (temporary, file) = Temporary::create(path).await?;
-        let receiving = Mutex::new(Receiving { file, octets: 0 });
+        let receiving = Mutex::new(Receiving { file, octets: 0, synced_octets: 0 });
         let (inner, shared) = (&self.inner, &receiving);
         let read = || -> Attempt<'_, ()> {
             Box::pin(async move {
                 let mut receiving = shared.lock().await;
                 let received = inner.receive(key, octets, path, &mut receiving).await;
                 if matches!(received, Err(RemoteError::Corrupt(_))) {
-                    receiving.octets = 0;
+                    (receiving.octets, receiving.synced_octets) = (0, 0);
                 }
                 received
             })
@@ -142,6 +143,8 @@ struct Receiving {
     file: File,
     /// Octets that are certainly in it.
     octets: u64,
+    /// Of them those on the disk.
+    synced_octets: u64,
 }
 
 impl Inner {
@@ -186,6 +189,10 @@ impl Inner {
             }
             to.file.write_all(&piece).await.map_err(failed)?;
             to.octets += length;
+            if to.octets - to.synced_octets >= SYNC_OCTETS {
+                to.file.sync_data().await.map_err(failed)?;
+                to.synced_octets = to.octets;
+            }
             self.calls.count(Kind::Get, length);
         }
         to.file.flush().await.map_err(failed)?;
