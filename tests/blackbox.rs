@@ -17,6 +17,8 @@ mod bad_input;
 mod catalogs;
 #[path = "blackbox/cli.rs"]
 mod cli;
+#[path = "blackbox/content_access.rs"]
+mod content_access;
 #[path = "blackbox/crash.rs"]
 mod crash;
 #[path = "blackbox/crash_offload.rs"]

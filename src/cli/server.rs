@@ -16,8 +16,8 @@ const GRANT: &[Column] = columns![
     "At" "customer" Text, "May pass on" "delegable" Truth, "Ends" "expires_at" Time, "Permissions" "permissions" List
 ];
 const SESSIONS: &[Column] = columns![
-    "ID" "id" Text, "MAILBOX" "address" Text, "SERVICE" "service" Text, "SOURCE" "source" Text,
-    "SINCE" "started_at" Time
+    "ID" "id" Text, "MAILBOX" "address" Text, "OPENED BY" "administrator" Text, "SERVICE" "service" Text,
+    "SOURCE" "source" Text, "SINCE" "started_at" Time
 ];
 const CLOSED: &[Column] = columns!["Sessions" "closed" Count];
 const DRIFTS: &[Column] = columns![

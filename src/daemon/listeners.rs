@@ -22,6 +22,7 @@ use crate::base::tls::Tls;
 use crate::imap::{self, ImapLimits, ImapServices};
 use crate::mta;
 use crate::pop3;
+use crate::service::content_access::ContentAccess;
 use crate::service::delivery::Delivery;
 use crate::service::login::Login;
 use crate::smtp;
@@ -305,7 +306,8 @@ impl Servers {
             ..ImapLimits::default()
         };
         let mail = rooms.mail_store.clone();
-        let imap = ImapServices::new(rooms.login.clone(), mail, Some(rooms.tls.clone()), limits);
+        let logins = (rooms.login.clone(), ContentAccess::new(&rooms.management));
+        let imap = ImapServices::new(logins, mail, Some(rooms.tls.clone()), limits);
         let mailboxes = pop3::Mailboxes::new(rooms.login.clone(), rooms.mail_store.clone());
         let limits = pop3::Limits {
             login_timeout,

@@ -10,7 +10,7 @@ use super::respond;
 use super::session::{Account, Session, State};
 use crate::service::context::Service;
 use crate::service::login::{LoginError, MailSession};
-use crate::wire::sasl::{Exchange, MECHANISMS, RESPONSE_OCTETS_MAX, SaslError, Step};
+use crate::wire::sasl::{Credentials, Exchange, MECHANISMS, RESPONSE_OCTETS_MAX, SaslError, Step};
 use crate::wire::stream::UpgradeError;
 
 /// What every state offers.
@@ -109,10 +109,12 @@ async fn login(session: &mut Session, username: &Bytes, password: &Bytes) -> Res
     let (Ok(username), Ok(password)) = (std::str::from_utf8(username), std::str::from_utf8(password)) else {
         return verify_failed(session, LoginError::Failed);
     };
-    verify(session, username, &SecretString::from(password)).await
+    let (username, password) = (username.to_owned(), SecretString::from(password));
+    verify(session, &Credentials { username, password, acts_as: None }).await
 }
 
-/// AUTHENTICATE (RFC 3501 section 6.2.2) with an initial response (RFC 4959).
+/// AUTHENTICATE (RFC 3501 section 6.2.2) with an initial response (RFC 4959). With a mailbox as authorization
+/// identity (RFC 4616) an administrator opens it.
 async fn authenticate(
     session: &mut Session,
     mechanism: &str,
@@ -125,12 +127,10 @@ async fn authenticate(
         SaslError::Malformed => Failure::Malformed("malformed authentication response".to_owned()),
         SaslError::Authorization => Failure::refused("AUTHORIZATIONFAILED", error.to_string()),
     };
-    let (mut exchange, mut step) = Exchange::start(mechanism, initial.as_deref()).map_err(refused)?;
+    let (mut exchange, mut step) = Exchange::start_acting(mechanism, initial.as_deref()).map_err(refused)?;
     loop {
         match step {
-            Step::Done(credentials) => {
-                return verify(session, &credentials.username, &credentials.password).await;
-            }
+            Step::Done(credentials) => return verify(session, &credentials).await,
             Step::Challenge(challenge) => {
                 let deadline = session.login_deadline();
                 let client = &mut session.client;
@@ -151,13 +151,16 @@ async fn authenticate(
     }
 }
 
-async fn verify(
-    session: &mut Session,
-    username: &str,
-    password: &SecretString,
-) -> Result<MailSession, Failure> {
+async fn verify(session: &mut Session, credentials: &Credentials) -> Result<MailSession, Failure> {
     let source = session.client.connection.source();
-    let login = session.services.login.password(Service::Imap, username, password, source);
+    let (login, content) = (&session.services.login, &session.services.content);
+    let Credentials { username, password, acts_as } = credentials;
+    let login = async {
+        match acts_as {
+            None => login.password(Service::Imap, username, password, source).await,
+            Some(mailbox) => content.open(Service::Imap, mailbox, username, password, source).await,
+        }
+    };
     match Box::pin(login).await {
         Ok(mail_session) => Ok(mail_session),
         Err(error) => verify_failed(session, error),

@@ -42,9 +42,11 @@ pub async fn select(session: &mut Session, account: Box<Account>, command: Comma
             let mut selected = Box::new(Selected::new(account, view));
             selected.account.condstore |= condstore;
             describe(&mut session.client.out, &mut selected);
-            let done = match access {
-                Access::ReadWrite => Done::with_code("READ-WRITE", "SELECT completed"),
-                Access::ReadOnly => Done::with_code("READ-ONLY", "EXAMINE completed"),
+            let done = match (access, selected.view.access()) {
+                (Access::ReadWrite, Access::ReadWrite) => Done::with_code("READ-WRITE", "SELECT completed"),
+                // An administrator who only reads.
+                (Access::ReadWrite, Access::ReadOnly) => Done::with_code("READ-ONLY", "SELECT completed"),
+                (Access::ReadOnly, _) => Done::with_code("READ-ONLY", "EXAMINE completed"),
             };
             (State::Selected(selected), Ok(done))
         }

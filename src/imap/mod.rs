@@ -45,6 +45,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::base::tls::Tls;
+use crate::service::content_access::ContentAccess;
 use crate::service::login::Login;
 use crate::service::mailstore::MailStore;
 use crate::wire::listen::Shutdown;
@@ -89,6 +90,7 @@ impl Default for ImapLimits {
 /// What IMAP sessions work with.
 pub struct ImapServices {
     login: Login,
+    content: ContentAccess,
     mail: MailStore,
     tls: Option<Tls>,
     limits: ImapLimits,
@@ -98,11 +100,16 @@ pub struct ImapServices {
 
 impl ImapServices {
     /// Sessions over these services; with `tls` they offer STARTTLS.
-    pub fn new(login: Login, mail: MailStore, tls: Option<Tls>, limits: ImapLimits) -> Arc<Self> {
+    pub fn new(
+        (login, content): (Login, ContentAccess),
+        mail: MailStore,
+        tls: Option<Tls>,
+        limits: ImapLimits,
+    ) -> Arc<Self> {
         let units = (limits.literals_in_flight_octets_max / client::LITERAL_UNIT_OCTETS)
             .max(client::literal_units(limits.message_octets_max).into());
         let units = usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { login, mail, tls, limits, literal_room: Arc::new(Semaphore::new(units)) })
+        Arc::new(Self { login, content, mail, tls, limits, literal_room: Arc::new(Semaphore::new(units)) })
     }
 }
 

@@ -27,8 +27,9 @@ impl Selected {
     /// Whether the folder may be changed.
     ///
     /// # Errors
-    /// `NO` after EXAMINE.
-    pub fn writable(&self) -> Result<(), Failure> {
+    /// `NO` after EXAMINE, and for an administrator who only reads.
+    pub async fn writable(&self) -> Result<(), Failure> {
+        self.account.session.owner().may_change().await?;
         match self.view.access() {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Failure::refused("READ-ONLY", "the folder is open read-only")),

@@ -12,7 +12,7 @@ use crate::base::id::Uid;
 
 /// Changes flags and tells the new ones unless that is not wanted.
 pub async fn store(client: &mut Client, selected: &mut Selected, store: &Store) -> Outcome {
-    selected.writable()?;
+    selected.writable().await?;
     let uids = transfer::uids(selected, &store.set, store.by_uid)?;
     if uids.is_empty() {
         return Ok(Done::new("STORE completed, no messages"));

@@ -22,7 +22,7 @@ pub fn uids(selected: &Selected, set: &SequenceSet, by_uid: bool) -> Result<Vec<
 /// EXPUNGE (RFC 3501 section 6.4.3) and UID EXPUNGE (RFC 4315 section 2.1). The client is told by the sync
 /// that follows every command.
 pub async fn expunge(selected: &mut Selected, set: Option<&SequenceSet>) -> Outcome {
-    selected.writable()?;
+    selected.writable().await?;
     match set {
         Some(set) => {
             let uids = uids(selected, set, true)?;
@@ -50,7 +50,7 @@ pub async fn copy(selected: &mut Selected, transfer: &Transfer) -> Outcome {
 
 /// MOVE (RFC 6851): COPYUID comes untagged before the messages go (section 4.3).
 pub async fn move_to(client: &mut Client, selected: &mut Selected, transfer: &Transfer) -> Outcome {
-    selected.writable()?;
+    selected.writable().await?;
     let target = folder::name(&transfer.folder)?;
     let uids = uids(selected, &transfer.set, transfer.by_uid)?;
     if uids.is_empty() {

@@ -43,7 +43,7 @@ pub trait Verify: Send + Sync + 'static {
 
 impl Verify for Login {
     async fn verify(&self, credentials: &Credentials, source: Source) -> Result<Address, LoginError> {
-        let Credentials { username, password } = credentials;
+        let Credentials { username, password, .. } = credentials;
         let session = self.password(Service::Submission, username, password, source).await?;
         Ok(session.owner().address().clone())
     }

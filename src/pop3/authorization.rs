@@ -71,7 +71,8 @@ impl<'a, M: Maildrops> Authorization<'a, M> {
             Command::Pass(password) => match self.user.take() {
                 Some(username) => {
                     let password = SecretString::from(password);
-                    return Ok(self.open(wire, Ok(Credentials { username, password })).await);
+                    let credentials = Credentials { username, password, acts_as: None };
+                    return Ok(self.open(wire, Ok(credentials)).await);
                 }
                 None => wire.say("-ERR USER comes first"),
             },

@@ -2,10 +2,12 @@
 //! one is the proof that somebody was authenticated.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::base::address::Address;
 use crate::base::id::{AdministratorId, CustomerId, DomainId, MailboxId, TokenId, public_id};
 use crate::service::authority::PermissionSet;
+use crate::service::content_access::Visit;
 
 /// A way in or out that can be switched per customer, domain and mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
@@ -39,13 +41,15 @@ impl Service {
 /// Where a connection comes from: an address, or nothing for a Unix socket.
 pub type Source = Option<IpAddr>;
 
-/// The authenticated owner of one mailbox.
+/// The authenticated owner of one mailbox, or an administrator who was let into it.
 #[derive(Clone, Debug)]
 pub struct Owner {
     pub(in crate::service) mailbox: MailboxId,
     pub(in crate::service) domain: DomainId,
     pub(in crate::service) customer: CustomerId,
     pub(in crate::service) address: Address,
+    /// The administrator who is there in the owner's place.
+    pub(in crate::service) visit: Option<Arc<Visit>>,
 }
 
 impl Owner {

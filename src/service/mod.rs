@@ -4,6 +4,7 @@ pub mod audit;
 pub mod authority;
 pub mod backup;
 pub mod bulk;
+pub mod content_access;
 pub mod context;
 pub mod delivery;
 pub mod directory;

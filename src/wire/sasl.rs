@@ -26,7 +26,7 @@ pub enum SaslError {
     #[error("malformed authentication response")]
     Malformed,
     /// The client asked to act as somebody else (RFC 4616: an authzid other than its own identity).
-    #[error("acting as another mailbox is not allowed")]
+    #[error("acting as another mailbox is not allowed here")]
     Authorization,
 }
 
@@ -37,6 +37,9 @@ pub struct Credentials {
     pub username: String,
     /// The password.
     pub password: SecretString,
+    /// The mailbox that the client asks to open with them, when it is not its own (RFC 4616: the authzid). Only an
+    /// exchange begun with [`Exchange::start_acting`] has one.
+    pub acts_as: Option<String>,
 }
 
 /// What comes next.
@@ -49,7 +52,10 @@ pub enum Step {
 }
 
 enum State {
-    Plain,
+    /// Whether the client may ask to act as somebody else.
+    Plain {
+        acting: bool,
+    },
     LoginName,
     LoginPassword(String),
     Ended,
@@ -65,8 +71,20 @@ impl Exchange {
     /// # Errors
     /// See [`SaslError`].
     pub fn start(mechanism: &str, initial: Option<&[u8]>) -> Result<(Self, Step), SaslError> {
+        Self::begin(mechanism, initial, false)
+    }
+
+    /// As [`Self::start`], where a client may ask to act as somebody else: whoever calls this must decide about it.
+    ///
+    /// # Errors
+    /// See [`SaslError`].
+    pub fn start_acting(mechanism: &str, initial: Option<&[u8]>) -> Result<(Self, Step), SaslError> {
+        Self::begin(mechanism, initial, true)
+    }
+
+    fn begin(mechanism: &str, initial: Option<&[u8]>, acting: bool) -> Result<(Self, Step), SaslError> {
         let mut exchange = if mechanism.eq_ignore_ascii_case("PLAIN") {
-            Self(State::Plain)
+            Self(State::Plain { acting })
         } else if mechanism.eq_ignore_ascii_case("LOGIN") {
             Self(State::LoginName)
         } else {
@@ -95,7 +113,7 @@ impl Exchange {
         }
         let decoded = Zeroizing::new(STANDARD.decode(line).map_err(|_| SaslError::Malformed)?);
         match std::mem::replace(&mut self.0, State::Ended) {
-            State::Plain => plain(&decoded).map(Step::Done),
+            State::Plain { acting } => plain(&decoded, acting).map(Step::Done),
             State::LoginName => {
                 let username = field(&decoded)?.to_owned();
                 self.0 = State::LoginPassword(username);
@@ -103,7 +121,7 @@ impl Exchange {
             }
             State::LoginPassword(username) => {
                 let password = SecretString::from(field(&decoded)?);
-                Ok(Step::Done(Credentials { username, password }))
+                Ok(Step::Done(Credentials { username, password, acts_as: None }))
             }
             State::Ended => Err(SaslError::Malformed),
         }
@@ -111,7 +129,7 @@ impl Exchange {
 }
 
 /// `[authzid] NUL authcid NUL passwd` (RFC 4616 section 2).
-fn plain(message: &[u8]) -> Result<Credentials, SaslError> {
+fn plain(message: &[u8], acting: bool) -> Result<Credentials, SaslError> {
     let mut fields = message.split(|&byte| byte == 0);
     let (Some(authorization), Some(username), Some(password), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
@@ -119,10 +137,13 @@ fn plain(message: &[u8]) -> Result<Credentials, SaslError> {
         return Err(SaslError::Malformed);
     };
     let (username, password) = (field(username)?, field(password)?);
-    if !authorization.is_empty() && !authorization.eq_ignore_ascii_case(username.as_bytes()) {
-        return Err(SaslError::Authorization);
-    }
-    Ok(Credentials { username: username.to_owned(), password: SecretString::from(password) })
+    let acts_as = match authorization {
+        [] => None,
+        own if own.eq_ignore_ascii_case(username.as_bytes()) => None,
+        other if acting => Some(field(other)?.to_owned()),
+        _ => return Err(SaslError::Authorization),
+    };
+    Ok(Credentials { username: username.to_owned(), password: SecretString::from(password), acts_as })
 }
 
 /// A name or password: UTF-8, not empty, bounded, without NUL.
@@ -172,6 +193,21 @@ mod tests {
         assert!(Exchange::start("PLAIN", Some(&own)).is_ok());
         let other = encoded(b"bob@x.example\0tim@x.example\0secret");
         assert_eq!(Exchange::start("PLAIN", Some(&other)).err(), Some(SaslError::Authorization));
+    }
+
+    #[test]
+    fn another_authzid_comes_out_only_where_somebody_decides_about_it() {
+        let acts_as = |message: &[u8]| match Exchange::start_acting("PLAIN", Some(&encoded(message))) {
+            Ok((_, Step::Done(credentials))) => Ok(credentials.acts_as),
+            Ok((_, Step::Challenge(challenge))) => panic!("challenge {challenge}"),
+            Err(error) => Err(error),
+        };
+        assert_eq!(acts_as(b"bob@x.example\0anna@ACME-4f2k\0secret"), Ok(Some("bob@x.example".to_owned())));
+        assert_eq!(acts_as(b"Tim@x.example\0tim@x.example\0secret"), Ok(None));
+        assert_eq!(acts_as(b"\0tim@x.example\0secret"), Ok(None));
+        assert_eq!(acts_as(b"\xff\0anna@ACME-4f2k\0secret"), Err(SaslError::Malformed));
+        let long = [&[b'b'; FIELD_OCTETS_MAX + 1][..], b"\0anna\0secret"].concat();
+        assert_eq!(acts_as(&long), Err(SaslError::Malformed));
     }
 
     #[test]

@@ -23,6 +23,8 @@ mod audit;
 mod audit_search;
 #[path = "registry/bulk.rs"]
 mod bulk;
+#[path = "registry/content.rs"]
+mod content;
 #[path = "registry/credentials.rs"]
 mod credentials;
 #[path = "registry/directory.rs"]
@@ -71,6 +73,8 @@ pub struct World {
     pub database: Database,
     pub clock: Clock,
     pub webhooks: Arc<Webhooks>,
+    /// The sessions that management knows; nobody runs it unless a test does.
+    pub logins: Login,
     pub system: Authentication,
     _dir: tempfile::TempDir,
 }
@@ -101,12 +105,13 @@ impl World {
         let resolver = Some("127.0.0.1:9".parse().unwrap());
         let options = ManagementOptions { system_uids: vec![0], resolver, ..ManagementOptions::default() };
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
-        management.attach_login(Login::new(database.clone(), clock.clone()));
+        let logins = Login::new(database.clone(), clock.clone());
+        management.attach_login(logins.clone());
         let local = vec!["127.0.0.0/8".parse().unwrap()];
         let webhooks = Arc::new(Webhooks::new(Poster::new(local), "node".to_owned()));
         management.attach_webhooks(Arc::clone(&webhooks));
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
-        Self { management, database, clock, webhooks, system, _dir: dir }
+        Self { management, database, clock, webhooks, logins, system, _dir: dir }
     }
 
     /// Runs an operation.

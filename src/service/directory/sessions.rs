@@ -33,6 +33,9 @@ pub(in crate::service) struct Session {
     /// Random id, to close it by.
     id: String,
     address: String,
+    /// The administrator who is in the mailbox in its owner's place: `name@CODE`, or `provider` above the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    administrator: Option<String>,
     service: String,
     /// The client's address; `unix` for a Unix socket.
     source: String,
@@ -108,9 +111,11 @@ impl Operate for SessionList {
             Whose::Place(place) => place.includes(tx, session.customer),
         };
         let sessions = running(tx).into_iter().filter(is_wanted).take(SESSIONS_MAX);
+        let told = |(home, name)| if tx.caller.sees(home) { name } else { "provider".to_owned() };
         let items = sessions.map(|session| Session {
             id: session.id,
             address: session.address,
+            administrator: session.administrator.map(told),
             service: session.service.name().to_owned(),
             source: session.source.map_or_else(|| "unix".to_owned(), |address| address.to_string()),
             started_at: session.since,

@@ -15,9 +15,11 @@ mod session;
 mod throttle;
 mod verifier;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
@@ -46,6 +48,8 @@ use verifier::{Subject, Verifier};
 const LAST_LOGIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often sessions are held against the times at which login is allowed: they end within a second.
 const WINDOW_INTERVAL: Duration = Duration::from_millis(500);
+/// How many accesses of administrators are looked at together.
+const VISITS_AT_ONCE: usize = 8;
 /// Longest user name that is looked at: the longest address.
 const USERNAME_OCTETS_MAX: usize = 320;
 
@@ -112,9 +116,26 @@ impl Login {
         loop {
             tokio::select! {
                 _ = interval.tick() => self.flush().await,
-                _ = windows.tick() => self.inner.registry.close_outside_windows(self.inner.clock.now()),
+                _ = windows.tick() => {
+                    self.inner.registry.close_outside_windows(self.inner.clock.now());
+                    self.end_visits().await;
+                }
             }
         }
+    }
+
+    /// Ends the sessions of administrators in mailboxes that could not begin any more.
+    async fn end_visits(&self) {
+        let mut looks = Vec::new();
+        for (id, visit) in self.inner.registry.visits() {
+            let registry = Arc::clone(&self.inner.registry);
+            looks.push(async move {
+                if !visit.may_go_on().await {
+                    registry.close(&id);
+                }
+            });
+        }
+        stream::iter(looks).for_each_concurrent(VISITS_AT_ONCE, |look| look).await;
     }
 
     /// Writes the times of logins that are not written yet. What cannot be written is tried again the next time.
@@ -219,18 +240,7 @@ impl Login {
     ) -> std::result::Result<MailSession, LoginError> {
         let inner = &self.inner;
         // Watching begins before the last look, so that no change falls between them.
-        let changes = inner.database.changes();
-        let watch = Watch {
-            changes: tokio::sync::Mutex::new(Receivers {
-                mailbox: changes.watch(Touched::Mailbox(row.id)),
-                directory: changes.watch(Touched::Directory),
-            }),
-            database: inner.database.clone(),
-            checking: Arc::clone(&inner.checking),
-            clock: inner.clock.clone(),
-            password_hash: Arc::new(Mutex::new(row.password_hash.as_str().into())),
-            windows: Arc::default(),
-        };
+        let watch = self.watch(row.id, &row.password_hash);
         let now = inner.clock.now();
         let standing = standing(&inner.database, (row.id, row.customer), &row.password_hash, service, now);
         match standing.await.map_err(unavailable)? {
@@ -244,9 +254,44 @@ impl Login {
             LoginError::Unavailable
         })?;
         inner.last_logins.note(row.id, now);
-        let owner = Owner { mailbox: row.id, domain: row.domain, customer: row.customer, address };
+        let owner =
+            Owner { mailbox: row.id, domain: row.domain, customer: row.customer, address, visit: None };
         tracing::info!(service = service.name(), ?source, mailbox = %row.id, "login");
         Ok(MailSession::register(&inner.registry, owner, service, source, now, watch))
+    }
+
+    fn watch(&self, mailbox: MailboxId, password_hash: &str) -> Watch {
+        let (inner, changes) = (&self.inner, self.inner.database.changes());
+        Watch {
+            changes: tokio::sync::Mutex::new(Receivers {
+                mailbox: changes.watch(Touched::Mailbox(mailbox)),
+                directory: changes.watch(Touched::Directory),
+            }),
+            database: inner.database.clone(),
+            checking: Arc::clone(&inner.checking),
+            clock: inner.clock.clone(),
+            password_hash: Arc::new(Mutex::new(password_hash.into())),
+            windows: Arc::default(),
+        }
+    }
+
+    /// Registers the session of an administrator in somebody's mailbox, whose rights were looked at; they are once
+    /// more.
+    pub(in crate::service) async fn visit(
+        &self,
+        owner: Owner,
+        service: Service,
+        source: Source,
+    ) -> std::result::Result<MailSession, LoginError> {
+        let watch = self.watch(owner.mailbox, "");
+        let now = self.inner.clock.now();
+        let session = MailSession::register(&self.inner.registry, owner, service, source, now, watch);
+        if session.may_go_on().await { Ok(session) } else { Err(LoginError::Failed) }
+    }
+
+    /// How many administrators are in mailboxes on this node.
+    pub(in crate::service) fn visits(&self) -> usize {
+        self.inner.registry.visits().len()
     }
 
     /// The running sessions of this node, oldest first; the caller decides whose may be shown.
@@ -266,7 +311,7 @@ impl Login {
 }
 
 /// The mailbox with this address, through an alias domain if need be.
-async fn find(conn: &mut Conn, address: &Address) -> Result<Option<MailboxRow>> {
+pub(in crate::service) async fn find(conn: &mut Conn, address: &Address) -> Result<Option<MailboxRow>> {
     if let Some(row) = mailbox::by_address(conn, address.local(), address.domain().as_str()).await? {
         return Ok(Some(row));
     }
@@ -301,23 +346,12 @@ async fn standing(
     let password_hash = password_hash.to_owned();
     let look = database.read(|conn| {
         Box::pin(async move {
-            let Some(row) = mailbox::by_id(conn, id).await? else { return Ok(Standing::Gone) };
-            // The mailbox may have another name by now; only under its present one is it known to take part.
-            let present = mailbox::by_address(conn, &row.local_part, &row.domain_name).await?;
-            if present.is_none_or(|present| present.id != id) || row.password_hash != password_hash {
+            let row = present(conn, (id, customer)).await?;
+            let Some(row) = row.filter(|row| row.password_hash == password_hash) else {
                 return Ok(Standing::Gone);
-            }
-            // Who is logged in is shown to the customer to which the mailbox belonged at that time.
-            if row.customer != customer {
-                return Ok(Standing::Gone);
-            }
-            let at = At::mailbox(id, row.domain, row.customer);
-            let OwnerStanding { off, windows } = settings::standing::of_owner(conn, at).await?;
-            let needed: &[&str] = match service {
-                Service::Submission => &["login", "submission", "send"],
-                Service::Imap | Service::Pop3 | Service::Smtp | Service::Admin => &["login", service.name()],
             };
-            if needed.iter().any(|switch| off.contains(*switch)) {
+            let OwnerStanding { off, windows } = settings::standing::of_owner(conn, at(&row)).await?;
+            if is_off(&off, service) {
                 return Ok(Standing::Held);
             }
             let is_time = windows.as_ref().is_none_or(|windows| windows.allow(now));
@@ -325,6 +359,43 @@ async fn standing(
         })
     });
     look.await
+}
+
+/// The mailbox, if it takes part under its name and still belongs to this customer.
+async fn present(conn: &mut Conn, (id, customer): (MailboxId, CustomerId)) -> Result<Option<MailboxRow>> {
+    let Some(row) = mailbox::by_id(conn, id).await? else { return Ok(None) };
+    // The mailbox may have another name by now; only under its present one is it known to take part.
+    let present = mailbox::by_address(conn, &row.local_part, &row.domain_name).await?;
+    // Who is logged in is shown to the customer to which the mailbox belonged at that time.
+    let takes_part = present.is_some_and(|present| present.id == id) && row.customer == customer;
+    Ok(Some(row).filter(|_| takes_part))
+}
+
+fn at(row: &MailboxRow) -> At {
+    At::mailbox(row.id, row.domain, row.customer)
+}
+
+/// Whether login, or the service, is off according to what is off at a mailbox.
+fn is_off(off: &BTreeSet<String>, service: Service) -> bool {
+    let needed: &[&str] = match service {
+        Service::Submission => &["login", "submission", "send"],
+        Service::Imap | Service::Pop3 | Service::Smtp | Service::Admin => &["login", service.name()],
+    };
+    needed.iter().any(|switch| off.contains(*switch))
+}
+
+/// Whether a mailbox that still belongs to this customer is open for a service, whoever opens it: the owner's
+/// password and login windows are the owner's alone.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::service) async fn is_open(
+    conn: &mut Conn,
+    whose: (MailboxId, CustomerId),
+    service: Service,
+) -> Result<bool> {
+    let Some(row) = present(conn, whose).await? else { return Ok(false) };
+    Ok(!is_off(&settings::standing::switches_off(conn, at(&row)).await?, service))
 }
 
 fn unavailable(error: crate::service::error::ServiceError) -> LoginError {

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{Standing, standing};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::{CustomerId, DomainId, MailboxId, public_id};
+use crate::service::content_access::Visit;
 use crate::service::context::{Owner, Service, Source};
 use crate::service::settings::standing::LoginWindows;
 use crate::storage::metadata::database::Database;
@@ -32,6 +33,8 @@ pub struct SessionInfo {
     pub source: Source,
     /// Since when.
     pub since: Timestamp,
+    /// The administrator who is there in the owner's place: where at home, and `name@CODE`.
+    pub administrator: Option<(CustomerId, String)>,
 }
 
 struct Entry {
@@ -64,6 +67,7 @@ impl Registry {
                 service: entry.service,
                 source: entry.source,
                 since: entry.since,
+                administrator: administrator(&entry.owner),
             };
             entries.iter().map(info).collect()
         });
@@ -73,6 +77,15 @@ impl Registry {
 
     pub(super) fn close(&self, id: &str) -> bool {
         self.with(|entries| entries.get(id).map(|entry| entry.close.send_replace(true)).is_some())
+    }
+
+    /// The sessions of administrators in mailboxes, by id.
+    pub(super) fn visits(&self) -> Vec<(String, Arc<Visit>)> {
+        self.with(|entries| {
+            let visit =
+                |(id, entry): (&String, &Entry)| Some((id.clone(), Arc::clone(entry.owner.visit.as_ref()?)));
+            entries.iter().filter_map(visit).collect()
+        })
     }
 
     /// Ends the sessions that may not go on at this time.
@@ -111,6 +124,11 @@ impl Registry {
     }
 }
 
+fn administrator(owner: &Owner) -> Option<(CustomerId, String)> {
+    let (home, name) = owner.visit.as_ref()?.who()?;
+    Some((home, name.to_owned()))
+}
+
 /// What a session watches to learn that it must end.
 pub(super) struct Watch {
     pub(super) changes: tokio::sync::Mutex<Receivers>,
@@ -135,7 +153,8 @@ pub(super) struct Receivers {
     pub(super) directory: watch::Receiver<u64>,
 }
 
-/// A running session of a mailbox owner; its registration ends when it is dropped.
+/// A running session of a mailbox's owner, or of an administrator in their place; its registration ends when
+/// it is dropped.
 pub struct MailSession {
     id: String,
     owner: Owner,
@@ -218,6 +237,9 @@ impl MailSession {
     /// Looks at the database again. While it cannot be asked the session goes on, as everything else does.
     pub(super) async fn may_go_on(&self) -> bool {
         let Ok(_turn) = self.watch.checking.acquire().await else { return true };
+        if let Some(visit) = &self.owner.visit {
+            return visit.may_go_on().await;
+        }
         let hash = Arc::clone(&self.watch.password_hash.lock().unwrap_or_else(PoisonError::into_inner));
         let whose = (self.owner.mailbox, self.owner.customer);
         let now = self.watch.clock.now();

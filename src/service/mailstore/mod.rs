@@ -124,6 +124,7 @@ impl MailStore {
         name: &FolderName,
         special_use: Option<SpecialUse>,
     ) -> Result<()> {
+        owner.enter(name, Access::ReadWrite).await?;
         let (mailbox, name, at) = (owner.mailbox, name.clone(), self.inner.clock.now());
         self.inner
             .database
@@ -140,6 +141,7 @@ impl MailStore {
     /// # Errors
     /// `NotFound`, `Conflict`; nothing was changed.
     pub async fn folder_delete(&self, owner: &Owner, name: &FolderName) -> Result<FolderId> {
+        owner.enter(name, Access::ReadWrite).await?;
         let (mailbox, name, at) = (owner.mailbox, name.clone(), self.inner.clock.now());
         let kept = self.inner.keeps_deleted();
         self.inner
@@ -159,6 +161,9 @@ impl MailStore {
     /// would become too long or too deep, `Limit`; nothing was changed. When the database fails while the messages of
     /// `INBOX` move, those moved before stay in the new folder.
     pub async fn folder_rename(&self, owner: &Owner, from: &FolderName, to: &FolderName) -> Result<()> {
+        for name in [from, to] {
+            owner.enter(name, Access::ReadWrite).await?;
+        }
         let (mailbox, names, at) = (owner.mailbox, (from.clone(), to.clone()), self.inner.clock.now());
         match self
             .inner
@@ -195,6 +200,7 @@ impl MailStore {
     /// # Errors
     /// `Limit` for too many names.
     pub async fn folder_subscribe(&self, owner: &Owner, name: &FolderName, subscribed: bool) -> Result<()> {
+        owner.enter(name, Access::ReadWrite).await?;
         let (mailbox, name) = (owner.mailbox, name.clone());
         self.inner
             .database
@@ -234,12 +240,14 @@ impl MailStore {
         Ok(folders::status(&row))
     }
 
-    /// Opens a folder. With [`Access::ReadWrite`] the messages that are new since the last such opening are recent
-    /// in this view alone.
+    /// Opens a folder. With [`Access::ReadWrite`] the messages that are new since the last such opening are
+    /// recent in this view alone. For an administrator without `content.write` it is opened read-only,
+    /// whatever is asked for.
     ///
     /// # Errors
     /// `NotFound`, also for a name that only holds children.
     pub async fn folder_open(&self, owner: &Owner, name: &FolderName, access: Access) -> Result<FolderView> {
+        let access = owner.most(access);
         let mailbox = owner.mailbox;
         let wanted = name.clone();
         let found = self
@@ -247,8 +255,9 @@ impl MailStore {
             .database
             .read(move |conn| Box::pin(async move { folder::find(conn, mailbox, wanted.as_str()).await }));
         let row = found.await?.filter(|row| row.selectable).ok_or_else(|| work::no_folder(name))?;
+        owner.enter(name, access).await?;
         let table = self.inner.tables.table(&self.inner.database, mailbox, row.id);
-        FolderView::open(Arc::clone(&self.inner), table, name.clone(), access).await
+        FolderView::open((Arc::clone(&self.inner), owner.visit.clone()), table, name.clone(), access).await
     }
 
     /// Appends messages, all or none. The answer comes when they would survive power loss.
@@ -262,6 +271,7 @@ impl MailStore {
         name: &FolderName,
         messages: Vec<NewMessage>,
     ) -> Result<Appended> {
+        owner.enter(name, Access::ReadWrite).await?;
         if messages.len() > APPEND_MESSAGES_MAX {
             let text = format!("at most {APPEND_MESSAGES_MAX} messages can be appended at once");
             return Err(ServiceError::Limit(text));
@@ -369,6 +379,7 @@ impl MailStore {
     /// # Errors
     /// As [`Self::append`].
     pub async fn append_check(&self, owner: &Owner, name: &FolderName, octets: u64) -> Result<()> {
+        owner.may_change().await?;
         self.size_check(octets)?;
         let mailbox = owner.mailbox;
         let wanted = name.clone();

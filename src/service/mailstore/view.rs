@@ -20,6 +20,7 @@ use super::work::{self, priority, slices};
 use super::{Inner, OpenFolder};
 use crate::base::clock::Timestamp;
 use crate::base::id::{ModSeq, Uid, UidValidity};
+use crate::service::content_access::{Visit, enter, may_change};
 use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::changes::Touched;
 use crate::storage::metadata::content;
@@ -52,6 +53,8 @@ pub struct MessageSummary {
 pub struct FolderView {
     folder: OpenFolder,
     access: Access,
+    /// The administrator who is there in the owner's place.
+    visit: Option<Arc<Visit>>,
     inner: Arc<Inner>,
     table: Arc<FolderTable>,
     ticks: watch::Receiver<u64>,
@@ -70,7 +73,7 @@ pub struct FolderView {
 impl FolderView {
     /// Opens the table's folder.
     pub(super) async fn open(
-        inner: Arc<Inner>,
+        (inner, visit): (Arc<Inner>, Option<Arc<Visit>>),
         table: Arc<FolderTable>,
         name: FolderName,
         access: Access,
@@ -96,6 +99,7 @@ impl FolderView {
         let mut view = Self {
             folder,
             access,
+            visit,
             inner,
             table,
             ticks,
@@ -319,6 +323,7 @@ impl FolderView {
         unchanged_since: Option<ModSeq>,
         silent: bool,
     ) -> Result<Stored> {
+        may_change(self.visit.as_ref()).await?;
         let change = Arc::new(FlagChange { mode, flags: flags.clone(), unchanged_since });
         let (mailbox, id) = (self.table.mailbox, self.table.id);
         let mut stored = Stored::default();
@@ -352,6 +357,7 @@ impl FolderView {
     /// # Errors
     /// When the database cannot be written; of more than 256 messages those before the error may have gone.
     pub async fn expunge(&mut self, uids: Option<&[Uid]>) -> Result<()> {
+        may_change(self.visit.as_ref()).await?;
         let (mailbox, id) = (self.table.mailbox, self.table.id);
         let database = &self.table.database;
         let (at, kept) = (self.inner.clock.now(), self.inner.keeps_deleted());
@@ -385,6 +391,7 @@ impl FolderView {
     /// # Errors
     /// `NotFound` when the target does not exist, `OverQuota`; then nothing was copied.
     pub async fn copy(&mut self, uids: &[Uid], target: &FolderName) -> Result<Copied> {
+        enter(self.visit.as_ref(), target, Access::ReadWrite).await?;
         let (mailbox, id) = (self.table.mailbox, self.table.id);
         if stage::is_large_copy(uids.len()) {
             let octets = self.states(uids).iter().map(|state| i64::from(state.octets)).sum();
@@ -406,6 +413,7 @@ impl FolderView {
     /// # Errors
     /// `NotFound` when the target does not exist. Of more than 256 messages those before the error may have moved.
     pub async fn move_to(&mut self, uids: &[Uid], target: &FolderName) -> Result<Copied> {
+        enter(self.visit.as_ref(), target, Access::ReadWrite).await?;
         work::move_all(&self.table.database, self.table.mailbox, self.table.id, uids, target).await
     }
 

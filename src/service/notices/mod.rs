@@ -40,7 +40,6 @@ const TEXT_CHARACTERS_MAX: usize = 8_000;
 
 /// What a notice is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(dead_code, reason = "quotas and content access give the others")]
 pub(in crate::service) enum Kind {
     /// Use comes near a limit.
     QuotaWarning,

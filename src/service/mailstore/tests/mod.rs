@@ -135,6 +135,7 @@ impl House {
             domain: DomainId(1),
             customer: CustomerId(2),
             address: "user@a.example".parse().unwrap(),
+            visit: None,
         };
         let undelete_days = 30;
         let store = Self::store(&database, &folder, "one", undelete_days).await;
