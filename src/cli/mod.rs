@@ -31,6 +31,7 @@ mod request;
 mod role;
 mod server;
 mod setting;
+mod spending;
 mod store;
 mod template;
 mod webhook;
@@ -163,6 +164,9 @@ enum Command {
     /// Prices
     #[command(subcommand)]
     Price(price::Command),
+    /// What customers may spend in a month
+    #[command(subcommand)]
+    Spending(spending::Command),
     /// Requests: ask for what others have to approve, and decide
     #[command(subcommand)]
     Request(request::Command),
@@ -374,6 +378,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Whoami => Ok(server::whoami()),
         Command::Notice(command) => Ok(command.plan()),
         Command::Price(command) => Ok(command.plan()),
+        Command::Spending(command) => command.plan(),
         Command::Request(command) => command.plan(),
         Command::Process(command) => command.plan(),
         Command::Report(command) => Ok(command.plan()),

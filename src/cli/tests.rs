@@ -122,7 +122,7 @@ const COMMANDS: &[&str] = &[
     "request reject r1 --reason no --yes",
     "request withdraw r1 --yes",
     "process show a",
-    "process set a role:manager role:admin@b admin:anna@code --dry-run",
+    "process set a role:manager role:admin@b group:ops@code admin:anna@code --dry-run",
     "process delete a --yes",
     "customer expire a 90d --on-expiry disable-login,delete+30d --dry-run",
     "mailbox expire x@d.test none",
@@ -135,6 +135,8 @@ const COMMANDS: &[&str] = &[
     "price set a --from 2026-12 --currency EUR --gib-month 10 --mailbox-month 100 --messages 5 --dry-run",
     "price show a --month 2026-11",
     "price list --customer a",
+    "spending set a 50000 --currency EUR --on-limit disable-login,delete+10d --dry-run",
+    "spending list --customer a",
     "report storage --customer a --format csv",
     "audit search --customer a --mine --since 2d --until 1d --actor x --operation mailbox. --target t --text u \
      --outcome done --limit 5",

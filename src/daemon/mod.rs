@@ -47,6 +47,7 @@ use crate::service::quota::QuotaWatch;
 use crate::service::registry::{Management, ManagementOptions};
 use crate::service::requests::RequestPass;
 use crate::service::server::meter::Meter;
+use crate::service::spending::SpendingPass;
 use crate::service::webhooks::Webhooks;
 use crate::storage::StorageError;
 use crate::storage::backup::BackupError;
@@ -302,6 +303,8 @@ fn background(config: &Config, rooms: &Rooms, shutdown: &Shutdown, tasks: &mut J
     tasks.spawn(async move { runner.run(ended.requested()).await });
     let metering = Metering::new(&rooms.management);
     tasks.spawn(until(shutdown.clone(), Box::pin(metering.run())));
+    let spending = SpendingPass::new(&rooms.management);
+    tasks.spawn(until(shutdown.clone(), Box::pin(async move { spending.run().await })));
     let watch = QuotaWatch::new(&rooms.management);
     tasks.spawn(until(shutdown.clone(), Box::pin(watch.run())));
     let schedule = Schedule::new(&rooms.management);

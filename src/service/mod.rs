@@ -26,6 +26,7 @@ pub mod reports;
 pub mod requests;
 pub mod server;
 pub mod settings;
+pub mod spending;
 pub mod stores;
 pub mod trace;
 mod undelete;

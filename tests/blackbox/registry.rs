@@ -53,6 +53,8 @@ mod roles;
 mod roles_moves;
 #[path = "registry/settings.rs"]
 mod settings;
+#[path = "registry/spending.rs"]
+mod spending;
 #[path = "registry/switches.rs"]
 mod switches;
 #[path = "registry/templates.rs"]

@@ -13,6 +13,7 @@
 //! Who sets a date can do what its steps do, for customers above them; the holds belong to the customer whose authority
 //! it was, and only that one or one above moves the date again. Nobody sets a date of their own.
 
+mod effects;
 mod operations;
 mod pass;
 mod steps;
@@ -25,6 +26,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Tx;
 use crate::storage::metadata::expiry::{self, Expiring, ExpiryRow};
 
+pub(in crate::service) use effects::{carry_out, record, revert, subject};
 pub(in crate::service) use operations::{
     AdministratorExpire, CustomerExpire, Expiry, MailboxExpire, authority, permissions_of, shown,
 };
@@ -37,7 +39,7 @@ const WARNED_BEFORE: std::time::Duration = std::time::Duration::from_secs(14 * 8
 /// What takes a step back.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Undo {
+pub(in crate::service) enum Undo {
     /// Releases the hold with this public id, if it is still there.
     Hold(String),
     /// Lets the administrator in again.
@@ -48,11 +50,20 @@ enum Undo {
     Nothing,
 }
 
-fn kept<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| ServiceError::Internal(format!("an expiry date: {error}")))
+/// Reads steps, or what takes them back, from the database.
+///
+/// # Errors
+/// When it is neither.
+pub(in crate::service) fn kept<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|error| ServiceError::Internal(format!("steps that were kept: {error}")))
 }
 
-fn keep(value: &impl Serialize) -> Result<String> {
+/// The form in the database.
+///
+/// # Errors
+/// Never, for steps and what takes them back.
+pub(in crate::service) fn keep(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| ServiceError::Internal(error.to_string()))
 }
 

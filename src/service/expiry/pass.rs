@@ -5,25 +5,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Action, Step, Undo, WARNED_BEFORE, keep, kept, next_at};
+use super::effects::{carry_out, record, revert, subject};
+use super::{Step, Undo, WARNED_BEFORE, keep, kept, next_at};
 use crate::base::clock::Timestamp;
-use crate::base::id::CustomerId;
-use crate::service::audit::{self, Event, names};
 use crate::service::authority::Caller;
 use crate::service::context::{Context, Identity};
-use crate::service::directory::administrator_state::{AdministratorDelete, AdministratorUndelete};
-use crate::service::directory::customer_life::{CustomerDelete, CustomerUndelete};
-use crate::service::directory::mailbox_deletion::MailboxDelete;
-use crate::service::directory::mailboxes::MailboxUndelete;
-use crate::service::directory::targets::OneAdministrator;
 use crate::service::error::{Result, ServiceError};
-use crate::service::notices::{self, Kind, To};
-use crate::service::registry::{Bound, Inner, Located, Management, Nested, Operate as _, Tx};
-use crate::storage::metadata::customer::{self, TreeLock};
+use crate::service::notices::{self, Kind};
+use crate::service::registry::{Inner, Management, Operate as _, Tx};
+use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::expiry::{self, Expiring, ExpiryRow};
-use crate::storage::metadata::hold::{self, HoldOn};
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::{administrator, mailbox};
 
 /// How often it looks: running sessions end within a second of the date.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -35,81 +27,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 const REASON: &str = "expired";
 /// Rounds of one pass: each date may have a warning and every step due.
 const ROUNDS_MAX: usize = 64;
-
-/// What a date is about, as it is now.
-struct Subject {
-    place: CustomerId,
-    /// In notices and in the audit trail.
-    recorded: String,
-    /// As it is found by name.
-    name: String,
-    /// See [`Located::key`].
-    key: String,
-    is_deleted: bool,
-    deleted_by: Option<String>,
-    to: To,
-}
-
-async fn subject(tx: &mut Tx<'_>, on: Expiring) -> Result<Option<Subject>> {
-    let tree = Arc::clone(&tx.caller.tree);
-    Ok(match on {
-        Expiring::Customer(id) => {
-            let Some(row) = customer::by_id(tx.conn, id).await? else { return Ok(None) };
-            Some(Subject {
-                place: id,
-                recorded: format!("customer {}", names::customer(&tree, id)),
-                name: row.code,
-                key: format!("customer {id}"),
-                is_deleted: row.deleted_at.is_some(),
-                deleted_by: row.deleted_by,
-                to: To::Customer(id),
-            })
-        }
-        Expiring::Mailbox(id) => {
-            let Some(row) = mailbox::by_id(tx.conn, id).await? else { return Ok(None) };
-            Some(Subject {
-                place: row.customer,
-                recorded: format!("mailbox {}", row.address()),
-                name: row.address(),
-                key: format!("mailbox {id}"),
-                is_deleted: row.deleted_at.is_some(),
-                deleted_by: row.deleted_by,
-                to: To::Mailbox(id),
-            })
-        }
-        Expiring::Administrator(id) => {
-            let living = administrator::by_id(tx.conn, id).await?;
-            let is_deleted = living.is_none();
-            let row = match living {
-                Some(row) => Some(row),
-                None => administrator::by_id_even_deleted(tx.conn, id).await?,
-            };
-            let Some(row) = row else { return Ok(None) };
-            let one = OneAdministrator::new(tx, row);
-            let login = names::administrator(&tree, one.row.customer, &one.login);
-            Some(Subject {
-                place: one.row.customer,
-                recorded: format!("administrator {login}"),
-                name: one.login,
-                key: format!("administrator {id}"),
-                is_deleted,
-                deleted_by: None,
-                to: To::Administrator(id),
-            })
-        }
-    })
-}
-
-impl Subject {
-    fn bound(&self) -> Bound {
-        let (place, recorded, key) = (self.place, self.recorded.clone(), self.key.clone());
-        Bound { on: Located { place, recorded, key }, on_behalf: None }
-    }
-}
-
-fn switch(action: Action) -> &'static str {
-    if action == Action::StopReceiving { "receive" } else { "login" }
-}
 
 fn operation(on: Expiring) -> &'static str {
     match on {
@@ -128,27 +45,9 @@ async fn take(tx: &mut Tx<'_>, row: &mut ExpiryRow) -> Result<()> {
         return Ok(expiry::remove(tx.conn, row.on).await?);
     };
     let by = (row.actor.as_str(), row.authority);
-    let taken = match (row.on, step.action) {
-        _ if subject.is_deleted => Undo::Nothing,
-        (_, Action::Delete) => delete(tx, row.on, &subject).await?,
-        (Expiring::Customer(id), action) => {
-            let on = HoldOn::Customer(id);
-            Undo::Hold(hold::insert(tx.conn, on, (switch(action), REASON), by, tx.now).await?)
-        }
-        (Expiring::Mailbox(id), action) => {
-            let on = HoldOn::Mailbox(id);
-            Undo::Hold(hold::insert(tx.conn, on, (switch(action), REASON), by, tx.now).await?)
-        }
-        (Expiring::Administrator(id), _) => {
-            let enabled = administrator::by_id(tx.conn, id).await?.is_some_and(|row| row.enabled);
-            if enabled {
-                administrator::set_enabled(tx.conn, id, false).await?;
-            }
-            if enabled { Undo::Enable } else { Undo::Nothing }
-        }
-    };
+    let taken = carry_out(tx, &subject, step.action, REASON, by).await?;
     if taken != Undo::Nothing {
-        record(tx, row.on, &subject, json!({ "taken": step.action.name() })).await?;
+        record(tx, operation(row.on), &subject, json!({ "taken": step.action.name() })).await?;
         let subject_line = format!("{} has expired: {}", subject.recorded, step.action.name());
         let text = format!(
             "The time of {} was over on {}. What was chosen for this was done: {}.\n\n\
@@ -173,29 +72,11 @@ pub(super) async fn take_back(tx: &mut Tx<'_>, row: &mut ExpiryRow) -> Result<()
         row.done = 0;
         return store(tx, row, &steps, &undo).await;
     };
-    match &taken {
-        Undo::Hold(id) => {
-            if let Some(row) = hold::by_public_id(tx.conn, id).await? {
-                hold::delete(tx.conn, &row).await?;
-            }
-        }
-        Undo::Enable => {
-            if let Expiring::Administrator(id) = row.on {
-                administrator::set_enabled(tx.conn, id, true).await?;
-            }
-        }
-        Undo::Undelete(by) => {
-            let same = subject.deleted_by.as_ref().is_none_or(|other| other == by);
-            if subject.is_deleted && same {
-                undelete(tx, row.on, &subject).await?;
-            }
-        }
-        Undo::Nothing => {}
-    }
+    revert(tx, &subject, &taken).await?;
     row.done = row.done.saturating_sub(1);
     if taken != Undo::Nothing {
         let name = steps.get(row.done).map(|step| step.action.name());
-        record(tx, row.on, &subject, json!({ "taken_back": name })).await?;
+        record(tx, operation(row.on), &subject, json!({ "taken_back": name })).await?;
     }
     store(tx, row, &steps, &undo).await
 }
@@ -206,44 +87,6 @@ async fn store(tx: &mut Tx<'_>, row: &mut ExpiryRow, steps: &[Step], undo: &[Und
     let last = row.done.checked_sub(1).and_then(|last| steps.get(last));
     row.last_due = last.map(|step| row.expires_at.plus(step.delay()));
     Ok(expiry::put(tx.conn, row).await?)
-}
-
-async fn delete(tx: &mut Tx<'_>, on: Expiring, subject: &Subject) -> Result<Undo> {
-    let (operation, field) = match on {
-        Expiring::Customer(_) => (Nested::of::<CustomerDelete>(), "path"),
-        Expiring::Mailbox(_) => (Nested::of::<MailboxDelete>(), "address"),
-        Expiring::Administrator(_) => (Nested::of::<AdministratorDelete>(), "name"),
-    };
-    (operation.carry_out)(tx, json!({ field: subject.name }), subject.bound()).await?;
-    let by = match on {
-        Expiring::Customer(id) => customer::by_id(tx.conn, id).await?.and_then(|row| row.deleted_by),
-        Expiring::Mailbox(id) => mailbox::by_id(tx.conn, id).await?.and_then(|row| row.deleted_by),
-        Expiring::Administrator(_) => None,
-    };
-    Ok(Undo::Undelete(by.unwrap_or_default()))
-}
-
-async fn undelete(tx: &mut Tx<'_>, on: Expiring, subject: &Subject) -> Result<()> {
-    let (operation, field) = match on {
-        Expiring::Customer(_) => (Nested::of::<CustomerUndelete>(), "path"),
-        Expiring::Mailbox(_) => (Nested::of::<MailboxUndelete>(), "address"),
-        Expiring::Administrator(_) => (Nested::of::<AdministratorUndelete>(), "name"),
-    };
-    (operation.carry_out)(tx, json!({ field: subject.name }), subject.bound()).await.map(drop)
-}
-
-async fn record(tx: &mut Tx<'_>, on: Expiring, subject: &Subject, after: serde_json::Value) -> Result<()> {
-    let event = Event {
-        at: tx.now,
-        operation: operation(on),
-        place: Some(subject.place),
-        target: &subject.recorded,
-        before: None,
-        after: Some(after.to_string()),
-        outcome: "done",
-    };
-    let record = audit::record(tx.caller, tx.context, event);
-    Ok(crate::storage::metadata::audit::insert(tx.conn, &[record]).await?)
 }
 
 async fn warn(tx: &mut Tx<'_>, row: &mut ExpiryRow) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::base::id::{AdministratorId, CustomerId, MailboxId};
 use crate::service::error::Result;
 use crate::storage::metadata::administrator::{self, AdministratorRow};
 use crate::storage::metadata::customer;
-use crate::storage::metadata::grant::{self, Holder};
+use crate::storage::metadata::grant::{self, GrantRow, Holder};
 use crate::storage::metadata::notice::{self, NoticeFor};
 use crate::storage::metadata::sql::Conn;
 
@@ -47,6 +47,10 @@ pub(in crate::service) enum Kind {
     ExpiryWarning,
     /// A step that was chosen for the time after the expiry date was taken, or taken back.
     Expiry,
+    /// What may be spent in a month comes to its end.
+    SpendingWarning,
+    /// A step that was chosen for when all is spent was taken.
+    Spending,
     /// A request waits for somebody's approval.
     RequestWaiting,
     /// A request was approved, rejected, or ended by itself.
@@ -66,6 +70,8 @@ impl Kind {
             Self::QuotaWarning => "quota-warning",
             Self::ExpiryWarning => "expiry-warning",
             Self::Expiry => "expiry",
+            Self::SpendingWarning => "spending-warning",
+            Self::Spending => "spending",
             Self::RequestWaiting => "request-waiting",
             Self::RequestDecided => "request-decided",
             Self::PasswordReset => "password-reset",
@@ -141,11 +147,24 @@ pub(in crate::service) async fn holders(
     role: Option<&str>,
     now: Timestamp,
 ) -> Result<Vec<AdministratorRow>> {
+    holders_of(conn, customer, now, |grant| role.is_none_or(|role| role == grant.role)).await
+}
+
+/// As [`holders`], of the grants that are wanted.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::service) async fn holders_of(
+    conn: &mut Conn,
+    customer: CustomerId,
+    now: Timestamp,
+    is_wanted: impl Fn(&GrantRow) -> bool + Send,
+) -> Result<Vec<AdministratorRow>> {
     let mut ids = BTreeSet::new();
     for grant in grant::at(conn, &[customer.0]).await? {
         let in_time =
             grant.not_before.is_none_or(|start| start <= now) && grant.expires_at.is_none_or(|end| now < end);
-        if !in_time || role.is_some_and(|role| role != grant.role) {
+        if !in_time || !is_wanted(&grant) {
             continue;
         }
         match grant.holder {

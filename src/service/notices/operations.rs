@@ -25,8 +25,8 @@ pub(in crate::service) struct Notice {
     id: String,
     #[schema(value_type = String)]
     at: Timestamp,
-    /// `quota-warning`, `expiry-warning`, `expiry`, `request-waiting`, `request-decided`, `password-reset` or
-    /// `content-access`.
+    /// `quota-warning`, `expiry-warning`, `expiry`, `spending-warning`, `spending`, `request-waiting`,
+    /// `request-decided`, `password-reset`, `content-access` or `webhook-off`.
     kind: String,
     /// Whom it is for: `you`, `group`, or the path of a customer, a role before it.
     to: String,

@@ -22,6 +22,7 @@ use crate::service::requests::{
 };
 use crate::service::settings::operations as settings;
 use crate::service::settings::template_operations as templates;
+use crate::service::spending::{SpendingList, SpendingSet};
 use crate::service::trace::TraceFind;
 use crate::service::{backup, bulk, events, jobs, moves, placement, server, stores, undelete, webhooks};
 
@@ -76,6 +77,8 @@ static OPERATIONS: &[Operation] = &[
     declare::<bill::PriceSet>(),
     declare::<bill::PriceShow>(),
     declare::<bill::PriceListRun>(),
+    declare::<SpendingSet>(),
+    declare::<SpendingList>(),
     declare::<TraceFind>(),
     declare::<customers::CustomerCreate>(),
     declare::<customers::CustomerList>(),

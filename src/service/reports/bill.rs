@@ -5,7 +5,7 @@
 //! month. Half a minor unit is rounded up. A month that is over keeps its bill: what was used is frozen, and no list
 //! can be set for it any more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,10 +16,11 @@ use crate::service::authority::Permission;
 use crate::service::directory::scope::Place;
 use crate::service::directory::targets::OneCustomer;
 use crate::service::error::{Result, ServiceError};
-use crate::service::metering::Month;
+use crate::service::metering::{Month, month_sums};
 use crate::service::registry::{Need, Operate, Tx, declare};
-use crate::storage::metadata::metering::{self, Counted};
+use crate::storage::metadata::metering::{self, Counted, Path};
 use crate::storage::metadata::price::{self, PriceList};
+use crate::storage::metadata::sql::Conn;
 
 /// Highest price, in minor units.
 const PRICE_MAX: i64 = 1_000_000_000_000;
@@ -104,10 +105,7 @@ impl Operate for PriceSet {
             let message = format!("{from} is over; prices can be set from {present} on");
             return Err(ServiceError::Conflict { message });
         }
-        if request.currency.len() != 3 || !request.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            let message = format!("expected a code such as EUR, got {}", request.currency);
-            return Err(ServiceError::Invalid { field: "currency", message });
-        }
+        currency_check(&request.currency)?;
         for (field, price) in [
             ("gib_month", request.gib_month),
             ("mailbox_month", request.mailbox_month),
@@ -210,6 +208,18 @@ impl Operate for PriceListRun {
     }
 }
 
+/// Refuses what is no ISO 4217 code.
+///
+/// # Errors
+/// `Invalid`.
+pub(in crate::service) fn currency_check(code: &str) -> Result<()> {
+    if code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Ok(());
+    }
+    let message = format!("expected a code such as EUR, got {code}");
+    Err(ServiceError::Invalid { field: "currency", message })
+}
+
 /// A customer with all below it, and a month.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -277,6 +287,55 @@ fn priced(sum: &Counted, list: &PriceList, month: Month) -> Option<Vec<(&'static
         }
     }
     Some(lines)
+}
+
+/// What a customer with all below it owes for a month so far, by currency, at the prices that hold for the customer
+/// itself: lists that are set below it are between it and its own customers.
+///
+/// # Errors
+/// When the database fails, or no number holds a sum.
+pub(in crate::service) async fn owed(
+    conn: &mut Conn,
+    customer: CustomerId,
+    month: Month,
+) -> Result<BTreeMap<String, i64>> {
+    let overflow = || ServiceError::Internal("a bill is more than can be counted".to_owned());
+    let paths = metering::paths(conn, customer.0).await?;
+    let keys: Vec<i64> = paths.keys().copied().collect();
+    let sums = month_sums(conn, month, &keys).await?.sums;
+    let down_to = |path: &Path| -> Vec<i64> {
+        let levels = path.ids.iter().position(|&id| id == customer.0).map_or(0, |at| at + 1);
+        path.ids.iter().copied().take(levels).collect()
+    };
+    let above: BTreeSet<i64> = paths.values().flat_map(down_to).collect();
+    let above: Vec<i64> = above.into_iter().collect();
+    let lists = price::holding(conn, &above, month.number()).await?;
+    let lists: HashMap<CustomerId, PriceList> =
+        lists.into_iter().map(|list| (CustomerId(list.customer), list)).collect();
+    let mut totals: BTreeMap<String, i64> = BTreeMap::new();
+    for (key, sum) in &sums {
+        let Some(list) = paths.get(key).and_then(|path| nearest(&down_to(path), &lists)) else { continue };
+        for (_, _, _, amount) in priced(sum, list, month).ok_or_else(overflow)? {
+            let total = totals.entry(list.currency.clone()).or_default();
+            *total = total.checked_add(amount).ok_or_else(overflow)?;
+        }
+    }
+    Ok(totals)
+}
+
+/// The currency of the prices that hold for a customer in a month, if any do.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::service) async fn currency(
+    tx: &mut Tx<'_>,
+    customer: CustomerId,
+    month: Month,
+) -> Result<Option<String>> {
+    let up = tx.caller.tree.path_up(customer);
+    let lists = price::holding(tx.conn, &up, month.number()).await?;
+    let found = up.iter().find_map(|&id| lists.iter().find(|list| list.customer == id));
+    Ok(found.map(|list| list.currency.clone()))
 }
 
 /// `report.bill`.

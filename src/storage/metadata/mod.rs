@@ -75,6 +75,7 @@ pub mod scope_usage;
 pub mod seal;
 pub mod setting;
 pub mod snapshot;
+pub mod spending;
 pub mod sql;
 mod sqlite;
 pub mod stage;

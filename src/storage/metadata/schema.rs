@@ -150,6 +150,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0024_requests.sql"),
         include_str!("../../../migrations/postgres/0024_requests.sql"),
     ),
+    (
+        25,
+        "spending",
+        include_str!("../../../migrations/sqlite/0025_spending.sql"),
+        include_str!("../../../migrations/postgres/0025_spending.sql"),
+    ),
 ];
 
 /// Which database's texts.

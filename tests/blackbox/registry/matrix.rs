@@ -176,8 +176,8 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
         | "audit.search" | "report.quota" | "report.storage" | "report.usage" | "report.bill"
-        | "price.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify" | "notice.list"
-        | "grant.list" | "role.list" | "group.list" | "request.list" | "process.show" => {
+        | "price.list" | "spending.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify"
+        | "notice.list" | "grant.list" | "role.list" | "group.list" | "request.list" | "process.show" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
@@ -189,6 +189,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
             json!({ "id": names.webhook })
         }
         "customer.store" => json!({ "path": path, "store": null }),
+        "spending.set" => json!({ "path": path, "amount": 1_000, "currency": "EUR" }),
         "price.show" => json!({ "path": path }),
         "price.set" => json!({ "path": path, "from": "2030-01", "currency": "EUR", "gib_month": 10,
                                "mailbox_month": 100, "messages_1000": 0 }),
