@@ -31,8 +31,9 @@ const DECIDED: &[Column] = columns![
     "Id" "id" Text, "Operation" "operation" Text, "Of" "target" Text, "State" "state" Text,
     "Waits at" "waits_at" Text, "Waits for" "waits_for" Text
 ];
-const PROCESS_STEPS: &[Column] =
-    columns!["ROLE" "role" Text, "ADMINISTRATOR" "administrator" Text, "AT" "customer" Text];
+const PROCESS_STEPS: &[Column] = columns![
+    "ROLE" "role" Text, "GROUP" "group" Text, "ADMINISTRATOR" "administrator" Text, "AT" "customer" Text
+];
 const PROCESS: &[Column] =
     columns!["Customer" "customer" Text, "Set at" "set_at" Text, "Changed" "changed_at" Time];
 const PROCESS_SET: &[Column] =
@@ -201,7 +202,7 @@ pub(super) enum ProcessCommand {
     Set {
         /// The customer; it counts there and below
         path: String,
-        /// role:ROLE (at the customer), role:ROLE@PATH (at one above), or admin:NAME@CODE
+        /// role:ROLE (at the customer), role:ROLE@PATH (at one above), group:NAME@CODE, or admin:NAME@CODE
         #[arg(required = true, value_name = "STEP")]
         steps: Vec<String>,
         #[command(flatten)]
@@ -223,8 +224,9 @@ fn step(text: &str) -> Result<Value, Failure> {
             None => serde_json::json!({ "role": role }),
         },
         Some(("admin", name)) => serde_json::json!({ "administrator": name }),
+        Some(("group", name)) => serde_json::json!({ "group": name }),
         _ => {
-            let hint = "a step is role:ROLE, role:ROLE@PATH or admin:NAME@CODE";
+            let hint = "a step is role:ROLE, role:ROLE@PATH, group:NAME@CODE or admin:NAME@CODE";
             return Err(Failure::usage(format!("{text} is no step")).hint(hint));
         }
     };

@@ -26,7 +26,7 @@ use crate::storage::metadata::{administrator, group, role};
 const GRANTS_MAX: usize = 1_000;
 
 /// A role that can be granted at some customer.
-pub(super) struct NamedRole {
+pub(in crate::service) struct NamedRole {
     pub name: String,
     /// Its key, if it is none of the built-in ones.
     pub id: Option<RoleId>,

@@ -6,15 +6,18 @@ use utoipa::ToSchema;
 
 use super::{kept_needs, key_of, standing_of};
 use crate::base::clock::Timestamp;
-use crate::base::id::{AdministratorId, CustomerId};
-use crate::service::authority::{Caller, Permission, Role};
-use crate::service::directory::targets::{OneAdministrator, OneCustomer};
+use crate::base::id::{AdministratorId, CustomerId, GroupId, RoleId};
+use crate::service::authority::{Caller, Permission, Role, Tree};
+use crate::service::directory::grants::NamedRole;
+use crate::service::directory::targets::{OneAdministrator, OneCustomer, OneGroup};
 use crate::service::error::{Result, ServiceError};
 use crate::service::notices::{self, Kind, To};
 use crate::service::registry::{Need, Operate, Tx, declare};
-use crate::storage::metadata::administrator;
+use crate::storage::metadata::administrator::{self, AdministratorRow};
+use crate::storage::metadata::grant::{self, GrantRow, Holder};
 use crate::storage::metadata::request::{self, ProcessRow, RequestRow};
 use crate::storage::metadata::sql::Conn;
+use crate::storage::metadata::{group, role};
 
 /// Most steps of a process.
 const STEPS_MAX: usize = 8;
@@ -33,6 +36,10 @@ pub(super) enum Step {
     Role(String, CustomerId),
     /// This administrator.
     Administrator(AdministratorId),
+    /// Who holds this role of a customer's own by a grant at the customer itself.
+    CustomRole(RoleId, CustomerId),
+    /// Who is in this group, as long as it has a grant there or above.
+    Group(GroupId),
 }
 
 impl Step {
@@ -47,10 +54,25 @@ impl Step {
         Ok(match self {
             Self::Able => needs.iter().all(|need| need.is_held_by(caller)),
             Self::Administrator(id) => caller.administrator() == Some(*id) && caller.sees(place),
+            Self::CustomRole(role, at) => {
+                stands(caller, *at, place)
+                    && match caller.administrator() {
+                        None => false,
+                        Some(me) => {
+                            custom_holders(conn, *role, *at, now).await?.iter().any(|row| row.id == me)
+                        }
+                    }
+            }
+            Self::Group(id) => match caller.administrator() {
+                None => false,
+                Some(me) => {
+                    caller.sees(place)
+                        && group_place(conn, &caller.tree, *id, place, now).await?.is_some()
+                        && group::with_member(conn, me).await?.iter().any(|row| row.id == *id)
+                }
+            },
             Self::Role(role, at) => {
-                let stands =
-                    caller.tree.covers(*at, place) && caller.grants.iter().any(|grant| grant.customer == *at);
-                stands
+                stands(caller, *at, place)
                     && match caller.administrator() {
                         None => role == Role::SystemAdmin.name(),
                         Some(me) => {
@@ -60,6 +82,45 @@ impl Step {
             }
         })
     }
+}
+
+/// Whether what the caller holds at `at` counts at `place`.
+fn stands(caller: &Caller, at: CustomerId, place: CustomerId) -> bool {
+    caller.tree.covers(at, place) && caller.grants.iter().any(|grant| grant.customer == at)
+}
+
+/// Who holds a role of a customer's own by a grant at the customer itself.
+async fn custom_holders(
+    conn: &mut Conn,
+    role: RoleId,
+    at: CustomerId,
+    now: Timestamp,
+) -> Result<Vec<AdministratorRow>> {
+    let is_of = move |grant: &GrantRow| grant.custom.as_ref().is_some_and(|custom| custom.id == role);
+    notices::holders_of(conn, at, now, is_of).await
+}
+
+/// The nearest customer at or above `place` where a group has a grant now; nothing when there is none, or
+/// when the group's home is gone.
+async fn group_place(
+    conn: &mut Conn,
+    tree: &Tree,
+    id: GroupId,
+    place: CustomerId,
+    now: Timestamp,
+) -> Result<Option<CustomerId>> {
+    let home = group::by_ids(conn, [id.0]).await?.pop().map(|row| row.customer);
+    if home.and_then(|home| tree.node(home)).is_none_or(|home| home.is_gone) {
+        return Ok(None);
+    }
+    let grants = grant::of(conn, Holder::Group(id)).await?;
+    let counts = |grant: &&GrantRow| {
+        let is_in_time =
+            grant.not_before.is_none_or(|start| start <= now) && grant.expires_at.is_none_or(|end| now < end);
+        is_in_time && tree.covers(grant.customer, place)
+    };
+    let depth = |id: &CustomerId| tree.node(*id).map_or(0, |node| node.depth);
+    Ok(grants.iter().filter(counts).map(|grant| grant.customer).max_by_key(depth))
 }
 
 /// The steps of a process; those of the default one when there is none.
@@ -102,6 +163,16 @@ async fn waiting(
         Step::Administrator(id) => {
             let home = administrator::by_id(conn, *id).await?.map_or(root, |row| row.customer);
             return Ok(Waiting { at: home, to: vec![To::Administrator(*id)] });
+        }
+        Step::CustomRole(id, at) => {
+            let to = role::by_id(conn, *id).await?.map_or(To::Customer(*at), |row| To::Role(*at, row.name));
+            return Ok(Waiting { at: *at, to: vec![to] });
+        }
+        Step::Group(id) => {
+            let at = group_place(conn, tree, *id, row.customer, now).await?.unwrap_or(root);
+            let members = administrator::members(conn, *id).await?.into_iter().take(LOOKED_AT_MAX);
+            let asked = members.filter(|member| member.enabled && member.id.0 != row.requester);
+            return Ok(Waiting { at, to: asked.map(|member| To::Administrator(member.id)).collect() });
         }
         Step::Able => {}
     }
@@ -169,16 +240,18 @@ pub(super) async fn waits_elsewhere(
     Ok(waiting(conn, tree, (step, row), now).await?.at != row.waits_at)
 }
 
-/// A step to set: exactly one of role and administrator.
+/// A step to set: exactly one of role, group and administrator.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::service) struct StepRequest {
-    /// Whoever holds this role by a grant at `customer` itself.
+    /// Whoever holds this role, a built-in one or one of the customer or above it, by a grant at `customer` itself.
     role: Option<String>,
     /// Where; the process's customer or one above it that the caller sees. Default: the process's customer.
     customer: Option<String>,
     /// This administrator, `name@CODE`.
     administrator: Option<String>,
+    /// Whoever is in this group, `name@CODE`.
+    group: Option<String>,
 }
 
 /// A step.
@@ -192,6 +265,9 @@ pub(in crate::service) struct ProcessStep {
     /// `name@CODE`, or `provider`.
     #[serde(skip_serializing_if = "Option::is_none")]
     administrator: Option<String>,
+    /// `name@CODE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
 }
 
 /// A process.
@@ -217,13 +293,27 @@ const PROVIDER: &str = "provider";
 /// A step in the view of the caller; one above says no more than that.
 pub(super) async fn tell(tx: &mut Tx<'_>, step: &Step) -> Result<ProcessStep> {
     let path = |tx: &Tx<'_>, id: CustomerId| tx.caller.path_of(id).unwrap_or_else(|| PROVIDER.to_owned());
-    let nothing = ProcessStep { role: None, customer: None, administrator: None };
+    let nothing = ProcessStep { role: None, customer: None, administrator: None, group: None };
+    let above = |nothing| ProcessStep { customer: Some(PROVIDER.to_owned()), ..nothing };
     Ok(match step {
         Step::Able => nothing,
         Step::Role(role, at) if tx.caller.sees(*at) => {
             ProcessStep { role: Some(role.clone()), customer: Some(path(tx, *at)), ..nothing }
         }
-        Step::Role(..) => ProcessStep { customer: Some(PROVIDER.to_owned()), ..nothing },
+        Step::CustomRole(id, at) if tx.caller.sees(*at) => {
+            let role = role::by_id(tx.conn, *id)
+                .await?
+                .map_or_else(|| "a role that is gone".to_owned(), |row| row.name);
+            ProcessStep { role: Some(role), customer: Some(path(tx, *at)), ..nothing }
+        }
+        Step::Role(..) | Step::CustomRole(..) => above(nothing),
+        Step::Group(id) => match group::by_ids(tx.conn, [id.0]).await?.pop() {
+            Some(row) if tx.caller.sees(row.customer) => {
+                ProcessStep { group: Some(OneGroup::new(tx, row).login), ..nothing }
+            }
+            Some(_) => above(nothing),
+            None => ProcessStep { group: Some("a group that is gone".to_owned()), ..nothing },
+        },
         Step::Administrator(id) => {
             let row = administrator::by_id(tx.conn, *id).await?;
             let me = tx.caller.administrator();
@@ -240,6 +330,7 @@ impl ProcessStep {
         match (&self.role, &self.customer, &self.administrator) {
             (Some(role), Some(customer), _) => format!("{role} at {customer}"),
             (_, _, Some(administrator)) => administrator.clone(),
+            _ if self.group.is_some() => format!("group {}", self.group.as_deref().unwrap_or_default()),
             (None, Some(customer), _) => customer.clone(),
             _ => "an administrator who may".to_owned(),
         }
@@ -317,6 +408,9 @@ impl Operate for ProcessSet {
             if let Some(name) = &step.administrator {
                 OneAdministrator::find(tx, name).await?;
             }
+            if let Some(name) = &step.group {
+                OneGroup::find(tx, name).await?;
+            }
         }
         OneCustomer::find(tx, &request.customer)
     }
@@ -360,12 +454,23 @@ async fn step_of(tx: &mut Tx<'_>, target: &OneCustomer, step: &StepRequest) -> R
     if !tx.caller.tree.covers(at.id, target.id) {
         return wrong(format!("{} is neither {} nor above it", at.path, target.path));
     }
-    match (&step.role, &step.administrator) {
-        (Some(role), None) => match Role::by_name(role) {
-            Some(role) => Ok(Step::Role(role.name().to_owned(), at.id)),
-            None => wrong(format!("{role} is no role")),
-        },
-        (None, Some(name)) => {
+    match (&step.role, &step.administrator, &step.group) {
+        (Some(role), None, None) => {
+            let role = NamedRole::find(tx, role, at.id).await?;
+            Ok(match role.id {
+                Some(id) => Step::CustomRole(id, at.id),
+                None => Step::Role(role.name, at.id),
+            })
+        }
+        (None, None, Some(name)) => {
+            let one = OneGroup::find(tx, name).await?;
+            let tree = std::sync::Arc::clone(&tx.caller.tree);
+            if group_place(tx.conn, &tree, one.row.id, target.id, tx.now).await?.is_none() {
+                return wrong(format!("{} has no grant at {} or above", one.login, target.path));
+            }
+            Ok(Step::Group(one.row.id))
+        }
+        (None, Some(name), None) => {
             let one = OneAdministrator::find(tx, name).await?;
             let tree = std::sync::Arc::clone(&tx.caller.tree);
             let standing = standing_of(tx.conn, &tree, one.row.id.0, tx.now).await?;
@@ -374,7 +479,7 @@ async fn step_of(tx: &mut Tx<'_>, target: &OneCustomer, step: &StepRequest) -> R
             }
             Ok(Step::Administrator(one.row.id))
         }
-        _ => wrong("give a role or an administrator for each step".to_owned()),
+        _ => wrong("give a role, a group or an administrator for each step".to_owned()),
     }
 }
 
@@ -393,7 +498,7 @@ pub(super) async fn may_decide(tx: &mut Tx<'_>, row: &RequestRow) -> Result<bool
 pub(super) async fn waits_for(tx: &mut Tx<'_>, row: &RequestRow) -> Result<bool> {
     let is_near = tx.caller.grants.iter().any(|grant| grant.customer == row.waits_at);
     let steps = steps(tx.conn, row.process).await?;
-    let is_named = matches!(steps.get(row.step), Some(Step::Administrator(_)));
+    let is_named = matches!(steps.get(row.step), Some(Step::Administrator(_) | Step::Group(_)));
     Ok((is_near || is_named) && may_decide(tx, row).await?)
 }
 

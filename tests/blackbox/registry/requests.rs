@@ -15,6 +15,7 @@ on_both!(
     nobody_approves_their_own_request_under_any_name,
     approver_is_nobodys_deputy,
     every_step_of_a_process_approves_and_is_looked_at_again,
+    steps_name_groups_and_roles_of_a_customers_own,
     what_leads_to_rights_cannot_be_asked_for,
     requests_above_and_beside_are_not_told_of,
     requests_become_void_and_expire,
@@ -252,6 +253,54 @@ async fn every_step_of_a_process_approves_and_is_looked_at_again(world: World) {
     let aside = json!({ "customer": "a", "steps": [{ "role": "admin", "customer": "b" }] });
     assert_eq!(refusal(world.run(&world.system, "process.set", aside.clone()).await), "invalid");
     assert_eq!(refusal(world.run(&chief, "process.set", aside).await), "not-found");
+}
+
+async fn steps_name_groups_and_roles_of_a_customers_own(world: World) {
+    let chief = world.aboard("a", "a.example").await;
+    world.must("customer.create", json!({ "path": "a/low", "domain": "low.example" })).await;
+    world.mailbox("x@low.example").await;
+    let reads =
+        ["mailbox.read", "domain.read", "customer.read", "alias.read", "request.create", "mailbox.delete"];
+    let role = json!({ "name": "board", "customer": "a", "base": "manager", "permissions": reads });
+    world.must("role.create", role).await;
+    let (viewer, _) = staff(&world, "viewer", "a/low", "viewer").await;
+    let (member, member_login) = staff(&world, "member", "a", "viewer").await;
+    let (other, _) = staff(&world, "other", "a", "board").await;
+    let (builtin, _) = staff(&world, "builtin", "a", "manager").await;
+    let group = world.must("group.create", json!({ "name": "ops", "customer": "a" })).await["name"].clone();
+    let steps = json!({ "customer": "a", "steps": [{ "group": group }, { "role": "board" }] });
+    // A group that has nothing there says nothing about it.
+    assert_eq!(refusal(world.run(&chief, "process.set", steps.clone()).await), "invalid");
+    world.must("group.grant", json!({ "name": group, "role": "viewer", "customer": "a" })).await;
+    world.run(&chief, "process.set", steps).await.unwrap();
+    let shown = world.run(&chief, "process.show", json!({ "customer": "a/low" })).await.unwrap();
+    let expected = json!([{ "group": group }, { "role": "board", "customer": "a" }]);
+    assert_eq!(shown["steps"], expected);
+    let below = world.run(&viewer, "process.show", json!({ "customer": "low" })).await.unwrap();
+    assert_eq!(below["steps"], json!([{ "customer": "provider" }, { "customer": "provider" }]));
+    let id = asked(&world, &viewer, "mailbox.delete", json!({ "address": "x@low.example" })).await;
+    // Nobody is in the group yet; whoever is in it from now on may.
+    for who in [&member, &other, &chief, &world.system] {
+        assert_eq!(refusal(approve(&world, who, &id).await), "forbidden");
+    }
+    let membership = json!({ "name": group, "administrator": member_login });
+    world.must("group.add", membership.clone()).await;
+    assert_eq!(listed(&world, &member, json!({ "to_approve": true })).await, [id.clone()]);
+    approve(&world, &member, &id).await.unwrap();
+    assert_eq!(unread(&world, &other).await, ["request-waiting"]);
+    // The role that is meant is that one, not one that is able to do the same.
+    assert_eq!(refusal(approve(&world, &builtin, &id).await), "forbidden");
+    // Who has left the group has to be asked again, or another member.
+    world.must("group.remove", membership.clone()).await;
+    let again = approve(&world, &other, &id).await.unwrap();
+    assert_eq!((&again["state"], &again["step"]), (&json!("open"), &json!(1)));
+    world.must("group.add", membership).await;
+    approve(&world, &member, &id).await.unwrap();
+    assert_eq!(approve(&world, &other, &id).await.unwrap()["state"], "done");
+    let unknown = json!({ "customer": "a", "steps": [{ "group": "nobody" }] });
+    assert_eq!(refusal(world.run(&chief, "process.set", unknown).await), "not-found");
+    let both = json!({ "customer": "a", "steps": [{ "group": group, "role": "board" }] });
+    assert_eq!(refusal(world.run(&chief, "process.set", both).await), "invalid");
 }
 
 async fn what_leads_to_rights_cannot_be_asked_for(world: World) {
