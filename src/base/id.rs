@@ -45,6 +45,26 @@ table_key!(
     TokenId,
 );
 
+/// Hashes keys. The database gives them and nobody chooses them, so one multiplication spreads them well enough.
+#[derive(Clone, Default, Debug)]
+pub struct KeyHasher(u64);
+
+impl std::hash::Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        octets.iter().for_each(|octet| self.write_i64(i64::from(*octet)));
+    }
+
+    fn write_i64(&mut self, key: i64) {
+        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, section 6.4).
+        let mixed = (self.0 ^ key.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
 /// IMAP unique identifier (RFC 3501 section 2.3.1.1); never zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]

@@ -9,7 +9,7 @@ use crate::base::id::CustomerId;
 use crate::service::authority::{Caller, Tree};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::registry::Tx;
-use crate::storage::metadata::customer::{self, CustomerLimits};
+use crate::storage::metadata::customer::{self, Counted, CustomerLimits};
 use crate::storage::metadata::quota::{OverLimit, QuotaOwner};
 use pools::Pools;
 pub use watch::{QuotaWatch, Watched};
@@ -95,13 +95,16 @@ async fn fits(
         let Some(limit) = limit_of(&row.limits, resource) else { continue };
         let below: Vec<i64> =
             tree.subtree(row.id).iter().filter(|node| !node.deleted).map(|node| node.id.0).collect();
-        let counts = customer::counts(tx.conn, &below).await?;
-        let used = match resource {
-            Resource::Aliases => counts.aliases,
-            Resource::Domains => counts.domains,
-            Resource::Administrators => counts.administrators,
-            Resource::Customers => i64::try_from(below.len()).unwrap_or(i64::MAX).saturating_sub(1),
+        let counted = match resource {
+            Resource::Aliases => Some(Counted::Aliases),
+            Resource::Domains => Some(Counted::Domains),
+            Resource::Administrators => Some(Counted::Administrators),
+            Resource::Customers => None,
             Resource::Mailboxes | Resource::Bytes | Resource::Messages => continue,
+        };
+        let used = match counted {
+            Some(counted) => customer::count(tx.conn, &below, counted).await?,
+            None => i64::try_from(below.len()).unwrap_or(i64::MAX).saturating_sub(1),
         };
         if used.saturating_add(more) > limit {
             let limit = whose(tx.caller, QuotaOwner::Customer(row.id));

@@ -11,6 +11,7 @@ mod list;
 mod management;
 mod nested;
 mod operate;
+mod rights;
 mod run;
 mod schema;
 
@@ -22,6 +23,7 @@ pub(in crate::service) use management::Inner;
 pub use management::{Management, ManagementOptions};
 pub(in crate::service) use nested::{Bound, Located, Nested, within, within_prepared};
 pub(in crate::service) use operate::{Need, Operate, Targeted, Tx, declare};
+pub use rights::Rights;
 pub(in crate::service) use run::parse;
 pub use schema::TypeSchema;
 

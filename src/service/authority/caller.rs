@@ -13,7 +13,6 @@ use crate::service::context::Identity;
 use crate::service::error::{Result, ServiceError};
 use crate::service::settings::{self, CONTENT_PERMANENT_ALLOWED};
 use crate::storage::metadata::grant::{self, GrantRow};
-use crate::storage::metadata::hold;
 use crate::storage::metadata::sql::Conn;
 
 /// How long a grant of access to content lasts at most, unless the root allows permanent ones there.
@@ -94,8 +93,6 @@ pub(in crate::service) fn is_brief(from: Timestamp, until: Option<Timestamp>) ->
 /// What decides on grants besides themselves.
 #[derive(Clone, Default, Debug)]
 pub(in crate::service) struct Standing {
-    /// Customers with a hold on management.
-    pub held: Vec<CustomerId>,
     /// Customers where grants give access to content that are not brief.
     pub content_permanent: BTreeSet<CustomerId>,
 }
@@ -103,13 +100,6 @@ pub(in crate::service) struct Standing {
 impl Standing {
     /// What decides on these grants.
     pub async fn of(conn: &mut Conn, tree: &Tree, rows: &[GrantRow]) -> Result<Self> {
-        let places: BTreeSet<CustomerId> = rows.iter().map(|row| row.customer).collect();
-        let paths: BTreeSet<i64> =
-            places.iter().flat_map(|&place| tree.path(place)).map(|node| node.id.0).collect();
-        if paths.is_empty() {
-            return Ok(Self::default());
-        }
-        let held = hold::customers_with(conn, "manage", paths).await?;
         let mut content_permanent = BTreeSet::new();
         for row in rows.iter().filter(|row| !is_brief(begins_at(row), row.expires_at)) {
             let has_content = !granted(tree, row).intersection(PermissionSet::CONTENT).is_empty();
@@ -117,7 +107,7 @@ impl Standing {
                 content_permanent.insert(row.customer);
             }
         }
-        Ok(Self { held, content_permanent })
+        Ok(Self { content_permanent })
     }
 }
 
@@ -366,9 +356,8 @@ pub(in crate::service) fn activate(
     let is_in_time =
         row.not_before.is_none_or(|start| start <= now) && row.expires_at.is_none_or(|end| now < end);
     let is_gone = |customer: CustomerId| tree.node(customer).is_none_or(|node| node.is_gone);
-    let is_stopped = is_gone(row.customer)
-        || row.group_home.is_some_and(is_gone)
-        || standing.held.iter().any(|&hold| tree.covers(hold, row.customer));
+    let is_held = tree.node(row.customer).is_some_and(|node| node.is_stopped);
+    let is_stopped = is_held || is_gone(row.customer) || row.group_home.is_some_and(is_gone);
     if !is_in_time || is_stopped || (row.custom.is_none() && Role::by_name(&row.role).is_none()) {
         return None;
     }

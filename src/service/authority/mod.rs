@@ -13,13 +13,16 @@
 //! `system.*` counts at the root only, and no ceiling takes it away. `content.*` is no built-in role's; a system
 //! administrator decides who first has it, and a grant of it ends after 30 days unless the root allows permanent ones.
 
+mod cache;
 mod caller;
 mod permission;
 mod role;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod tree_update;
 
+pub(in crate::service) use cache::Authority;
 pub(in crate::service) use caller::{
     ActiveGrant, CONTENT_LASTS_MAX, Caller, Standing, activate, active_grants, begins_at, delegable, given,
     granted, is_brief, permissions_at,
@@ -27,4 +30,4 @@ pub(in crate::service) use caller::{
 pub use permission::{Permission, PermissionSet};
 pub use role::Role;
 pub(in crate::service) use role::custom_permissions;
-pub(in crate::service) use tree::{Authority, CustomerNode, Tree};
+pub(in crate::service) use tree::{CustomerNode, Tree};

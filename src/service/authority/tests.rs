@@ -13,6 +13,7 @@ use crate::base::id::{AdministratorId, CustomerId, GrantId, GroupId, RoleId};
 use crate::service::context::Identity;
 use crate::storage::metadata::customer::NodeRow;
 use crate::storage::metadata::grant::{GrantRow, GrantedRole, Holder};
+use crate::storage::metadata::tree_change::TreeChanges;
 
 /// A hierarchy: node 0 is the root, node n hangs below a node with a smaller number.
 fn rows(parents: &[usize]) -> Vec<NodeRow> {
@@ -23,6 +24,7 @@ fn rows(parents: &[usize]) -> Vec<NodeRow> {
         code: format!("c{index}"),
         deleted: false,
         ceiling: None,
+        is_held: false,
     };
     let below = parents.iter().enumerate().map(|(index, &pick)| row(index + 1, Some(pick % (index + 1))));
     std::iter::once(row(0, None)).chain(below).collect()
@@ -61,6 +63,75 @@ fn grant(index: usize, customer: usize, role: Role, delegable: bool, end: Option
 fn caller(tree: Tree, grants: &[GrantRow], standing: &Standing, now: Timestamp) -> Caller {
     let grants = grants.iter().filter_map(|row| activate(&tree, row, standing, now)).collect();
     Caller { identity: Identity::System, grants, tree: Arc::new(tree) }
+}
+
+/// Something that happens to a customer.
+#[derive(Clone, Debug)]
+enum Edit {
+    Insert { above: usize, slug: u8 },
+    Rename { which: usize, slug: u8 },
+    Move { which: usize, to: usize },
+    Mark { which: usize, deleted: bool, held: bool, ceiling: Option<u128> },
+    Purge { which: usize },
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let place = any::<usize>;
+    prop_oneof![
+        3 => (place(), 0..8_u8).prop_map(|(above, slug)| Edit::Insert { above, slug }),
+        1 => (place(), 0..8_u8).prop_map(|(which, slug)| Edit::Rename { which, slug }),
+        3 => (place(), place()).prop_map(|(which, to)| Edit::Move { which, to }),
+        2 => (place(), any::<bool>(), any::<bool>(), prop::option::of(any::<u128>()))
+            .prop_map(|(which, deleted, held, ceiling)| Edit::Mark { which, deleted, held, ceiling }),
+        2 => place().prop_map(|which| Edit::Purge { which }),
+    ]
+}
+
+impl Edit {
+    /// Changes the rows; answers whom it changed. Two siblings may have one slug: one of them would be deleted.
+    fn carry_out(self, rows: &mut Vec<NodeRow>) -> Option<CustomerId> {
+        let at = |which: usize, rows: &[NodeRow]| which % rows.len();
+        match self {
+            Self::Insert { above, slug } => {
+                let id = CustomerId(rows.iter().map(|row| row.id.0).max().unwrap() + 1);
+                let parent = Some(rows[at(above, rows)].id);
+                let (slug, code) = (format!("s{slug}"), format!("C{id}"));
+                let (deleted, ceiling, is_held) = (false, None, false);
+                rows.push(NodeRow { id, parent, slug, code, deleted, ceiling, is_held });
+                Some(id)
+            }
+            Self::Rename { which, slug } => {
+                let at = at(which, rows);
+                rows[at].slug = format!("s{slug}");
+                Some(rows[at].id)
+            }
+            Self::Move { which, to } => {
+                let (at, to) = (at(which, rows), rows[at(to, rows)].id);
+                let id = rows[at].id;
+                if rows[at].parent.is_none() || covers_naively(rows, id, to) {
+                    return None;
+                }
+                rows[at].parent = Some(to);
+                Some(id)
+            }
+            Self::Mark { which, deleted, held, ceiling } => {
+                let at = at(which, rows);
+                (rows[at].deleted, rows[at].is_held) = (deleted, held);
+                rows[at].ceiling = ceiling.map(names);
+                Some(rows[at].id)
+            }
+            Self::Purge { which } => {
+                let id = rows[at(which, rows)].id;
+                let has_children = rows.iter().any(|row| row.parent == Some(id));
+                let is_root = rows.iter().any(|row| row.id == id && row.parent.is_none());
+                if has_children || is_root {
+                    return None;
+                }
+                rows.retain(|row| row.id != id);
+                Some(id)
+            }
+        }
+    }
 }
 
 /// The present of these tests.
@@ -147,7 +218,7 @@ fn gives_naively(
     let is_gone = |id| rows.iter().any(|row| row.deleted && covers(row.id, id));
     let counts = grant.not_before.is_none_or(|start| start.0 <= NOW)
         && grant.expires_at.is_none_or(|end| end.0 > NOW)
-        && !standing.held.iter().any(|&hold| covers(hold, grant.customer))
+        && !rows.iter().any(|row| row.is_held && covers(row.id, grant.customer))
         && !is_gone(grant.customer)
         && !grant.group_home.is_some_and(is_gone);
     let is_content = permission.name().starts_with("content.");
@@ -215,6 +286,28 @@ proptest! {
         }
     }
 
+    /// Whatever happens to customers between two looks, a tree that is brought up to date is the one read anew.
+    #[test]
+    fn tree_brought_up_to_date_is_the_tree_read_anew(
+        parents in prop::collection::vec(any::<usize>(), 1..30),
+        rounds in prop::collection::vec(prop::collection::vec(edit(), 1..8), 1..6),
+    ) {
+        let mut rows = rows(&parents);
+        let mut tree = Tree::build("0".to_owned(), rows.clone()).unwrap();
+        for (round, edits) in rounds.into_iter().enumerate() {
+            let mut touched = Vec::new();
+            for edit in edits {
+                touched.extend(edit.carry_out(&mut rows));
+            }
+            let now = |id: CustomerId| (id, rows.iter().find(|row| row.id == id).cloned());
+            let version = (round + 1).to_string();
+            let from = tree.version().to_owned();
+            let customers = touched.into_iter().map(now).collect();
+            tree = tree.after(TreeChanges { from, version: version.clone(), customers }).unwrap();
+            prop_assert_eq!(&tree, &Tree::build(version, rows.clone()).unwrap());
+        }
+    }
+
     #[test]
     fn evaluator_equals_a_naive_oracle_whatever_the_order_of_grants(
         parents in prop::collection::vec(any::<usize>(), 0..20),
@@ -233,9 +326,11 @@ proptest! {
         if let Some(gone) = gone.filter(|&gone| gone < count) {
             rows[gone].deleted = true;
         }
+        for &hold in &holds {
+            rows[hold % count].is_held = true;
+        }
         let now = Timestamp(NOW);
         let standing = Standing {
-            held: holds.iter().map(|&hold| at(hold)).collect(),
             content_permanent: permanent.iter().map(|&place| at(place)).collect(),
         };
         let mut grants: Vec<GrantRow> =
@@ -294,6 +389,33 @@ fn hierarchy_with_a_cycle_or_two_roots_is_refused() {
     two[1].parent = None;
     assert!(Tree::build(String::new(), two).is_err());
     assert!(Tree::build(String::new(), Vec::new()).is_err());
+}
+
+#[test]
+fn changes_that_do_not_fit_are_refused() {
+    let tree = Tree::build("0".to_owned(), rows(&[0, 1, 2])).unwrap();
+    let after = |customers: Vec<(i64, Option<i64>)>| {
+        let row = |id: i64, parent: i64| {
+            let row = rows(&[0, 1, 2]).into_iter().find(|row| row.id.0 == id);
+            NodeRow {
+                id: CustomerId(id),
+                parent: Some(CustomerId(parent)),
+                ..row.unwrap_or(rows(&[]).remove(0))
+            }
+        };
+        let customers =
+            customers.into_iter().map(|(id, parent)| (CustomerId(id), parent.map(|parent| row(id, parent))));
+        let changes =
+            TreeChanges { from: "0".to_owned(), version: "1".to_owned(), customers: customers.collect() };
+        tree.after(changes)
+    };
+    assert!(after(vec![(1, Some(3))]).is_err(), "a circle");
+    assert!(after(vec![(1, None)]).is_err(), "one with others below it is gone");
+    assert!(after(vec![(9, Some(8))]).is_err(), "below nobody");
+    assert!(after(vec![(0, None)]).is_err(), "the root is gone");
+    assert!(after(vec![(0, Some(3))]).is_err(), "the root below another");
+    assert_eq!(after(vec![(3, None), (2, Some(0)), (2, Some(0))]).unwrap().len(), 3);
+    assert_eq!(after(Vec::new()).unwrap().len(), 4);
 }
 
 #[test]

@@ -1,26 +1,76 @@
 //! The hierarchy in memory: nodes in depth-first order, so that a subtree is a range and an ancestor test two
-//! comparisons. Nothing here recurses, whatever the depth. What ceilings leave is kept with each node, so that asking
-//! for it costs the same at any depth.
+//! comparisons. Nothing here recurses, whatever the depth. What ceilings leave is kept with each node, and whether a hold
+//! stops grants there, so that asking for them costs the same at any depth.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::BuildHasherDefault;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use super::permission::PermissionSet;
-use crate::base::id::CustomerId;
+use crate::base::id::{CustomerId, KeyHasher};
 use crate::service::error::{Result, ServiceError};
-use crate::storage::metadata::customer::{self, NodeRow};
-use crate::storage::metadata::sql::Conn;
+use crate::storage::metadata::customer::NodeRow;
+
+/// A slug or code; copies share it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(in crate::service) struct Name(Arc<str>);
+
+impl Name {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        *self.0 == **other
+    }
+}
+
+impl From<String> for Name {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is known of customers by key.
+pub(super) type ByCustomer<T> = HashMap<CustomerId, T, BuildHasherDefault<KeyHasher>>;
 
 /// A customer in the tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::service) struct CustomerNode {
     pub id: CustomerId,
     pub parent: Option<CustomerId>,
-    pub slug: String,
-    pub code: String,
+    pub slug: Name,
+    pub code: Name,
     pub deleted: bool,
     /// Whether it or a customer above it is deleted.
     pub is_gone: bool,
+    /// Whether it has a hold on management of its own.
+    pub is_held: bool,
+    /// Whether it or a customer above it has: then grants there do not count.
+    pub is_stopped: bool,
     /// What the ceilings on its path leave of any grant.
     pub allowed: PermissionSet,
     /// The ceiling of its own.
@@ -34,34 +84,50 @@ pub(in crate::service) struct CustomerNode {
 }
 
 impl CustomerNode {
-    /// The node of a row below its parent, whose marks it inherits.
-    fn below(above: Option<&Self>, row: NodeRow, depth: usize, enter: usize) -> Self {
+    /// The node of a row. What it has from those above, and its place, are found by [`Tree::number`].
+    pub(super) fn new(row: NodeRow, depth: usize) -> Self {
         let ceiling = row.ceiling.as_deref().map(PermissionSet::from_names);
-        let ceiling = ceiling.map(|set| set.union(PermissionSet::ABOVE_CEILINGS));
-        let allowed = above.map_or(PermissionSet::all(), |above| above.allowed);
         Self {
             id: row.id,
             parent: row.parent,
-            slug: row.slug,
-            code: row.code,
+            slug: row.slug.into(),
+            code: row.code.into(),
             deleted: row.deleted,
-            is_gone: row.deleted || above.is_some_and(|above| above.is_gone),
-            allowed: ceiling.map_or(allowed, |ceiling| allowed.intersection(ceiling)),
-            ceiling,
+            is_gone: row.deleted,
+            is_held: row.is_held,
+            is_stopped: row.is_held,
+            allowed: PermissionSet::all(),
+            ceiling: ceiling.map(|set| set.union(PermissionSet::ABOVE_CEILINGS)),
             depth,
-            enter,
+            enter: 0,
             exit: 0,
         }
+    }
+
+    /// Takes over the marks of those above.
+    fn inherit(&mut self, above: Option<&Self>) {
+        self.is_gone = self.deleted || above.is_some_and(|above| above.is_gone);
+        self.is_stopped = self.is_held || above.is_some_and(|above| above.is_stopped);
+        let allowed = above.map_or(PermissionSet::all(), |above| above.allowed);
+        self.allowed = self.ceiling.map_or(allowed, |ceiling| allowed.intersection(ceiling));
+    }
+
+    /// Its code as codes are looked up.
+    pub(super) fn folded_code(&self) -> Name {
+        if self.code.bytes().any(|octet| octet.is_ascii_uppercase()) {
+            return self.code.to_ascii_lowercase().into();
+        }
+        self.code.clone()
     }
 }
 
 /// The hierarchy as one transaction sees it.
 #[derive(PartialEq, Eq, Debug, Default)]
 pub(in crate::service) struct Tree {
-    version: String,
-    nodes: Vec<CustomerNode>,
-    position: HashMap<CustomerId, usize>,
-    codes: HashMap<String, CustomerId>,
+    pub(super) version: String,
+    pub(super) nodes: Vec<CustomerNode>,
+    pub(super) position: ByCustomer<usize>,
+    pub(super) codes: HashMap<Name, CustomerId>,
 }
 
 impl Tree {
@@ -79,42 +145,67 @@ impl Tree {
         let mut tree = Self {
             version,
             nodes: Vec::with_capacity(count),
-            position: HashMap::with_capacity(count),
-            codes: HashMap::new(),
+            position: HashMap::with_capacity_and_hasher(count, BuildHasherDefault::default()),
+            codes: HashMap::with_capacity(count),
         };
         let roots = children.remove(&None).unwrap_or_default();
         if roots.len() != 1 {
             return Err(ServiceError::Internal(format!("the hierarchy has {} roots", roots.len())));
         }
-        // Siblings are pushed in reverse, so that they are taken in order; `depth` tells which nodes have ended.
+        // Siblings are pushed in reverse, so that they are taken in order.
         let mut pending: Vec<(usize, NodeRow)> = roots.into_values().map(|row| (0, row)).collect();
-        let mut open: Vec<usize> = Vec::new();
         while let Some((depth, row)) = pending.pop() {
-            tree.end(&mut open, depth);
             let below = children.remove(&Some(row.id)).unwrap_or_default();
             pending.extend(below.into_values().rev().map(|row| (depth + 1, row)));
-            let above = open.last().and_then(|&above| tree.nodes.get(above));
-            let (id, code, enter) = (row.id, row.code.to_ascii_lowercase(), tree.nodes.len());
-            let node = CustomerNode::below(above, row, depth, enter);
-            open.push(enter);
-            tree.position.insert(id, enter);
-            tree.codes.insert(code, id);
+            let node = CustomerNode::new(row, depth);
+            tree.codes.insert(node.folded_code(), node.id);
             tree.nodes.push(node);
         }
-        tree.end(&mut open, 0);
         if tree.nodes.len() != count {
             return Err(ServiceError::Internal("the hierarchy has a cycle".to_owned()));
         }
+        tree.number();
         Ok(tree)
     }
 
-    fn end(&mut self, open: &mut Vec<usize>, depth: usize) {
+    /// Gives the nodes, which stand in depth-first order and know their depths, their places and what they have from
+    /// those above.
+    pub(super) fn number(&mut self) {
+        let mut open: Vec<usize> = Vec::new();
+        for enter in 0..self.nodes.len() {
+            let depth = self.nodes.get(enter).map_or(0, |node| node.depth);
+            self.end(&mut open, depth, enter);
+            let above = open.last().copied().unwrap_or(enter);
+            let Some((before, rest)) = self.nodes.split_at_mut_checked(enter) else { return };
+            let Some(node) = rest.first_mut() else { return };
+            node.inherit(before.get(above));
+            if node.enter != enter || !self.position.contains_key(&node.id) {
+                self.position.insert(node.id, enter);
+            }
+            node.enter = enter;
+            open.push(enter);
+        }
         let exit = self.nodes.len();
+        self.end(&mut open, 0, exit);
+    }
+
+    /// Closes the open nodes from this depth on.
+    fn end(&mut self, open: &mut Vec<usize>, depth: usize, exit: usize) {
         for position in open.drain(depth.min(open.len())..) {
             if let Some(node) = self.nodes.get_mut(position) {
                 node.exit = exit;
             }
         }
+    }
+
+    /// Of which version it is.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// How many customers there are, deleted ones too.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
     }
 
     /// The node with this key, deleted or not.
@@ -139,6 +230,11 @@ impl Tree {
     pub fn subtree(&self, id: CustomerId) -> &[CustomerNode] {
         let range = self.node(id).and_then(|node| self.nodes.get(node.enter..node.exit));
         range.unwrap_or_default()
+    }
+
+    /// Where a node stands in [`Self::subtree`] of the root, and where what is below it ends: two ends of a range.
+    pub fn range(&self, id: CustomerId) -> std::ops::Range<usize> {
+        self.node(id).map_or(0..0, |node| node.enter..node.exit)
     }
 
     /// Keys of the subtree.
@@ -189,7 +285,7 @@ impl Tree {
 
     /// The customer with this short code, deleted or not; case does not matter.
     pub fn by_code(&self, code: &str) -> Option<CustomerId> {
-        self.codes.get(&code.to_ascii_lowercase()).copied()
+        self.codes.get(code.to_ascii_lowercase().as_str()).copied()
     }
 
     /// The lowest node that is above (or is) both.
@@ -201,29 +297,5 @@ impl Tree {
     pub fn height(&self, id: CustomerId) -> usize {
         let depth = self.node(id).map_or(0, |node| node.depth);
         self.subtree(id).iter().map(|node| node.depth - depth + 1).max().unwrap_or(0)
-    }
-}
-
-/// Keeps the tree that was read last. It is used only in transactions that see the same version of it: versions are
-/// random, so that one which was never committed is never mistaken for another.
-#[derive(Default)]
-pub(in crate::service) struct Authority {
-    cached: Mutex<Option<Arc<Tree>>>,
-}
-
-impl Authority {
-    /// The tree as this transaction sees it. `lock` keeps others from changing it until the transaction ends.
-    ///
-    /// # Errors
-    /// When the database fails or the hierarchy is damaged.
-    pub async fn tree(&self, conn: &mut Conn, lock: customer::TreeLock) -> Result<Arc<Tree>> {
-        let version = customer::tree_version(conn, lock).await?;
-        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(tree) = cached.filter(|tree| tree.version == version) {
-            return Ok(tree);
-        }
-        let tree = Arc::new(Tree::build(version, customer::nodes(conn).await?)?);
-        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&tree));
-        Ok(tree)
     }
 }

@@ -115,7 +115,7 @@ impl AdministratorEntry {
     pub(super) async fn carry_out(&self, tx: &mut Tx<'_>, options: &Options) -> Result<Done> {
         let home = OneCustomer::find(tx, &options.path(&self.customer))?;
         let wanted = self.wanted(tx, options, &home)?;
-        let code = tx.caller.tree.node(home.id).map(|node| node.code.clone()).unwrap_or_default();
+        let code = tx.caller.tree.node(home.id).map(|node| node.code.to_string()).unwrap_or_default();
         let login = format!("{}@{code}", self.name);
         match found(OneAdministrator::find(tx, &login).await)? {
             Some(there) => self.change(tx, &login, there.row, wanted.unwrap_or_default()).await,

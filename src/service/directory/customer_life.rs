@@ -103,7 +103,7 @@ impl Operate for CustomerMove {
         if tree.covers(moving.id, to.id) {
             return conflict(format!("{} is {} or below it", to.path, moving.path));
         }
-        let slug = tree.node(moving.id).map(|node| node.slug.clone()).unwrap_or_default();
+        let slug = tree.node(moving.id).map(|node| node.slug.to_string()).unwrap_or_default();
         if parent != to.id && tree.child(to.id, &slug).is_some() {
             return conflict(format!("{slug} exists already below {}", to.path));
         }

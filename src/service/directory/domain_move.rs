@@ -122,7 +122,7 @@ impl Operate for DomainMove {
         }
         // Whether there is such a customer is not told to who cannot see it.
         let code = match &to {
-            Some(to) => tx.caller.tree.node(to.id).map(|node| node.code.clone()).unwrap_or_default(),
+            Some(to) => tx.caller.tree.node(to.id).map(|node| node.code.to_string()).unwrap_or_default(),
             None => code(wanted)?,
         };
         domain_move::offer(tx.conn, row.id, &code, tx.now).await?;
@@ -147,7 +147,7 @@ impl Operate for DomainAccept {
 
     async fn run(tx: &mut Tx<'_>, target: OneCustomer, request: DomainAcceptRequest) -> Result<DomainMoved> {
         let name = domain_name("domain", &request.domain)?;
-        let code = tx.caller.tree.node(target.id).map(|node| node.code.clone()).unwrap_or_default();
+        let code = tx.caller.tree.node(target.id).map(|node| node.code.to_string()).unwrap_or_default();
         let since = tx.now.minus(OFFER_DURATION);
         let offered = domain_move::offered(tx.conn, name.as_str(), &code, since).await?;
         let [id] = offered.as_slice() else {

@@ -192,7 +192,7 @@ fn freeze(tx: &Tx<'_>, askable: &Askable, fields: &Map<String, Value>) -> Result
 fn code(tx: &Tx<'_>, path: &str) -> Result<String> {
     let one = OneCustomer::find(tx, path)?;
     let node = tx.caller.tree.node(one.id);
-    node.map(|node| node.code.clone())
+    node.map(|node| node.code.to_string())
         .ok_or_else(|| ServiceError::Internal("a customer vanished inside a transaction".to_owned()))
 }
 

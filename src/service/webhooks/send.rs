@@ -24,9 +24,9 @@ use crate::service::registry::{Inner, Management, Operate, Targeted as _, Tx, de
 use crate::service::server::starting;
 use crate::service::settings::standing;
 use crate::storage::metadata::customer::TreeLock;
+use crate::storage::metadata::event;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::webhook::{self, Sent, WebhookRow};
-use crate::storage::metadata::{event, hold};
 
 /// How often it looks for hooks that are due.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -180,11 +180,10 @@ impl Webhooks {
                     return Ok::<_, ServiceError>((Vec::new(), page.position));
                 }
                 // Who may not manage at present has nothing sent; it comes later.
-                let path = reader.tree.path(customer);
-                let is_deleted = path.iter().any(|node| node.deleted);
-                let held = hold::customers_with(conn, "manage", path.iter().map(|node| node.id.0)).await?;
+                let node = reader.tree.node(customer);
+                let is_stopped = node.is_none_or(|node| node.is_gone || node.is_stopped);
                 let standing = standing::of_administrator(conn, customer).await?;
-                if is_deleted || !held.is_empty() || standing.off.contains("admin") {
+                if is_stopped || standing.off.contains("admin") {
                     return Ok((Vec::new(), from));
                 }
                 let events = page.records.into_iter().map(|one| (one.id, Event::new(&reader, one)));

@@ -1,8 +1,8 @@
 //! Customers: the nodes of the hierarchy. `parent_id` is the truth.
 
-use super::changes::Touched;
 use super::pool::Pooled;
-use super::sql::{Conn, ids};
+use super::sql::{Conn, Row, ids};
+use super::tree_change::tree_changed;
 use super::{domain, mailbox};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, public_id, random_text};
@@ -24,6 +24,8 @@ pub struct NodeRow {
     pub deleted: bool,
     /// Names of the permissions that anybody can have there and below, with spaces between; nothing for no ceiling.
     pub ceiling: Option<String>,
+    /// Whether it has a hold on management of its own.
+    pub is_held: bool,
 }
 
 /// How a transaction reads the version of the hierarchy. On PostgreSQL the version's row is the lock that keeps a
@@ -52,34 +54,29 @@ pub async fn tree_version(conn: &mut Conn, lock: TreeLock) -> Result<String> {
     conn.row(text, params![]).await?.ok_or(StorageError::Gone("the hierarchy"))?.text(0)
 }
 
-/// Marks the hierarchy as changed.
-///
-/// # Errors
-/// When the database fails.
-pub async fn tree_changed(conn: &mut Conn) -> Result<()> {
-    conn.touch(Touched::Directory);
-    let text = "UPDATE instance SET value = $1 WHERE key = 'tree_version'";
-    conn.execute(text, params![public_id()]).await.map(|_| ())
-}
-
 /// All customers, deleted ones too.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn nodes(conn: &mut Conn) -> Result<Vec<NodeRow>> {
-    let text = "SELECT id, parent_id, slug, code, deleted_at, ceiling FROM customer";
-    let rows = conn.rows(text, params![]).await?;
-    let node = |row: &super::sql::Row| {
-        Ok(NodeRow {
-            id: CustomerId(row.int(0)?),
-            parent: row.int_opt(1)?.map(CustomerId),
-            slug: row.text(2)?,
-            code: row.text(3)?,
-            deleted: row.int_opt(4)?.is_some(),
-            ceiling: row.text_opt(5)?,
-        })
-    };
-    rows.iter().map(node).collect()
+    let text = "SELECT id, parent_id, slug, code, deleted_at, ceiling,
+                       CAST(CASE WHEN id IN (SELECT customer_id FROM hold WHERE switch = 'manage'
+                                             AND customer_id IS NOT NULL) THEN 1 ELSE 0 END AS BIGINT)
+                FROM customer";
+    conn.rows(text, params![]).await?.iter().map(|row| node(row, 0)).collect()
+}
+
+/// What stands in the columns from `first` on.
+pub(super) fn node(row: &Row, first: usize) -> Result<NodeRow> {
+    Ok(NodeRow {
+        id: CustomerId(row.int(first)?),
+        parent: row.int_opt(first + 1)?.map(CustomerId),
+        slug: row.text(first + 2)?,
+        code: row.text(first + 3)?,
+        deleted: row.int_opt(first + 4)?.is_some(),
+        ceiling: row.text_opt(first + 5)?,
+        is_held: row.int(first + 6)? == 1,
+    })
 }
 
 /// Makes the root customer of a fresh database.
@@ -237,11 +234,10 @@ pub async fn insert(conn: &mut Conn, new: &NewCustomer, now: Timestamp) -> Resul
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING id";
     let contact = new.contact.as_deref();
     let params = params![public_id(), new.parent, &new.slug, &new.name, &new.kind, &new.code, contact, now];
-    let row = conn.row(text, params).await?;
-    if row.is_some() {
-        tree_changed(conn).await?;
-    }
-    row.map(|row| row.int(0).map(CustomerId)).transpose()
+    let Some(row) = conn.row(text, params).await? else { return Ok(None) };
+    let id = row.int(0)?;
+    tree_changed(conn, &[id]).await?;
+    Ok(Some(CustomerId(id)))
 }
 
 /// Changes slug, name, kind and contact.
@@ -252,7 +248,7 @@ pub async fn update(conn: &mut Conn, row: &CustomerRow) -> Result<()> {
     let text = "UPDATE customer SET slug = $2, name = $3, kind = $4, contact = $5 WHERE id = $1";
     let contact = row.contact.as_deref();
     let changed = conn.execute(text, params![row.id, &row.slug, &row.name, &row.kind, contact]).await?;
-    tree_changed(conn).await?;
+    tree_changed(conn, &[row.id.0]).await?;
     if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
 }
 
@@ -263,7 +259,7 @@ pub async fn update(conn: &mut Conn, row: &CustomerRow) -> Result<()> {
 pub async fn set_parent(conn: &mut Conn, id: CustomerId, parent: CustomerId) -> Result<()> {
     let text = "UPDATE customer SET parent_id = $2, moved = 1 WHERE id = $1";
     let changed = conn.execute(text, params![id, parent]).await?;
-    tree_changed(conn).await?;
+    tree_changed(conn, &[id.0]).await?;
     if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
 }
 
@@ -274,7 +270,7 @@ pub async fn set_parent(conn: &mut Conn, id: CustomerId, parent: CustomerId) -> 
 pub async fn set_ceiling(conn: &mut Conn, id: CustomerId, ceiling: Option<&str>) -> Result<()> {
     let changed =
         conn.execute("UPDATE customer SET ceiling = $2 WHERE id = $1", params![id, ceiling]).await?;
-    tree_changed(conn).await?;
+    tree_changed(conn, &[id.0]).await?;
     if changed == 0 { Err(StorageError::Gone("customer")) } else { Ok(()) }
 }
 
@@ -359,7 +355,7 @@ pub async fn delete(conn: &mut Conn, subtree: &[i64], now: Timestamp, operation:
         );
         conn.execute(text, vec![ids(subtree.iter().copied()), now.into(), operation.into()]).await?;
     }
-    tree_changed(conn).await
+    tree_changed(conn, subtree).await
 }
 
 /// Undeletes exactly what one operation deleted among customers and what they have. Domains whose name somebody else
@@ -372,7 +368,7 @@ pub async fn undelete(conn: &mut Conn, subtree: &[i64], operation: &str) -> Resu
         let text = format!("UPDATE {table} SET {set} WHERE deleted_by = $2 AND {condition}");
         conn.execute(text, vec![ids(subtree.iter().copied()), operation.into()]).await?;
     }
-    tree_changed(conn).await
+    tree_changed(conn, subtree).await
 }
 
 /// Octets used, and committed, at those of these customers that have a counter.
@@ -399,24 +395,59 @@ pub struct Counts {
     pub administrators: i64,
 }
 
+/// What is counted of customers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counted {
+    /// Mailboxes.
+    Mailboxes,
+    /// Aliases.
+    Aliases,
+    /// Domains.
+    Domains,
+    /// Administrators.
+    Administrators,
+}
+
+impl Counted {
+    /// The number of those that customers `IDS($1)` have.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Mailboxes => {
+                "SELECT count(*) FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                 WHERE d.customer_id IN IDS($1) AND m.deleted_at IS NULL"
+            }
+            Self::Aliases => {
+                "SELECT count(*) FROM alias a JOIN domain d ON d.id = a.domain_id
+                 WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL"
+            }
+            Self::Domains => {
+                "SELECT count(*) FROM domain d WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL"
+            }
+            Self::Administrators => {
+                "SELECT count(*) FROM administrator a WHERE a.customer_id IN IDS($1) AND a.deleted_at IS NULL"
+            }
+        }
+    }
+}
+
+/// Counts one thing that these customers have themselves; deleted objects do not count.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count(conn: &mut Conn, customers: &[i64], counted: Counted) -> Result<i64> {
+    let row = conn.row(counted.text(), vec![ids(customers.iter().copied())]).await?;
+    row.ok_or(StorageError::Gone("a count"))?.int(0)
+}
+
 /// Counts what these customers have themselves; deleted objects do not count.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn counts(conn: &mut Conn, customers: &[i64]) -> Result<Counts> {
-    let text = "SELECT
-            (SELECT count(*) FROM mailbox m JOIN domain d ON d.id = m.domain_id
-             WHERE d.customer_id IN IDS($1) AND m.deleted_at IS NULL),
-            (SELECT count(*) FROM alias a JOIN domain d ON d.id = a.domain_id
-             WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL),
-            (SELECT count(*) FROM domain d WHERE d.customer_id IN IDS($1) AND d.deleted_at IS NULL),
-            (SELECT count(*) FROM administrator a WHERE a.customer_id IN IDS($1) AND a.deleted_at IS NULL)";
-    let row = conn.row(text, vec![ids(customers.iter().copied())]).await?;
-    let row = row.ok_or(StorageError::Gone("counts"))?;
     Ok(Counts {
-        mailboxes: row.int(0)?,
-        aliases: row.int(1)?,
-        domains: row.int(2)?,
-        administrators: row.int(3)?,
+        mailboxes: count(conn, customers, Counted::Mailboxes).await?,
+        aliases: count(conn, customers, Counted::Aliases).await?,
+        domains: count(conn, customers, Counted::Domains).await?,
+        administrators: count(conn, customers, Counted::Administrators).await?,
     })
 }

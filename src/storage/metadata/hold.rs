@@ -2,21 +2,14 @@
 
 use super::changes::Touched;
 use super::sql::{Conn, Row, ids};
+use super::tree_change::tree_changed;
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, MailboxId, public_id};
 use crate::params;
 use crate::storage::{Result, StorageError};
 
-/// Those of `customers` that have a hold on this switch themselves.
-pub async fn customers_with(
-    conn: &mut Conn,
-    switch: &str,
-    customers: impl IntoIterator<Item = i64>,
-) -> Result<Vec<CustomerId>> {
-    let text = "SELECT DISTINCT customer_id FROM hold WHERE switch = $1 AND customer_id IN IDS($2)";
-    let rows = conn.rows(text, vec![switch.into(), ids(customers)]).await?;
-    rows.iter().map(|row| row.int(0).map(CustomerId)).collect()
-}
+/// The switch whose holds stop grants: the tree in memory knows which customers have one.
+pub const MANAGE: &str = "manage";
 
 /// What a hold is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,14 +110,14 @@ pub async fn insert(
          VALUES ($1, $2, $3, $4, $5, $6, $7)"
     );
     conn.execute(text, params![&public_id, id, switch, reason, actor, authority, now]).await?;
-    touch(conn, on);
+    touch(conn, on, switch).await?;
     Ok(public_id)
 }
 
 /// Releases a hold.
 pub async fn delete(conn: &mut Conn, row: &HoldRow) -> Result<()> {
-    touch(conn, row.on);
     let changed = conn.execute("DELETE FROM hold WHERE id = $1", params![row.id]).await?;
+    touch(conn, row.on, &row.switch).await?;
     if changed == 0 { Err(StorageError::Gone("hold")) } else { Ok(()) }
 }
 
@@ -179,9 +172,13 @@ pub async fn inherit_domains(
     Ok(())
 }
 
-fn touch(conn: &mut Conn, on: HoldOn) {
+async fn touch(conn: &mut Conn, on: HoldOn, switch: &str) -> Result<()> {
     conn.touch(match on {
         HoldOn::Mailbox(id) => Touched::Mailbox(id),
         HoldOn::Customer(_) | HoldOn::Domain(_) => Touched::Directory,
     });
+    match on {
+        HoldOn::Customer(id) if switch == MANAGE => tree_changed(conn, &[id.0]).await,
+        _ => Ok(()),
+    }
 }

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 
 use super::audit as records;
 use super::body;
-use super::customer::{TreeLock, tree_changed, tree_version};
+use super::customer::{TreeLock, tree_version};
 use super::legal_hold::{self, HELD_CUSTOMERS, HELD_DOMAINS, HELD_MAILBOXES};
 use super::pool::{self, Pooled};
 use super::quota;
 use super::sql::{Conn, ids};
 use super::tombstone;
+use super::tree_change::tree_changed;
 use crate::base::clock::Timestamp;
 use crate::base::id::{BodyId, CustomerId, MailboxId};
 use crate::params;
@@ -300,7 +301,7 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
     ] {
         conn.execute(text, params![customer]).await?;
     }
-    tree_changed(conn).await
+    tree_changed(conn, &[customer.0]).await
 }
 
 /// Forgets answers given under an Idempotency-Key up to `before`; at most 256. Answers how many.

@@ -156,6 +156,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0025_spending.sql"),
         include_str!("../../../migrations/postgres/0025_spending.sql"),
     ),
+    (
+        26,
+        "large",
+        include_str!("../../../migrations/sqlite/0026_large.sql"),
+        include_str!("../../../migrations/postgres/0026_large.sql"),
+    ),
 ];
 
 /// Which database's texts.
