@@ -400,6 +400,13 @@ pub(super) fn report(
         Format::Csv => csv(output, parts, members)?,
         Format::Table => table(output, parts)?,
     }
+    for (member, what) in [("domains_left_out", "domains"), ("customers_left_out", "customers")] {
+        if let Some(count) = report.get(member) {
+            note(format_args!(
+                "{count} more {what} are in the sums and have no line; --customer narrows the report"
+            ));
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,7 @@
 
 pub(in crate::service) mod bill;
 pub(in crate::service) mod storage;
+mod subtotals;
 #[cfg(test)]
 mod tests;
 pub(in crate::service) mod usage;
@@ -11,6 +12,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use subtotals::{Own, left_out, shown};
+
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId};
 use crate::service::authority::{Permission, Tree};
@@ -19,10 +22,13 @@ use crate::service::directory::scope::Place;
 use crate::service::directory::targets::OneDomain;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Operate, Targeted, Tx, declare};
-use crate::storage::metadata::report::{self, Coverage, DomainUse, MailboxUse};
+use crate::storage::metadata::report::{self, DomainUse, MailboxUse};
+use crate::storage::metadata::scope::{Customers, Position};
 
-/// Domains whose totals stand in one report.
-const DOMAINS_MAX: i64 = 10_000;
+/// Lines of domains, and of customers, in one report; how many are left out is told, and totals are of all.
+const LINES_MAX: usize = 10_000;
+/// Highest percentage that can be asked for.
+const PERCENT_MAX: i64 = 1_000_000;
 
 /// A domain, or a customer with all below it.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -103,14 +109,22 @@ pub(in crate::service) struct TotalLine {
 
 /// The report. Domains, customers and the total stand on the first page only; with `over` there is no total, since it
 /// would be of what is not listed.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub(in crate::service) struct QuotaReport {
     items: Vec<MailboxLine>,
+    /// The first 10,000 by name.
     #[serde(skip_serializing_if = "Option::is_none")]
     domains: Option<Vec<DomainLine>>,
-    /// Customers that have a domain or a limit; none in the report of a domain.
+    /// How many domains have no line, where there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domains_left_out: Option<i64>,
+    /// Customers that have a domain or a limit; none in the report of a domain. Where there are more than 10,000, those
+    /// highest up.
     #[serde(skip_serializing_if = "Option::is_none")]
     customers: Option<Vec<CustomerLine>>,
+    /// How many customers have no line, where there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customers_left_out: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<TotalLine>,
     /// Cursor of the next page; absent on the last.
@@ -171,45 +185,68 @@ impl Operate for QuotaReportRun {
 
     async fn run(tx: &mut Tx<'_>, target: Subject, request: QuotaReportRequest) -> Result<QuotaReport> {
         let limit = limit(request.limit)?;
+        if request.over.is_some_and(|over| !(0..=PERCENT_MAX).contains(&over)) {
+            let message = format!("expected a percentage from 0 to {PERCENT_MAX}");
+            return Err(ServiceError::Invalid { field: "over", message });
+        }
         let filter = QuotaReportRequest { cursor: None, limit: None, ..request.clone() };
         let cursors = Cursors::new(tx, &filter);
-        let after: Option<(String, String)> = cursors.read(request.cursor.as_deref())?;
-        let coverage = match &target {
-            Subject::Place(place) => Coverage { customers: place.customer_ids(tx), domain: None },
-            Subject::Domain { id, customer, .. } => {
-                Coverage { customers: vec![customer.0], domain: Some(*id) }
-            }
+        let after: Option<Position> = cursors.read(request.cursor.as_deref())?;
+        let (customers, domain) = match &target {
+            Subject::Place(place) => (place.customers(tx), None),
+            Subject::Domain { id, customer, .. } => (Customers::Few(vec![customer.0]), Some(*id)),
         };
-        let (domains, customers, total) = match after {
-            Some(_) => (None, None, None),
-            None => {
-                let mut lines = report::domains(tx.conn, &coverage, DOMAINS_MAX).await?;
-                let total = if request.over.is_none() { Some(total(&lines)?) } else { None };
-                let mut customers = Vec::new();
-                if coverage.domain.is_none() {
-                    customers = customer_lines(tx, &coverage.customers, &lines, request.over).await?;
-                }
-                lines.retain(|line| {
-                    let octets = (line.bytes_used, line.bytes_max);
-                    is_over(request.over, octets, (line.messages_used, line.messages_max))
-                });
-                let domains = lines.into_iter().map(|line| domain_line(tx, line)).collect();
-                (Some(domains), Some(customers), total)
-            }
+        let mut report = match after {
+            Some(_) => QuotaReport::default(),
+            None => sums(tx, &target, (&customers, domain), request.over).await?,
         };
-        let mut rows = report::mailboxes(tx.conn, &coverage, request.over, after, limit + 1).await?;
+        let mut rows =
+            report::mailboxes(tx.conn, (&customers, domain), request.over, after, limit + 1).await?;
         let more = rows.len() as i64 > limit;
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let last = rows.last().filter(|_| more).map(|row| (row.domain.clone(), row.local.clone()));
-        let cursor = last.map(|position| cursors.make(&position)).transpose()?;
-        Ok(QuotaReport {
-            items: rows.into_iter().map(|row| mailbox_line(tx, row)).collect(),
-            domains,
-            customers,
-            total,
-            cursor,
-        })
+        let last = rows.last().filter(|_| more).map(|(_, position)| position);
+        report.cursor = last.map(|position| cursors.make(position)).transpose()?;
+        report.items = rows.into_iter().map(|(row, _)| mailbox_line(tx, row)).collect();
+        Ok(report)
     }
+}
+
+/// What stands on the first page only.
+async fn sums(
+    tx: &mut Tx<'_>,
+    target: &Subject,
+    coverage: report::Coverage<'_>,
+    over: Option<i64>,
+) -> Result<QuotaReport> {
+    let all = report::domains(tx.conn, coverage).await?;
+    let total = if over.is_none() { Some(total(&all)?) } else { None };
+    let (mut customers, mut customers_left_out) = (Vec::new(), None);
+    if let Subject::Place(place) = target {
+        let covered = place.customer_ids(tx);
+        (customers, customers_left_out) = customer_lines(tx, (coverage.0, covered), &all, over).await?;
+    }
+    let mut lines: HashMap<DomainId, DomainUse> = all.into_iter().map(|line| (line.id, line)).collect();
+    lines.retain(|_, line| {
+        is_over(over, (line.bytes_used, line.bytes_max), (line.messages_used, line.messages_max))
+    });
+    let names = match over {
+        None => report::domain_names(tx.conn, coverage, LINES_MAX).await?,
+        Some(_) => {
+            let keys: Vec<i64> = lines.keys().map(|id| id.0).collect();
+            report::names(tx.conn, &keys, LINES_MAX).await?
+        }
+    };
+    let named = names.into_iter().filter_map(|(id, name)| Some((name, lines.get(&id)?)));
+    let domains: Vec<DomainLine> = named.map(|(name, line)| domain_line(tx, name, line)).collect();
+    let domains_left_out = left_out(lines.len().saturating_sub(domains.len()));
+    Ok(QuotaReport {
+        domains: Some(domains),
+        domains_left_out,
+        customers: Some(customers),
+        customers_left_out,
+        total,
+        ..QuotaReport::default()
+    })
 }
 
 fn percent(used: i64, limit: Option<i64>) -> Option<i64> {
@@ -225,51 +262,52 @@ fn is_over(percent: Option<i64>, octets: (i64, Option<i64>), messages: (i64, Opt
     })
 }
 
-/// The covered customers that have a domain at or below them, or a limit, in the order of the tree.
+/// The covered customers that have a domain at or below them, or a limit, in the order of the tree; and how many of
+/// them are left out.
 async fn customer_lines(
     tx: &mut Tx<'_>,
-    covered: &[i64],
+    (customers, covered): (&Customers, Vec<i64>),
     domains: &[DomainUse],
     over: Option<i64>,
-) -> Result<Vec<CustomerLine>> {
-    let limited = report::limited_customers(tx.conn, covered).await?;
-    let mut sums: HashMap<CustomerId, [i64; 3]> = HashMap::new();
+) -> Result<(Vec<CustomerLine>, Option<i64>)> {
+    let limited = report::limited_customers(tx.conn, customers).await?;
+    let tree = &tx.caller.tree;
+    let mut own = Own::new(tree);
     for line in domains {
-        for node in tx.caller.tree.path(line.customer) {
-            let [mailboxes, bytes, messages] = sums.entry(node.id).or_default();
-            *mailboxes = mailboxes.saturating_add(line.mailboxes);
-            *bytes = bytes.saturating_add(line.bytes_used);
-            *messages = messages.saturating_add(line.messages_used);
-        }
+        own.add(line.customer, [1, line.mailboxes, line.bytes_used, line.messages_used]);
     }
-    let mut lines = Vec::new();
-    for id in covered.iter().copied().map(CustomerId) {
+    let sums = own.add_up();
+    let line = |id: CustomerId| {
         let limits = limited.get(&id);
-        let (Some(sums), limits) = (sums.get(&id).copied().or(limits.map(|_| [0; 3])), limits) else {
-            continue;
-        };
-        let [mailboxes, bytes, messages] = sums;
+        let [domains, mailboxes, bytes, messages] = sums.of(id);
+        if domains == 0 && limits.is_none() {
+            return None;
+        }
         // Where there is a limit, what is counted against it decides.
         let used = limits.map_or(bytes, |use_| use_.bytes_used);
         let counts = limits.map_or(bytes, |use_| use_.bytes_committed);
         let messages = limits.map_or(messages, |use_| use_.messages_used);
         let limit = limits.and_then(|use_| use_.bytes_max);
         let messages_limit = limits.and_then(|use_| use_.messages_max);
-        if is_over(over, (counts, limit), (messages, messages_limit)) {
-            lines.push(CustomerLine {
-                customer: tx.caller.path_of(id).unwrap_or_default(),
-                mailboxes,
-                used,
-                committed: Some(counts).filter(|&counts| counts != used),
-                guarantee: limits.and_then(|use_| use_.bytes_guarantee),
-                limit,
-                percent: percent(counts, limit),
-                messages,
-                messages_limit,
-            });
-        }
-    }
-    Ok(lines)
+        is_over(over, (counts, limit), (messages, messages_limit)).then(|| CustomerLine {
+            customer: String::new(),
+            mailboxes,
+            used,
+            committed: Some(counts).filter(|&counts| counts != used),
+            guarantee: limits.and_then(|use_| use_.bytes_guarantee),
+            limit,
+            percent: percent(counts, limit),
+            messages,
+            messages_limit,
+        })
+    };
+    let listed = covered.into_iter().map(CustomerId).filter(|&id| line(id).is_some()).collect();
+    let (listed, left_out) = shown(tree, listed, LINES_MAX);
+    let named = |id: CustomerId| {
+        let customer = tx.caller.path_of(id).unwrap_or_default();
+        line(id).map(|line| CustomerLine { customer, ..line })
+    };
+    Ok((listed.into_iter().filter_map(named).collect(), left_out))
 }
 
 fn mailbox_line(tx: &Tx<'_>, row: MailboxUse) -> MailboxLine {
@@ -285,9 +323,9 @@ fn mailbox_line(tx: &Tx<'_>, row: MailboxUse) -> MailboxLine {
     }
 }
 
-fn domain_line(tx: &Tx<'_>, row: DomainUse) -> DomainLine {
+fn domain_line(tx: &Tx<'_>, name: String, row: &DomainUse) -> DomainLine {
     DomainLine {
-        domain: row.name,
+        domain: name,
         customer: tx.caller.path_of(row.customer).unwrap_or_default(),
         mailboxes: row.mailboxes,
         used: row.bytes_used,

@@ -12,6 +12,7 @@ use posthouse::storage::metadata::delivery::Refused;
 use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::quota::{self, Limited, OverLimit, QuotaOwner};
 use posthouse::storage::metadata::recount;
+use posthouse::storage::metadata::scope::Customers;
 use posthouse::storage::metadata::sql::Conn;
 
 use super::metadata::{message, number, open, provider};
@@ -151,10 +152,12 @@ async fn recounted(conn: &mut Conn) -> Result<(), StorageError> {
             assert_eq!(folder.recorded, folder.counted, "{} of {}", folder.name, mailbox.address);
         }
     }
-    for domain in recount::domains(conn, &[1, 2], 0).await? {
+    assert_eq!(recount::drifted(conn, &mailboxes).await?, Vec::<i64>::new());
+    let customers = Customers::Few(vec![1, 2]);
+    for domain in recount::domains(conn, &customers, 0).await?.owners {
         assert_eq!(domain.recorded, Some(domain.counted), "domain {}", domain.name);
     }
-    for id in recount::limited_customers(conn, &[1, 2]).await? {
+    for id in recount::limited_customers(conn, &customers).await? {
         let customer = recount::customer(conn, CustomerId(id)).await?.unwrap();
         assert_eq!(customer.recorded, Some(customer.counted), "customer {id}");
     }

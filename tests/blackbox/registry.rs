@@ -39,6 +39,8 @@ mod expiry;
 mod holds;
 #[path = "registry/isolation.rs"]
 mod isolation;
+#[path = "registry/large.rs"]
+mod large;
 #[path = "registry/lists.rs"]
 mod lists;
 #[path = "registry/matrix.rs"]

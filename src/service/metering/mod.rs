@@ -179,8 +179,7 @@ impl Metering {
         let root = tree.root().map_or(0, |root| root.id.0);
         let paths: BTreeMap<i64, Path> =
             self.read(|conn| Box::pin(async move { Ok(metering::paths(conn, root).await?) })).await?;
-        let text = |path: &Path| path.ids.iter().fold("/".to_owned(), |text, id| format!("{text}{id}/"));
-        Ok(paths.iter().map(|(key, path)| (text(path), *key)).collect())
+        Ok(paths.into_iter().map(|(key, path)| (path.ids, key)).collect())
     }
 
     /// The key of the place where a customer is; nothing when it has just been purged.

@@ -12,14 +12,15 @@ use utoipa::ToSchema;
 
 use crate::base::id::{CustomerId, MailboxId};
 use crate::service::audit::{self, Event};
-use crate::service::authority::{Caller, Permission};
+use crate::service::authority::{Caller, Permission, Tree};
 use crate::service::directory::scope::Place;
 use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
 use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::storage::metadata::audit::insert;
 use crate::storage::metadata::lane::Priority;
-use crate::storage::metadata::recount::{self, CountedMailbox, CountedOwner, Sum};
+use crate::storage::metadata::recount::{self, CountedMailbox, CountedOwner, OwnersPage, Sum};
+use crate::storage::metadata::scope::{Customers, FEW_CUSTOMERS};
 use crate::storage::metadata::sql::Conn;
 
 /// Most drifts that are listed; more are only counted.
@@ -112,7 +113,7 @@ impl Work for Recount {
     async fn run(context: JobContext, request: RecountRequest, position: String) -> Outcome<QuotaReport> {
         let caller = context.caller().await?;
         // Deleted customers keep their charge until they are purged.
-        let places = caller.tree.subtree_ids(context.customer);
+        let places = places(&caller.tree, context.customer);
         // A position of another version is as good as none.
         let so_far: SoFar = serde_json::from_str(&position).unwrap_or_default();
         let shared = Arc::new(Shared { context, caller, places });
@@ -130,8 +131,17 @@ impl Work for Recount {
 struct Shared {
     context: JobContext,
     caller: Caller,
-    /// Customers, by key.
-    places: Vec<i64>,
+    places: Customers,
+}
+
+/// A customer and all below it.
+fn places(tree: &Arc<Tree>, top: CustomerId) -> Customers {
+    let below = tree.subtree_ids(top);
+    if below.len() <= FEW_CUSTOMERS {
+        return Customers::Few(below);
+    }
+    let tree = Arc::clone(tree);
+    Customers::Many(Box::new(move |customer| tree.covers(top, customer)))
 }
 
 /// Where a recount stands: its position. Domains and customers are few and counted anew.
@@ -158,18 +168,23 @@ impl Count {
             let shared = Arc::clone(&self.shared);
             let read = self.shared.context.inner.database.read(|conn| {
                 Box::pin(async move {
-                    let keys = recount::page(conn, &shared.places, after).await?;
-                    let counted = recount::mailboxes(conn, &keys).await?;
-                    Ok::<_, ServiceError>((keys, counted))
+                    let page = recount::page(conn, &shared.places, after).await?;
+                    let drifted = recount::drifted(conn, &page.keys).await?;
+                    // What has drifted is read by a statement of its own, and compared once more.
+                    let counted = match drifted.is_empty() {
+                        true => Vec::new(),
+                        false => recount::mailboxes(conn, &drifted).await?,
+                    };
+                    Ok::<_, ServiceError>((page, counted))
                 })
             });
-            let (keys, counted) = read.await?;
-            let Some(&last) = keys.last() else { return Ok(()) };
-            self.so_far.report.mailboxes += counted.len() as u64;
+            let (page, counted) = read.await?;
+            let Some(after) = page.after else { return Ok(()) };
+            self.so_far.report.mailboxes += page.keys.len() as u64;
             for mailbox in counted {
                 self.mailbox(mailbox).await?;
             }
-            self.so_far.after = last;
+            self.so_far.after = after;
             let context = &self.shared.context;
             context.advance(self.so_far.report.mailboxes, None, "mailboxes");
             context.save_position(serde_json::to_string(&self.so_far).unwrap_or_default());
@@ -210,10 +225,10 @@ impl Count {
                     Ok::<_, ServiceError>(recount::domains(conn, &shared.places, after).await?)
                 })
             });
-            let page: Vec<CountedOwner> = read.await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.id;
-            for mut domain in page {
+            let page: OwnersPage = read.await?;
+            let Some(last) = page.after else { return Ok(()) };
+            after = last;
+            for mut domain in page.owners {
                 self.so_far.report.domains += 1;
                 let more = self.so_far.by_domain.get(&domain.id).map_or(Sum::default(), |(_, more)| *more);
                 add(&mut domain.counted, more);

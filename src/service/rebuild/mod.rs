@@ -21,6 +21,7 @@ use crate::storage::catalogs::restore::Remains;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
 use crate::storage::metadata::recount::{self, CountedMailbox};
+use crate::storage::metadata::scope::Customers;
 use crate::storage::metadata::sql::Conn;
 use crate::storage::metadata::{customer, rebuild};
 use crate::storage::volumes::Volume;
@@ -160,19 +161,19 @@ impl Rebuild<'_> {
         let database = self.database().clone();
         let read = database.read(|conn| Box::pin(rebuild::customer_keys(conn)));
         let customers: Vec<i64> = read.await?.into_iter().collect();
-        let customers = Arc::new(customers);
+        let all = Arc::new(Customers::Many(Box::new(|_| true)));
         let mut after = crate::base::id::MailboxId(0);
         loop {
-            let all = Arc::clone(&customers);
+            let all = Arc::clone(&all);
             let read = database.read(|conn| {
                 Box::pin(async move {
-                    let keys = recount::page(conn, &all, after).await?;
-                    Ok::<_, StorageError>((recount::mailboxes(conn, &keys).await?, keys))
+                    let page = recount::page(conn, &all, after).await?;
+                    Ok::<_, StorageError>((recount::mailboxes(conn, &page.keys).await?, page.after))
                 })
             });
-            let (counted, keys): (Vec<CountedMailbox>, Vec<i64>) = read.await?;
-            let Some(last) = keys.last() else { break };
-            after = crate::base::id::MailboxId(*last);
+            let (counted, last): (Vec<CountedMailbox>, Option<i64>) = read.await?;
+            let Some(last) = last else { break };
+            after = crate::base::id::MailboxId(last);
             for mailbox in counted {
                 let sum = mailbox.counted();
                 self.report.messages += sum.messages.max(0).cast_unsigned();
@@ -190,7 +191,7 @@ impl Rebuild<'_> {
         for domain in domains {
             write(&database, move |conn| Box::pin(recount::domain_set(conn, domain))).await?;
         }
-        for id in customers.iter().copied() {
+        for id in customers {
             write(&database, move |conn| Box::pin(recount::customer_set(conn, CustomerId(id)))).await?;
         }
         Ok(())

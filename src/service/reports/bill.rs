@@ -5,7 +5,7 @@
 //! month. Half a minor unit is rounded up. A month that is over keeps its bill: what was used is frozen, and no list
 //! can be set for it any more.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -304,8 +304,8 @@ pub(in crate::service) async fn owed(
     let keys: Vec<i64> = paths.keys().copied().collect();
     let sums = month_sums(conn, month, &keys).await?.sums;
     let down_to = |path: &Path| -> Vec<i64> {
-        let levels = path.ids.iter().position(|&id| id == customer.0).map_or(0, |at| at + 1);
-        path.ids.iter().copied().take(levels).collect()
+        let levels = path.customers().position(|id| id == customer.0).map_or(0, |at| at + 1);
+        path.customers().take(levels).collect()
     };
     let above: BTreeSet<i64> = paths.values().flat_map(down_to).collect();
     let above: Vec<i64> = above.into_iter().collect();
@@ -314,7 +314,7 @@ pub(in crate::service) async fn owed(
         lists.into_iter().map(|list| (CustomerId(list.customer), list)).collect();
     let mut totals: BTreeMap<String, i64> = BTreeMap::new();
     for (key, sum) in &sums {
-        let Some(list) = paths.get(key).and_then(|path| nearest(&down_to(path), &lists)) else { continue };
+        let Some(list) = paths.get(key).and_then(|path| nearest(down_to(path), &lists)) else { continue };
         for (_, _, _, amount) in priced(sum, list, month).ok_or_else(overflow)? {
             let total = totals.entry(list.currency.clone()).or_default();
             *total = total.checked_add(amount).ok_or_else(overflow)?;
@@ -358,16 +358,15 @@ impl Operate for BillRun {
         let (mut lines, mut is_final) = (Vec::new(), true);
         for below in Below::read(tx, &place, month).await? {
             is_final = below.sums.is_final;
-            let mut above: Vec<i64> = below.paths.values().flat_map(|path| path.ids.clone()).collect();
-            above.sort_unstable();
-            above.dedup();
+            let above: HashSet<i64> = below.paths.values().flat_map(Path::customers).collect();
+            let above: Vec<i64> = above.into_iter().collect();
             let lists = price::holding(tx.conn, &above, month.number()).await?;
             let lists: HashMap<CustomerId, PriceList> =
                 lists.into_iter().map(|list| (CustomerId(list.customer), list)).collect();
             for (key, sum) in &below.sums.sums {
                 let Some(path) = below.paths.get(key) else { continue };
-                let Some((_, customer)) = below.visible(path).pop() else { continue };
-                let Some(list) = nearest(&path.ids, &lists) else { continue };
+                let Some(list) = nearest(path.customers(), &lists) else { continue };
+                let (customer, _) = below.label(path);
                 for (resource, quantity, unit_price, amount) in
                     priced(sum, list, month).ok_or_else(overflow)?
                 {

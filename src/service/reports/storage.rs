@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::LINES_MAX;
+use super::subtotals::{Own, shown};
 use crate::base::id::{CustomerId, StoreId};
 use crate::service::authority::Permission;
 use crate::service::directory::scope::Place;
@@ -60,8 +62,12 @@ pub(in crate::service) struct StorageLine {
 /// The report.
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct StorageReport {
-    /// The customers that hold anything, and those that were asked for, in the order of the tree.
+    /// The customers that hold anything, and those that were asked for, in the order of the tree. Where there are more
+    /// than 10,000, those highest up.
     customers: Vec<StorageLine>,
+    /// How many customers have no line, where there are more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customers_left_out: Option<i64>,
     /// What of it is in which mail store, for whoever may see mail stores: mailboxes by where they are at home, bodies
     /// by where they are.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +84,48 @@ struct Sums {
 impl Sums {
     fn is_nothing(&self) -> bool {
         self.held == Held::default() && self.kept == Kept::default()
+    }
+
+    fn numbers(&self) -> [i64; 10] {
+        let Self { held, kept } = self;
+        [
+            held.mailboxes,
+            held.messages,
+            held.octets,
+            held.undelete_octets,
+            kept.bodies,
+            kept.octets,
+            kept.stored_octets,
+            kept.database_octets,
+            kept.local_octets,
+            kept.remote_octets,
+        ]
+    }
+
+    fn of_numbers(numbers: [i64; 10]) -> Self {
+        let [
+            mailboxes,
+            messages,
+            octets,
+            undelete_octets,
+            bodies,
+            body_octets,
+            stored,
+            database,
+            local,
+            remote,
+        ] = numbers;
+        Self {
+            held: Held { mailboxes, messages, octets, undelete_octets },
+            kept: Kept {
+                bodies,
+                octets: body_octets,
+                stored_octets: stored,
+                database_octets: database,
+                local_octets: local,
+                remote_octets: remote,
+            },
+        }
     }
 
     fn line(self, customer: Option<String>, store: Option<String>) -> StorageLine {
@@ -121,30 +169,25 @@ impl Operate for StorageReportRun {
     }
 
     async fn run(tx: &mut Tx<'_>, place: Place, _: StorageReportRequest) -> Result<StorageReport> {
-        let covered = place.customer_ids(tx);
-        let mut keys = covered.clone();
-        keys.sort_unstable();
-        let mut customers: BTreeMap<CustomerId, Sums> = BTreeMap::new();
+        let meant = place.customers(tx);
+        let tree = &tx.caller.tree;
+        let mut own = Own::new(tree);
         let mut stores: BTreeMap<StoreId, Sums> = BTreeMap::new();
-        for ((customer, store), kept) in scope_usage::kept(tx.conn, &keys).await? {
-            for node in tx.caller.tree.path(customer) {
-                customers.entry(node.id).or_default().kept.add(&kept);
-            }
+        for ((customer, store), kept) in scope_usage::kept(tx.conn, &meant).await? {
+            own.add(customer, Sums { kept, ..Sums::default() }.numbers());
             stores.entry(store).or_default().kept.add(&kept);
         }
-        for ((customer, store), held) in scope_usage::held(tx.conn, &keys).await? {
-            for node in tx.caller.tree.path(customer) {
-                customers.entry(node.id).or_default().held.add(&held);
-            }
+        for ((customer, store), held) in scope_usage::held(tx.conn, &meant).await? {
+            own.add(customer, Sums { held, ..Sums::default() }.numbers());
             stores.entry(store).or_default().held.add(&held);
         }
-        let mut lines = Vec::new();
-        for id in covered.into_iter().map(CustomerId) {
-            let sums = customers.get(&id).copied().unwrap_or_default();
-            if !sums.is_nothing() || place.tops.contains(&id) {
-                lines.push(sums.line(Some(tx.caller.path_of(id).unwrap_or_default()), None));
-            }
-        }
+        let sums = own.add_up();
+        let of = |id: CustomerId| Sums::of_numbers(sums.of(id));
+        let covered = place.customer_ids(tx).into_iter().map(CustomerId);
+        let listed = covered.filter(|id| !of(*id).is_nothing() || place.tops.contains(id)).collect();
+        let (listed, customers_left_out) = shown(tree, listed, LINES_MAX);
+        let line = |id: CustomerId| of(id).line(Some(tx.caller.path_of(id).unwrap_or_default()), None);
+        let lines = listed.into_iter().map(line).collect();
         let root = tx.caller.tree.root().map(|root| root.id);
         let mut of_stores = None;
         if tx.caller.may(root, Permission::SystemStoreRead) {
@@ -152,6 +195,6 @@ impl Operate for StorageReportRun {
             let named = named.filter_map(|store| Some((stores.get(&store.id)?, store.name)));
             of_stores = Some(named.map(|(sums, name)| sums.line(None, Some(name))).collect());
         }
-        Ok(StorageReport { customers: lines, stores: of_stores })
+        Ok(StorageReport { customers: lines, customers_left_out, stores: of_stores })
     }
 }

@@ -1,5 +1,6 @@
 //! Aliases: addresses that stand for others.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::changes::Touched;
@@ -99,12 +100,12 @@ pub async fn all_by_address(conn: &mut Conn, local: &str, domain: &str) -> Resul
 }
 
 const PAGE: Contents = Contents {
-    statement: concat!(
+    statement: Cow::Borrowed(concat!(
         "SELECT ",
         columns!(),
         "WHERE a.domain_id = $1 AND a.local_part > $2 ORDER BY a.local_part LIMIT $3"
-    ),
-    any: "EXISTS (SELECT 1 FROM alias a WHERE a.domain_id = d.id)",
+    )),
+    any: Cow::Borrowed("EXISTS (SELECT 1 FROM alias a WHERE a.domain_id = d.id)"),
 };
 
 /// Aliases of these customers, or of one domain, behind a position, by domain and local part.

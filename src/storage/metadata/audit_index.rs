@@ -1,9 +1,12 @@
 //! The index over the audit trail: which records have which term, as sets that are cut with each other.
 //!
 //! Keys of records are counted in *parts* of 32,768. For each term and part there is one row with the places of the
-//! records in it; records of reads, which are forgotten much earlier, have rows of their own. A search goes through the
-//! parts from the newest on, reads the rows of its terms for many parts at once, and cuts the sets: 10 million records
-//! are 306 parts. What a term means is the service's (`audit/terms.rs`).
+//! records in it; records of reads, which are forgotten much earlier, have rows of their own: a part is two *chunks*. The
+//! rows of a chunk stand beside each other, so that filling the index writes few pages. A search goes through the parts
+//! from the newest on, reads the rows of its terms for many parts at once, and cuts the sets: 10 million records are 306
+//! parts. What a term means is the service's (`audit/terms.rs`).
+//!
+//! When all records of a chunk are forgotten its rows are swept ([`dead`], [`sweep`]).
 //!
 //! # Consistency
 //! A record is in the queue (`audit_unindexed`) from its own transaction on until all its terms are in the index, so it
@@ -13,6 +16,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::audit::{self, COLUMNS_OF_RECORD, Record};
+use super::packed;
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::params;
@@ -20,6 +24,8 @@ use crate::storage::{Result, StorageError};
 
 /// Bits of a place within a part.
 const PLACE_BITS: u32 = 15;
+/// The places of a part.
+const PLACES: i64 = (1 << PLACE_BITS) - 1;
 /// Words of the set of a part.
 const WORDS: usize = 1 << (PLACE_BITS - 6);
 /// Octets of a set with a bit for each place.
@@ -114,31 +120,42 @@ impl Set {
 /// What to add: records by their keys, and their terms.
 #[derive(Default, Debug)]
 pub struct Batch {
-    /// Term and chunk, with places.
-    sets: BTreeMap<(i64, i64), Vec<u16>>,
+    /// By chunk: terms with places, in one number each, so that they are sorted quickly.
+    pairs: BTreeMap<i64, Vec<u64>>,
     /// By part: times of the first and the last record.
     parts: BTreeMap<i64, (Timestamp, Timestamp)>,
 }
 
-/// Rows of a batch that are written in one transaction.
-pub type Rows = Vec<((i64, i64), Vec<u16>)>;
+/// Chunk and term.
+pub type RowKey = (i64, i64);
+
+/// Rows of the index with the places that are to be in them.
+pub type Rows = Vec<(RowKey, Vec<u16>)>;
 
 impl Batch {
     /// Adds a record, in the order of keys.
     pub fn add(&mut self, record: i64, at: Timestamp, is_read: bool, terms: impl IntoIterator<Item = i64>) {
         let part = record >> PLACE_BITS;
-        // Of a value below 2^15.
-        let place = (record & ((1 << PLACE_BITS) - 1)) as u16;
-        for term in terms {
-            self.sets.entry((chunk(part, is_read), term)).or_default().push(place);
-        }
+        let place = (record & PLACES).cast_unsigned();
+        let pairs = self.pairs.entry(chunk(part, is_read)).or_default();
+        pairs.extend(terms.into_iter().map(|term| term.cast_unsigned() << PLACE_BITS | place));
         let (first, last) = self.parts.entry(part).or_insert((at, at));
         (*first, *last) = ((*first).min(at), (*last).max(at));
     }
 
-    /// Takes up to `count` rows out of it.
-    pub fn take(&mut self, count: usize) -> Rows {
-        (0..count).map_while(|_| self.sets.pop_first()).collect()
+    /// All its rows, in the order of chunks and terms. There are none in it then.
+    pub fn take(&mut self) -> Rows {
+        let mut rows = Rows::new();
+        for (chunk, mut pairs) in std::mem::take(&mut self.pairs) {
+            pairs.sort_unstable();
+            for of_term in pairs.chunk_by(|one, other| one >> PLACE_BITS == other >> PLACE_BITS) {
+                let Some(first) = of_term.first() else { continue };
+                // Of values below 2^15.
+                let places = of_term.iter().map(|pair| (pair & PLACES.cast_unsigned()) as u16).collect();
+                rows.push(((chunk, (first >> PLACE_BITS).cast_signed()), places));
+            }
+        }
+        rows
     }
 }
 
@@ -146,13 +163,22 @@ fn chunk(part: i64, is_read: bool) -> i64 {
     part * 2 + i64::from(is_read)
 }
 
-/// Keys of records that are not in the index, the oldest first.
+/// Keys of records behind `after` that are not in the index, the oldest first; only such as stand in one part.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn waiting(conn: &mut Conn, limit: i64) -> Result<Vec<i64>> {
-    let rows = conn.rows("SELECT audit_id FROM audit_unindexed ORDER BY audit_id LIMIT $1", params![limit]);
-    rows.await?.iter().map(|row| row.int(0)).collect()
+pub async fn waiting(conn: &mut Conn, after: i64, limit: i64) -> Result<Vec<i64>> {
+    let text = format!(
+        "SELECT {} FROM (SELECT audit_id FROM audit_unindexed WHERE audit_id > $1 ORDER BY audit_id LIMIT $2) AS w",
+        packed::aggregate(&["w.audit_id"])
+    );
+    let row = conn.row(text, params![after, limit]).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    let mut keys: Vec<i64> =
+        packed::rows(row.text_opt(0)?.as_deref())?.into_iter().flat_map(|[key]| key).collect();
+    keys.sort_unstable();
+    let part = keys.first().map_or(0, |key| key >> PLACE_BITS);
+    keys.truncate(keys.partition_point(|key| key >> PLACE_BITS == part));
+    Ok(keys)
 }
 
 /// The records with these keys, ascending; those that are gone are left out.
@@ -169,17 +195,19 @@ pub async fn records(conn: &mut Conn, keys: impl IntoIterator<Item = i64>) -> Re
 ///
 /// # Errors
 /// When the database fails; then the transaction must not be committed.
-pub async fn write(conn: &mut Conn, rows: &Rows) -> Result<()> {
+pub async fn write(conn: &mut Conn, rows: &[(RowKey, Vec<u16>)]) -> Result<()> {
     lock(conn).await?;
-    let mut rest = rows.as_slice();
+    let mut rest = rows;
     // Rows stand in the order of chunks: those of one chunk are read together.
     while let Some(((chunk, _), _)) = rest.first() {
         let chunk = *chunk;
         let end = rest.partition_point(|((other, _), _)| *other == chunk);
         let Some((own, others)) = rest.split_at_checked(end) else { break };
         rest = others;
-        let text = "SELECT term, records FROM audit_term WHERE term IN IDS($1) AND chunk = $2";
-        let known = conn.rows(text, params![ids(own.iter().map(|((_, term), _)| *term)), chunk]).await?;
+        let text = "SELECT term, records FROM audit_term WHERE chunk = $1 AND term >= $2 AND term <= $3";
+        let ends =
+            own.first().zip(own.last()).map_or((0, 0), |(((_, first), _), ((_, last), _))| (*first, *last));
+        let known = conn.rows(text, params![chunk, ends.0, ends.1]).await?;
         let known: HashMap<i64, Vec<u8>> =
             known.iter().map(|row| Ok((row.int(0)?, row.blob(1)?))).collect::<Result<_>>()?;
         let mut new = Vec::new();
@@ -187,21 +215,21 @@ pub async fn write(conn: &mut Conn, rows: &Rows) -> Result<()> {
             let mut set = Set::default();
             places.iter().for_each(|&place| set.insert(place));
             match known.get(term) {
-                None => new.push(params![*term, chunk, set.encode()]),
+                None => new.push(params![chunk, *term, set.encode()]),
                 Some(before) => {
                     set.add(before)?;
-                    let text = "UPDATE audit_term SET records = $3 WHERE term = $1 AND chunk = $2";
-                    conn.execute(text, params![*term, chunk, set.encode()]).await?;
+                    let text = "UPDATE audit_term SET records = $3 WHERE chunk = $1 AND term = $2";
+                    conn.execute(text, params![chunk, *term, set.encode()]).await?;
                 }
             }
         }
-        conn.insert_rows("INSERT INTO audit_term (term, chunk, records)", 3, new).await?;
+        conn.insert_rows("INSERT INTO audit_term (chunk, term, records)", 3, new).await?;
     }
     Ok(())
 }
 
 async fn lock(conn: &mut Conn) -> Result<()> {
-    let text = format!("SELECT swept FROM audit_index WHERE id = 1{}", conn.for_update());
+    let text = format!("SELECT id FROM audit_index WHERE id = 1{}", conn.for_update());
     conn.rows(text, Vec::new()).await.map(drop)
 }
 
@@ -213,7 +241,7 @@ pub async fn written(conn: &mut Conn, batch: &Batch, keys: &[i64]) -> Result<()>
     lock(conn).await?;
     for (part, (first, last)) in &batch.parts {
         let text = "INSERT INTO audit_part (part, at_first, at_last) VALUES ($1, $2, $3)
-                    ON CONFLICT (part) DO UPDATE SET
+                    ON CONFLICT (part) DO UPDATE SET swept = 0,
                         at_first = CASE WHEN excluded.at_first < audit_part.at_first THEN excluded.at_first
                                         ELSE audit_part.at_first END,
                         at_last = CASE WHEN excluded.at_last > audit_part.at_last THEN excluded.at_last
@@ -259,11 +287,8 @@ pub async fn find(conn: &mut Conn, wanted: &mut Wanted, before: i64, limit: usiz
         let until = wanted.until.map_or(i64::MAX, |at| at.0);
         let rows = conn.rows(text, params![below, since, until, window]).await?;
         let parts: Vec<i64> = rows.iter().map(|row| row.int(0)).collect::<Result<_>>()?;
-        let (Some(&last), Some(&first)) = (parts.first(), parts.last()) else {
-            return Ok(Found { keys, until: None });
-        };
-        let mut found = cut(conn, wanted, first, last).await?;
-        found.retain(|part, _| parts.contains(part));
+        let Some(&first) = parts.last() else { return Ok(Found { keys, until: None }) };
+        let found = cut(conn, wanted, parts).await?;
         for (part, set) in found.iter().rev() {
             let places = set.places().rev().map(|place| (part << PLACE_BITS) + i64::from(place));
             keys.extend(places.filter(|key| *key < before));
@@ -280,19 +305,17 @@ pub async fn find(conn: &mut Conn, wanted: &mut Wanted, before: i64, limit: usiz
 
 /// The records in these parts that have a term of each group. Groups that were seen to cut most come first the next
 /// time.
-async fn cut(conn: &mut Conn, wanted: &mut Wanted, first: i64, last: i64) -> Result<BTreeMap<i64, Set>> {
+async fn cut(conn: &mut Conn, wanted: &mut Wanted, mut parts: Vec<i64>) -> Result<BTreeMap<i64, Set>> {
     let mut left: Option<BTreeMap<i64, Set>> = None;
     let mut weights = Vec::with_capacity(wanted.groups.len());
     for group in &wanted.groups {
-        let (mut low, mut high) = (first, last);
         if let Some(left) = &left {
-            let (Some((&least, _)), Some((&most, _))) = (left.first_key_value(), left.last_key_value())
-            else {
-                break;
-            };
-            (low, high) = (least, most);
+            parts = left.keys().copied().collect();
         }
-        let sets = union(conn, group, low, high).await?;
+        if parts.is_empty() {
+            break;
+        }
+        let sets = union(conn, group, &parts).await?;
         weights.push(sets.values().map(Set::len).sum::<u64>());
         left = Some(match left {
             None => sets,
@@ -313,14 +336,13 @@ async fn cut(conn: &mut Conn, wanted: &mut Wanted, first: i64, last: i64) -> Res
 }
 
 /// The records in these parts that have one of the terms.
-async fn union(conn: &mut Conn, terms: &[i64], first: i64, last: i64) -> Result<BTreeMap<i64, Set>> {
-    let text = "SELECT chunk, records FROM audit_term WHERE term = $1 AND chunk >= $2 AND chunk <= $3";
+async fn union(conn: &mut Conn, terms: &[i64], parts: &[i64]) -> Result<BTreeMap<i64, Set>> {
+    let chunks = parts.iter().flat_map(|&part| [chunk(part, false), chunk(part, true)]);
     let mut sets: BTreeMap<i64, Set> = BTreeMap::new();
-    for &term in terms {
-        let range = params![term, chunk(first, false), chunk(last, true)];
-        for row in conn.rows(text, range).await? {
-            sets.entry(row.int(0)? >> 1).or_default().add(&row.blob(1)?)?;
-        }
+    let params = vec![ids(chunks), ids(terms.iter().copied())];
+    let text = "SELECT chunk, records FROM audit_term WHERE chunk IN IDS($1) AND term IN IDS($2)";
+    for row in conn.rows(text, params).await? {
+        sets.entry(row.int(0)? >> 1).or_default().add(&row.blob(1)?)?;
     }
     Ok(sets)
 }
@@ -338,6 +360,60 @@ pub async fn unindexed(conn: &mut Conn, places: &[i64], before: i64, limit: usiz
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = conn.rows(text, params![ids(places.iter().copied()), before, limit]).await?;
     rows.iter().map(|row: &Row| row.int(0)).collect()
+}
+
+/// A part of which records are forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dead {
+    /// The part.
+    pub part: i64,
+    /// Whether all its records are gone, not only those of reads.
+    pub is_whole: bool,
+}
+
+/// Parts whose rows are to be swept, the oldest first, at most 64: those with nothing younger than `reads_since`, before
+/// which all reads are gone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn dead(conn: &mut Conn, reads_since: Timestamp) -> Result<Vec<Dead>> {
+    let text = format!(
+        "SELECT d.part, d.is_whole FROM (
+             SELECT p.part, p.swept,
+                    CAST(CASE WHEN EXISTS (SELECT 1 FROM audit a WHERE a.id >= p.part * {LENGTH}
+                                           AND a.id < (p.part + 1) * {LENGTH}) THEN 0 ELSE 1 END AS BIGINT) AS is_whole
+             FROM audit_part p WHERE p.at_last < $1
+               AND NOT EXISTS (SELECT 1 FROM audit_unindexed u WHERE u.audit_id >= p.part * {LENGTH}
+                               AND u.audit_id < (p.part + 1) * {LENGTH})) AS d
+         WHERE d.is_whole = 1 OR d.swept = 0 ORDER BY d.part LIMIT 64",
+        LENGTH = PLACES + 1
+    );
+    let rows = conn.rows(text, params![reads_since]).await?;
+    rows.iter().map(|row| Ok(Dead { part: row.int(0)?, is_whole: row.int(1)? == 1 })).collect()
+}
+
+/// Removes some rows of a dead part, at most `limit` of each of its chunks; answers whether there may be more. When
+/// there are none the part is known as swept, or is gone.
+///
+/// # Errors
+/// When the database fails; then the transaction must not be committed.
+pub async fn sweep(conn: &mut Conn, dead: Dead, limit: i64) -> Result<bool> {
+    lock(conn).await?;
+    let mut more = false;
+    let chunks = [chunk(dead.part, true), chunk(dead.part, false)];
+    for chunk in chunks.into_iter().take(if dead.is_whole { 2 } else { 1 }) {
+        let text = "DELETE FROM audit_term WHERE chunk = $1 AND term IN (
+                        SELECT term FROM audit_term WHERE chunk = $1 ORDER BY term LIMIT $2)";
+        more |= i64::try_from(conn.execute(text, params![chunk, limit]).await?) == Ok(limit);
+    }
+    if !more {
+        let text = match dead.is_whole {
+            true => "DELETE FROM audit_part WHERE part = $1",
+            false => "UPDATE audit_part SET swept = 1 WHERE part = $1",
+        };
+        conn.execute(text, params![dead.part]).await?;
+    }
+    Ok(more)
 }
 
 /// How many rows there are, and how many octets they take; for measurements.

@@ -1,5 +1,7 @@
 //! Mailboxes: accounts with credentials, a limit and what they use.
 
+use std::borrow::Cow;
+
 use super::changes::Touched;
 use super::scope::{self, Contents, Customers, Position};
 use super::sql::{Conn, ids};
@@ -201,12 +203,12 @@ pub async fn deleted_by_address(conn: &mut Conn, local: &str, domain: &str) -> R
 }
 
 const PAGE: Contents = Contents {
-    statement: concat!(
+    statement: Cow::Borrowed(concat!(
         "SELECT ",
         columns!(),
         "WHERE m.domain_id = $1 AND m.deleted_at IS NULL AND m.local_part > $2 ORDER BY m.local_part LIMIT $3"
-    ),
-    any: "EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NULL)",
+    )),
+    any: Cow::Borrowed("EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NULL)"),
 };
 
 /// Mailboxes of these customers, or of one domain, behind a position, by domain and local part.

@@ -10,9 +10,10 @@
 //! Deliveries write nothing here. Once an hour somebody reads what mailboxes are recorded to use, and the delivery
 //! trace of that hour, and writes a line for each domain that changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::sql::{Conn, Row, ids};
+use super::packed;
+use super::sql::{Conn, Row, Value, ids};
 use super::trace;
 use crate::base::clock::Timestamp;
 use crate::params;
@@ -21,7 +22,9 @@ use crate::storage::{Result, StorageError};
 /// Domains of one page of samples.
 const PAGE_DOMAINS: i64 = 500;
 /// Domains whose lines are read at a time.
-pub const CHUNK_DOMAINS: usize = 100;
+pub const CHUNK_DOMAINS: usize = 500;
+/// So many places are named in a statement.
+const FEW_PATHS: usize = 1_000;
 /// Lines that one transaction writes at most.
 pub const SLICE_LINES: usize = 128;
 /// Keys of the delivery trace that one statement passes over.
@@ -95,6 +98,19 @@ pub struct Line {
 const LINE: &str =
     "l.domain_id, l.start_hour, l.hours, l.path_id, l.byte_hours, l.mailbox_hours, l.messages_in,
                     l.octets_in, l.bytes_after, l.mailboxes_after";
+/// The same, one by one.
+const COLUMNS: [&str; 10] = [
+    "l.domain_id",
+    "l.start_hour",
+    "l.hours",
+    "l.path_id",
+    "l.byte_hours",
+    "l.mailbox_hours",
+    "l.messages_in",
+    "l.octets_in",
+    "l.bytes_after",
+    "l.mailboxes_after",
+];
 
 fn line(row: &Row) -> Result<Line> {
     Ok(Line {
@@ -257,25 +273,36 @@ pub async fn path_key(conn: &mut Conn, path: &str, names: &str) -> Result<i64> {
 /// A place where domains belong, or belonged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Path {
-    /// Keys of the customers, from the root down.
-    pub ids: Vec<i64>,
-    /// Their names then.
-    pub names: Vec<String>,
+    /// Keys of the customers, from the root down: `/1/7/23/`.
+    pub ids: String,
+    /// Their names then: `provider/gov/health`.
+    pub names: String,
 }
 
-/// The places at or below a customer, by key; with none all of them. A customer that was moved had several.
+impl Path {
+    /// Keys of the customers, from the root down.
+    pub fn customers(&self) -> impl DoubleEndedIterator<Item = i64> {
+        self.ids.split('/').filter_map(|id| id.parse().ok())
+    }
+}
+
+/// The places at or below a customer, by key. A customer that was moved had several.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn paths(conn: &mut Conn, customer: i64) -> Result<BTreeMap<i64, Path>> {
-    let text = "SELECT id, path, names FROM usage_path WHERE path LIKE $1";
-    let rows = conn.rows(text, params![format!("%/{customer}/%")]).await?;
-    let path = |row: &Row| {
-        let ids = row.text(1)?.split('/').filter_map(|part| part.parse().ok()).collect();
-        let names = row.text(2)?.split('/').map(str::to_owned).collect();
-        Ok((row.int(0)?, Path { ids, names }))
+    // In one text: see `packed`. There is neither a space nor a semicolon in keys and slugs.
+    let text = "SELECT string_agg(CAST(id AS TEXT) || ' ' || path || ' ' || names, ';') FROM usage_path
+                WHERE path LIKE $1";
+    let row = conn.row(text, params![format!("%/{customer}/%")]).await?;
+    let texts = row.ok_or(StorageError::Gone("an aggregate"))?.text_opt(0)?.unwrap_or_default();
+    let corrupt = || StorageError::Corrupt("a path".to_owned());
+    let path = |text: &str| {
+        let (key, path) = text.split_once(' ')?;
+        let (ids, names) = path.split_once(' ')?;
+        Some((key.parse().ok()?, Path { ids: ids.to_owned(), names: names.to_owned() }))
     };
-    rows.iter().map(path).collect()
+    texts.split_terminator(';').map(|text| path(text).ok_or_else(corrupt)).collect()
 }
 
 /// Notes where domains are, as (domain, place), before their lines come.
@@ -332,9 +359,27 @@ pub async fn fold(conn: &mut Conn, line: Line) -> Result<()> {
 /// # Errors
 /// When the database fails.
 pub async fn domains(conn: &mut Conn, paths: &[i64]) -> Result<Vec<i64>> {
-    let text = "SELECT DISTINCT domain_id FROM usage_place WHERE path_id IN IDS($1) ORDER BY domain_id";
-    let rows = conn.rows(text, vec![ids(paths.iter().copied())]).await?;
-    rows.iter().map(|row| row.int(0)).collect()
+    let (these, values) = these(paths);
+    let text = format!("SELECT DISTINCT domain_id, path_id FROM usage_place {these}");
+    let text = format!("SELECT {} FROM ({text}) AS p", packed::aggregate(&["p.domain_id", "p.path_id"]));
+    let row = conn.row(text, values).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    let wanted: HashSet<i64> = paths.iter().copied().collect();
+    let mut domains = BTreeSet::new();
+    for columns in packed::rows(row.text_opt(0)?.as_deref())? {
+        let [domain, path] = columns.map(Option::unwrap_or_default);
+        if wanted.contains(&path) {
+            domains.insert(domain);
+        }
+    }
+    Ok(domains.into_iter().collect())
+}
+
+/// Places are named in the statement while they are few; otherwise whoever reads picks them out.
+fn these(paths: &[i64]) -> (&'static str, Vec<Value>) {
+    if paths.len() <= FEW_PATHS {
+        return ("WHERE path_id IN IDS($1)", vec![ids(paths.iter().copied())]);
+    }
+    ("", Vec::new())
 }
 
 /// The lines of domains that begin in the hours from `from` on and before `until`, by domain and hour.
@@ -357,29 +402,66 @@ pub async fn lines_begun(conn: &mut Conn, domains: &[i64], from: i64, until: i64
 /// # Errors
 /// When the database fails.
 pub async fn lines(conn: &mut Conn, domains: &[i64], from: i64, until: i64) -> Result<Vec<Line>> {
+    let packed = packed::aggregate(&COLUMNS);
     let text = format!(
         "WITH page AS (SELECT DISTINCT domain_id AS id FROM usage_place WHERE domain_id IN IDS($1)),
               first AS (SELECT id, coalesce((SELECT max(start_hour) FROM usage_line
                                              WHERE domain_id = page.id AND start_hour < $2), $2) AS hour
                         FROM page)
-         SELECT {LINE} FROM first f
-              JOIN usage_line l ON l.domain_id = f.id AND l.start_hour >= f.hour AND l.start_hour < $3
-         ORDER BY l.domain_id, l.start_hour"
+         SELECT {packed} FROM first f
+              JOIN usage_line l ON l.domain_id = f.id AND l.start_hour >= f.hour AND l.start_hour < $3"
     );
     let params = vec![ids(domains.iter().copied()), from.into(), until.into()];
-    conn.rows(text, params).await?.iter().map(line).collect()
+    let row = conn.row(text, params).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    let rows = packed::rows(row.text_opt(0)?.as_deref())?.into_iter();
+    let mut lines: Vec<Line> = rows
+        .map(|columns| {
+            let [
+                domain,
+                start,
+                hours,
+                path,
+                byte_hours,
+                mailbox_hours,
+                messages_in,
+                octets_in,
+                bytes,
+                mailboxes,
+            ] = columns.map(Option::unwrap_or_default);
+            let counted = Counted { byte_hours, mailbox_hours, messages_in, octets_in };
+            Line { domain, start, hours, path, counted, after: Level { bytes, mailboxes } }
+        })
+        .collect();
+    lines.sort_unstable_by_key(|line| (line.domain, line.start));
+    Ok(lines)
 }
 
 /// What a frozen month came to in these places, by place.
 ///
 /// # Errors
-/// When the database fails.
+/// When the database fails, and `Corrupt` when no number holds a sum.
 pub async fn month(conn: &mut Conn, month: i64, paths: &[i64]) -> Result<BTreeMap<i64, Counted>> {
-    let text = "SELECT path_id, CAST(sum(byte_hours) AS BIGINT), CAST(sum(mailbox_hours) AS BIGINT),
-                       CAST(sum(messages_in) AS BIGINT), CAST(sum(octets_in) AS BIGINT)
-                FROM usage_month WHERE month = $1 AND path_id IN IDS($2) GROUP BY path_id";
-    let rows = conn.rows(text, vec![month.into(), ids(paths.iter().copied())]).await?;
-    rows.iter().map(|row| Ok((row.int(0)?, counted(row, 1)?))).collect()
+    let (these, mut values) = these(paths);
+    let these = these.replace("WHERE", "AND");
+    values.push(month.into());
+    let at = values.len();
+    let text = format!(
+        "SELECT {} FROM (SELECT path_id, sum(byte_hours) AS bytes, sum(mailbox_hours) AS mailboxes,
+                                sum(messages_in) AS messages, sum(octets_in) AS octets
+                         FROM usage_month WHERE month = ${at} {these} GROUP BY path_id) AS s",
+        packed::aggregate(&["s.path_id", "s.bytes", "s.mailboxes", "s.messages", "s.octets"])
+    );
+    let row = conn.row(text, values).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    let wanted: HashSet<i64> = paths.iter().copied().collect();
+    let mut sums = BTreeMap::new();
+    for columns in packed::rows(row.text_opt(0)?.as_deref())? {
+        let [path, byte_hours, mailbox_hours, messages_in, octets_in] =
+            columns.map(Option::unwrap_or_default);
+        if wanted.contains(&path) {
+            sums.insert(path, Counted { byte_hours, mailbox_hours, messages_in, octets_in });
+        }
+    }
+    Ok(sums)
 }
 
 /// Keeps what a month came to for domains in places.

@@ -2,17 +2,20 @@
 //!
 //! # Consistency
 //! Counted and recorded come from one statement, so from one moment of the database: what transactions change
-//! meanwhile cannot look like drift, and nothing is locked. A repair locks in the order of `delivery.rs` (mailboxes,
+//! meanwhile cannot look like drift, and nothing is locked. One statement compares a page of mailboxes; only those that
+//! have drifted are looked at one by one. A repair locks in the order of `delivery.rs` (mailboxes,
 //! folders, domain counters, customer counters) and counts again behind the locks.
 
 use std::collections::BTreeMap;
 
+use super::packed;
 use super::pool::{self, Group, Pooled};
-use super::sql::{Conn, Row, ids};
+use super::scope::Customers;
+use super::sql::{Conn, Row, Value, ids};
 use super::tombstone::ROW_OCTETS;
 use crate::base::id::{CustomerId, DomainId, MailboxId};
 use crate::params;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// Mailboxes that one page counts at most.
 const PAGE_MAILBOXES: i64 = 1_000;
@@ -122,23 +125,75 @@ impl CountedOwner {
     }
 }
 
-/// The keys of the next mailboxes, deleted ones too, of these customers; none when there are no more.
+/// Some mailboxes, as many as are counted with one statement.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Page {
+    /// Keys of those that are counted, ascending.
+    pub keys: Vec<i64>,
+    /// Where the next page begins; nothing when there are no more.
+    pub after: Option<i64>,
+}
+
+/// The next mailboxes behind `after`, deleted ones too, of these customers. A page may have none and not be the last.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn page(conn: &mut Conn, customers: &[i64], after: MailboxId) -> Result<Vec<i64>> {
-    let text = "SELECT m.id, m.messages_used FROM mailbox m JOIN domain d ON d.id = m.domain_id
-                WHERE d.customer_id IN IDS($1) AND m.id > $2 ORDER BY m.id LIMIT $3";
-    let params = vec![ids(customers.iter().copied()), after.into(), PAGE_MAILBOXES.into()];
-    let (mut keys, mut messages) = (Vec::new(), 0_i64);
-    for row in conn.rows(text, params).await? {
-        keys.push(row.int(0)?);
-        messages = messages.saturating_add(row.int(1)?);
+pub async fn page(conn: &mut Conn, customers: &Customers, after: MailboxId) -> Result<Page> {
+    let (these, named) = named(customers, "d.customer_id IN IDS($3)");
+    let packed = packed::aggregate(&["p.id", "p.messages_used", "p.customer_id"]);
+    let text = format!(
+        "SELECT {packed} FROM (SELECT m.id, m.messages_used, d.customer_id
+                               FROM mailbox m JOIN domain d ON d.id = m.domain_id
+                               WHERE {these} AND m.id > $1 ORDER BY m.id LIMIT $2) AS p"
+    );
+    let mut values = params![after, PAGE_MAILBOXES];
+    values.extend(named);
+    let row = conn.row(text, values).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    let mut rows: Vec<[i64; 3]> = packed::rows(row.text_opt(0)?.as_deref())?
+        .into_iter()
+        .map(|columns| columns.map(Option::unwrap_or_default))
+        .collect();
+    rows.sort_unstable();
+    let (mut page, mut messages) = (Page::default(), 0_i64);
+    for [key, used, customer] in rows {
+        page.after = Some(key);
+        if customers.has(CustomerId(customer)) {
+            page.keys.push(key);
+            messages = messages.saturating_add(used);
+        }
         if messages >= PAGE_MESSAGES {
             break;
         }
     }
-    Ok(keys)
+    Ok(page)
+}
+
+/// Those of these mailboxes of which anything that is recorded is not what is there; [`mailboxes`] says what. One
+/// statement compares, so that nothing is read of those that are right but what they add up from.
+///
+/// # Errors
+/// When the database fails.
+pub async fn drifted(conn: &mut Conn, mailboxes: &[i64]) -> Result<Vec<i64>> {
+    // The sums of [`mailboxes`]: those of each folder against its messages, those of the mailbox against its folders.
+    let text = format!(
+        "SELECT m.id FROM mailbox m WHERE m.id IN IDS($1) AND NOT (
+             (SELECT coalesce(sum(f.octets), 0) = m.bytes_used AND coalesce(sum(f.messages), 0) = m.messages_used
+              FROM folder f WHERE f.mailbox_id = m.id)
+             AND (SELECT coalesce(sum(t.octets + {ROW_OCTETS}), 0) = m.tombstone_octets
+                  FROM tombstone t WHERE t.mailbox_id = m.id)
+             AND NOT EXISTS (
+                 SELECT 1 FROM folder f WHERE f.mailbox_id = m.id AND NOT (
+                     SELECT count(*) = f.messages AND coalesce(sum(e.octets), 0) = f.octets
+                            AND coalesce(sum(1 - (e.flags & 1)), 0) = f.unseen
+                            AND coalesce(sum(CASE WHEN e.uid >= f.recent_uid THEN 1 ELSE 0 END), 0) = f.recent
+                            AND coalesce(sum(CASE WHEN (e.flags & 8) <> 0 THEN 1 ELSE 0 END), 0) = f.deleted
+                            AND coalesce(sum(CASE WHEN (e.flags & 8) <> 0 THEN e.octets ELSE 0 END), 0)
+                                = f.deleted_octets
+                     FROM message e WHERE e.mailbox_id = f.mailbox_id AND e.folder_id = f.id AND e.uid < f.uid_next)))
+         ORDER BY m.id"
+    );
+    let rows = conn.rows(text, vec![ids(mailboxes.iter().copied())]).await?;
+    rows.iter().map(|row| row.int(0)).collect()
 }
 
 /// Locks mailboxes and their folders until the end of the transaction.
@@ -251,16 +306,27 @@ pub async fn mailbox_set(conn: &mut Conn, mailbox: &CountedMailbox) -> Result<()
     conn.execute(text, params![mailbox.id, octets, messages, undeletable_octets]).await.map(drop)
 }
 
+/// Some domains that have a counter or need one.
+#[derive(Clone, Debug)]
+pub struct OwnersPage {
+    /// The domains.
+    pub owners: Vec<CountedOwner>,
+    /// Where the next page begins; nothing when there are no more.
+    pub after: Option<i64>,
+}
+
 /// Domains of these customers that have a counter or need one, behind `after`, with what their mailboxes are recorded
 /// to use; at most 1,000.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn domains(conn: &mut Conn, customers: &[i64], after: i64) -> Result<Vec<CountedOwner>> {
-    let text = "WITH page AS (
+pub async fn domains(conn: &mut Conn, customers: &Customers, after: i64) -> Result<OwnersPage> {
+    let (these, named) = named(customers, "d.customer_id IN IDS($2)");
+    let text = format!(
+        "WITH page AS (
                     SELECT d.id, d.name, d.customer_id, d.bytes_max, d.messages_max, u.bytes_used, u.messages_used
                     FROM domain d LEFT JOIN domain_usage u ON u.domain_id = d.id
-                    WHERE d.customer_id IN IDS($1) AND d.id > $2
+                    WHERE {these} AND d.id > $1
                       AND (u.domain_id IS NOT NULL OR d.bytes_max IS NOT NULL OR d.messages_max IS NOT NULL)
                     ORDER BY d.id LIMIT 1000)
                 SELECT p.id, p.name, p.customer_id, p.bytes_max, p.messages_max, p.bytes_used, p.messages_used,
@@ -269,22 +335,40 @@ pub async fn domains(conn: &mut Conn, customers: &[i64], after: i64) -> Result<V
                     SELECT domain_id, CAST(sum(bytes_used) AS BIGINT) AS octets,
                            CAST(sum(messages_used) AS BIGINT) AS messages
                     FROM mailbox WHERE domain_id IN (SELECT id FROM page) GROUP BY domain_id) s ON s.domain_id = p.id
-                ORDER BY p.id";
-    let params = vec![ids(customers.iter().copied()), after.into()];
-    conn.rows(text, params).await?.iter().map(owner).collect()
+                ORDER BY p.id"
+    );
+    let values = std::iter::once(after.into()).chain(named).collect();
+    let mut owners: Vec<CountedOwner> =
+        conn.rows(text, values).await?.iter().map(owner).collect::<Result<_>>()?;
+    let after = owners.last().map(|owner| owner.id);
+    owners.retain(|owner| customers.has(owner.customer));
+    Ok(OwnersPage { owners, after })
+}
+
+/// The condition that names the customers, if they are few, and what it names.
+fn named(customers: &Customers, condition: &'static str) -> (&'static str, Option<Value>) {
+    match customers {
+        Customers::Few(keys) => (condition, Some(ids(keys.iter().copied()))),
+        Customers::Many(_) => ("0 = 0", None),
+    }
 }
 
 /// Keys of the customers among these that have a counter or need one, ascending.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn limited_customers(conn: &mut Conn, customers: &[i64]) -> Result<Vec<i64>> {
-    let text = "SELECT c.id FROM customer c LEFT JOIN customer_usage u ON u.customer_id = c.id
-                WHERE c.id IN IDS($1)
-                  AND (u.customer_id IS NOT NULL OR c.bytes_max IS NOT NULL OR c.messages_max IS NOT NULL
-                       OR c.bytes_guarantee IS NOT NULL)
-                ORDER BY c.id";
-    conn.rows(text, vec![ids(customers.iter().copied())]).await?.iter().map(|row| row.int(0)).collect()
+pub async fn limited_customers(conn: &mut Conn, customers: &Customers) -> Result<Vec<i64>> {
+    let (these, named) = named(customers, "c.id IN IDS($1)");
+    let text = format!(
+        "SELECT c.id FROM customer c LEFT JOIN customer_usage u ON u.customer_id = c.id
+         WHERE {these} AND (u.customer_id IS NOT NULL OR c.bytes_max IS NOT NULL OR c.messages_max IS NOT NULL
+                            OR c.bytes_guarantee IS NOT NULL)
+         ORDER BY c.id"
+    );
+    let rows = conn.rows(text, named.into_iter().collect()).await?;
+    let mut keys: Vec<i64> = rows.iter().map(|row| row.int(0)).collect::<Result<_>>()?;
+    keys.retain(|&key| customers.has(CustomerId(key)));
+    Ok(keys)
 }
 
 /// The customers at and below `$1`.

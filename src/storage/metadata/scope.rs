@@ -3,6 +3,8 @@
 //! A few customers are named in the statement. Many are not: domains are read in the order of their names and asked
 //! about one by one, so that the page of a list costs what is on it, however many customers there are.
 
+use std::borrow::Cow;
+
 use super::sql::{Conn, Row, Value, ids};
 use crate::base::id::{CustomerId, DomainId};
 use crate::params;
@@ -50,7 +52,7 @@ impl<'a> Domains<'a> {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn next(&mut self, conn: &mut Conn, only: &'static str) -> Result<Vec<(DomainId, String)>> {
+    pub async fn next(&mut self, conn: &mut Conn, only: &str) -> Result<Vec<(DomainId, String)>> {
         while !self.is_over {
             let (name, id) = self.after.clone();
             let (named, mut params) = match self.customers {
@@ -89,8 +91,8 @@ pub type Position = (String, i64, String);
 /// What stands in domains: a statement for the rows of one domain (`$1`) behind a local part (`$2`), by local part, at
 /// most `$3`; and the condition that a domain `d` has any.
 pub(super) struct Contents {
-    pub statement: &'static str,
-    pub any: &'static str,
+    pub statement: Cow<'static, str>,
+    pub any: Cow<'static, str>,
 }
 
 /// At most `limit` rows behind a position: of one domain, or of those of the customers.
@@ -108,15 +110,15 @@ pub(super) async fn rows(
     let (name, key, local) = after.unwrap_or_default();
     let mut rows = Vec::new();
     if let Some(domain) = domain {
-        return conn.rows(contents.statement, params![domain, local, limit]).await;
+        return conn.rows(contents.statement.clone(), params![domain, local, limit]).await;
     }
     // The domain in which the last page ended. It may have come to another customer since.
     if key != 0 && is_among(conn, customers, DomainId(key)).await? {
-        rows = conn.rows(contents.statement, params![key, local, limit]).await?;
+        rows = conn.rows(contents.statement.clone(), params![key, local, limit]).await?;
     }
     let mut domains = Domains::behind(customers, (key != 0).then_some((name, key)));
     while rows.len() < wanted {
-        let some = domains.next(conn, contents.any).await?;
+        let some = domains.next(conn, &contents.any).await?;
         if some.is_empty() {
             break;
         }
@@ -126,7 +128,7 @@ pub(super) async fn rows(
                 break;
             }
             let missing = i64::try_from(missing).unwrap_or(i64::MAX);
-            rows.extend(conn.rows(contents.statement, params![domain, "", missing]).await?);
+            rows.extend(conn.rows(contents.statement.clone(), params![domain, "", missing]).await?);
         }
     }
     Ok(rows)

@@ -2,12 +2,14 @@
 //! a few rows for each pack that holds something of a customer; only bodies that no pack holds yet are counted one by
 //! one, and there are few of them for long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::packed;
+use super::scope::Customers;
 use super::sql::{Conn, ids};
 use crate::base::id::{CustomerId, StoreId};
 use crate::params;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// Bodies outside packs that one statement looks at.
 const FRESH_ROWS: i64 = 1_000;
@@ -48,25 +50,32 @@ impl Kept {
 /// What the bodies that belong to these customers take, by customer and mail store.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn kept(conn: &mut Conn, customers: &[i64]) -> Result<BTreeMap<(CustomerId, StoreId), Kept>> {
+/// When the database fails, and `Corrupt` when no number holds a sum.
+pub async fn kept(conn: &mut Conn, customers: &Customers) -> Result<BTreeMap<(CustomerId, StoreId), Kept>> {
     let mut kept: BTreeMap<(CustomerId, StoreId), Kept> = BTreeMap::new();
-    let text = "SELECT u.scope_id, p.store_id, CAST(sum(u.bodies) AS BIGINT), CAST(sum(u.octets) AS BIGINT),
-                       CAST(sum(u.stored_octets) AS BIGINT),
-                       CAST(sum(CASE WHEN p.local_state <> 'absent' THEN u.stored_octets ELSE 0 END) AS BIGINT),
-                       CAST(sum(CASE WHEN p.remote_state = 'present' THEN u.stored_octets ELSE 0 END) AS BIGINT)
-                FROM pack_scope u JOIN pack p ON p.id = u.pack_id
-                WHERE u.scope_id IN IDS($1) GROUP BY u.scope_id, p.store_id";
-    for row in conn.rows(text, vec![ids(customers.iter().copied())]).await? {
-        let more = Kept {
-            bodies: row.int(2)?,
-            octets: row.int(3)?,
-            stored_octets: row.int(4)?,
-            database_octets: 0,
-            local_octets: row.int(5)?,
-            remote_octets: row.int(6)?,
-        };
-        kept.entry((CustomerId(row.int(0)?), StoreId(row.int(1)?))).or_default().add(&more);
+    let (these, values) = match customers {
+        Customers::Few(keys) => ("WHERE u.scope_id IN IDS($1)", vec![ids(keys.iter().copied())]),
+        Customers::Many(_) => ("", Vec::new()),
+    };
+    let packed =
+        packed::aggregate(&["s.scope", "s.store", "s.bodies", "s.octets", "s.stored", "s.near", "s.far"]);
+    let text = format!(
+        "SELECT {packed} FROM (
+             SELECT u.scope_id AS scope, p.store_id AS store, sum(u.bodies) AS bodies, sum(u.octets) AS octets,
+                    sum(u.stored_octets) AS stored,
+                    sum(CASE WHEN p.local_state <> 'absent' THEN u.stored_octets ELSE 0 END) AS near,
+                    sum(CASE WHEN p.remote_state = 'present' THEN u.stored_octets ELSE 0 END) AS far
+             FROM pack_scope u JOIN pack p ON p.id = u.pack_id {these} GROUP BY u.scope_id, p.store_id) AS s"
+    );
+    let row = conn.row(text, values).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    for columns in packed::rows(row.text_opt(0)?.as_deref())? {
+        let [customer, store, bodies, octets, stored_octets, local_octets, remote_octets] =
+            columns.map(Option::unwrap_or_default);
+        let database_octets = 0;
+        let more = Kept { bodies, octets, stored_octets, database_octets, local_octets, remote_octets };
+        if customers.has(CustomerId(customer)) {
+            kept.entry((CustomerId(customer), StoreId(store))).or_default().add(&more);
+        }
     }
     let mut after = 0;
     loop {
@@ -80,7 +89,7 @@ pub async fn kept(conn: &mut Conn, customers: &[i64]) -> Result<BTreeMap<(Custom
             seen += bodies;
             after = after.max(row.int(5)?);
             let customer = row.int(0)?;
-            if customers.binary_search(&customer).is_err() {
+            if !customers.has(CustomerId(customer)) {
                 continue;
             }
             let octets = row.int(3)?;
@@ -121,31 +130,54 @@ impl Held {
     }
 }
 
-/// What the mailboxes of these customers hold, by customer and the mail store where they are at home.
+/// What the mailboxes of these customers hold, by customer and the mail store where they are at home; as of one moment.
 ///
 /// # Errors
-/// When the database fails.
-pub async fn held(conn: &mut Conn, customers: &[i64]) -> Result<BTreeMap<(CustomerId, StoreId), Held>> {
+/// When the database fails, and `Corrupt` when no number holds a sum.
+pub async fn held(conn: &mut Conn, customers: &Customers) -> Result<BTreeMap<(CustomerId, StoreId), Held>> {
+    let (domains, of_mailbox, values) = match customers {
+        Customers::Few(keys) => (
+            "WHERE d.customer_id IN IDS($1)",
+            "AND m.domain_id IN (SELECT d.id FROM domain d WHERE d.customer_id IN IDS($1))",
+            vec![ids(keys.iter().copied())],
+        ),
+        Customers::Many(_) => ("", "", Vec::new()),
+    };
+    // Two halves, since each has an index of its own; of all mailboxes neither is used.
+    let half = |condition: &str| {
+        format!(
+            "SELECT +m.domain_id AS domain, m.store_id AS store,
+                    sum(CASE WHEN m.deleted_at IS NULL THEN 1 ELSE 0 END) AS mailboxes,
+                    sum(CASE WHEN m.deleted_at IS NULL THEN m.messages_used ELSE 0 END) AS messages,
+                    sum(CASE WHEN m.deleted_at IS NULL THEN m.bytes_used ELSE 0 END) AS octets,
+                    sum(m.tombstone_octets + CASE WHEN m.deleted_at IS NULL THEN 0 ELSE m.bytes_used END) AS undelete
+             FROM mailbox m WHERE {condition} {of_mailbox} GROUP BY +m.domain_id, m.store_id"
+        )
+    };
+    let mailboxes = match customers {
+        Customers::Few(_) => {
+            format!("{} UNION ALL {}", half("m.deleted_at IS NULL"), half("m.deleted_at IS NOT NULL"))
+        }
+        Customers::Many(_) => half("0 = 0"),
+    };
+    let text = format!(
+        "SELECT (SELECT {} FROM domain d {domains}), (SELECT {} FROM ({mailboxes}) AS s)",
+        packed::aggregate(&["d.id", "d.customer_id"]),
+        packed::aggregate(&["s.domain", "s.store", "s.mailboxes", "s.messages", "s.octets", "s.undelete"]),
+    );
+    let row = conn.row(text, values).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    let owners: HashMap<i64, i64> = packed::rows(row.text_opt(0)?.as_deref())?
+        .into_iter()
+        .map(|[domain, customer]| (domain.unwrap_or_default(), customer.unwrap_or_default()))
+        .collect();
     let mut held: BTreeMap<(CustomerId, StoreId), Held> = BTreeMap::new();
-    // Two texts, since each has an index of its own.
-    for text in [
-        "SELECT d.customer_id, m.store_id, count(*), CAST(sum(m.messages_used) AS BIGINT),
-                CAST(sum(m.bytes_used) AS BIGINT), CAST(sum(m.tombstone_octets) AS BIGINT)
-         FROM domain d JOIN mailbox m ON m.domain_id = d.id AND m.deleted_at IS NULL
-         WHERE d.customer_id IN IDS($1) GROUP BY d.customer_id, m.store_id",
-        "SELECT d.customer_id, m.store_id, CAST(0 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT),
-                CAST(sum(m.bytes_used + m.tombstone_octets) AS BIGINT)
-         FROM domain d JOIN mailbox m ON m.domain_id = d.id AND m.deleted_at IS NOT NULL
-         WHERE d.customer_id IN IDS($1) GROUP BY d.customer_id, m.store_id",
-    ] {
-        for row in conn.rows(text, vec![ids(customers.iter().copied())]).await? {
-            let more = Held {
-                mailboxes: row.int(2)?,
-                messages: row.int(3)?,
-                octets: row.int(4)?,
-                undelete_octets: row.int(5)?,
-            };
-            held.entry((CustomerId(row.int(0)?), StoreId(row.int(1)?))).or_default().add(&more);
+    for columns in packed::rows(row.text_opt(1)?.as_deref())? {
+        let [domain, store, mailboxes, messages, octets, undelete_octets] =
+            columns.map(Option::unwrap_or_default);
+        let Some(customer) = owners.get(&domain).map(|id| CustomerId(*id)) else { continue };
+        if customers.has(customer) {
+            let more = Held { mailboxes, messages, octets, undelete_octets };
+            held.entry((customer, StoreId(store))).or_default().add(&more);
         }
     }
     Ok(held)
