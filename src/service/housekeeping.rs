@@ -25,7 +25,9 @@ use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
 use crate::storage::metadata::purge::Kind;
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{deleted_folder, instance, job, node, notice, pin, purge, tombstone, trace};
+use crate::storage::metadata::{
+    audit_index, deleted_folder, instance, job, node, notice, pin, purge, tombstone, trace,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often it looks.
@@ -36,6 +38,8 @@ const FOLDER_INTERVAL: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long answers are kept for Idempotency-Key: longer than a client tries again.
 const IDEMPOTENCY_DURATION: Duration = DAY;
+/// Rows of the index over the audit trail that go in one transaction.
+const INDEX_ROWS: i64 = 1_024;
 /// How long audit records of changes and refusals are kept unless the setting `audit.retention` says otherwise.
 const AUDIT_DAYS: u32 = 3_653;
 /// How long jobs are kept after their end.
@@ -269,7 +273,30 @@ impl Housekeeping {
             removed += pruned.removed;
             self.audit_seen().1 = pruned.until;
             if !pruned.more {
+                self.sweep_index(now).await?;
                 return Ok(removed);
+            }
+        }
+    }
+
+    /// Removes what the index over the audit trail has of records that are forgotten.
+    async fn sweep_index(&self, now: Timestamp) -> Result<()> {
+        let since = prune::reads_since(now);
+        loop {
+            let read = self.database.read(|conn| {
+                Box::pin(async move { Ok::<_, ServiceError>(audit_index::dead(conn, since).await?) })
+            });
+            let parts = read.await?;
+            if parts.is_empty() {
+                return Ok(());
+            }
+            for dead in parts {
+                while self
+                    .slice(move |conn| {
+                        Box::pin(async move { Ok(audit_index::sweep(conn, dead, INDEX_ROWS).await?) })
+                    })
+                    .await?
+                {}
             }
         }
     }

@@ -21,12 +21,18 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Fewer records than this wait for others, for so many looks at most: each row that is written anew is shared by them.
 const TOGETHER_MIN: usize = 512;
 const LOOKS_MAX: u32 = 12;
-/// Most records of a batch: half of a part, so that what is behind is caught up with few writes for each record.
-const BATCH_RECORDS: i64 = 16_384;
+/// Most records of a batch: a part, so that of what is behind each row is written once.
+const BATCH_RECORDS: i64 = 32_768;
 /// Records that are read at once.
 const READ_RECORDS: usize = 512;
 /// Rows that one transaction writes.
-const WRITE_ROWS: usize = 256;
+const WRITE_ROWS: usize = 1_024;
+
+/// Records that wait, with all that is to be written of them.
+struct Collected {
+    batch: Batch,
+    keys: Vec<i64>,
+}
 
 /// Fills the index.
 pub struct Indexer {
@@ -48,11 +54,10 @@ impl Indexer {
             tokio::time::sleep(INTERVAL).await;
             looks += 1;
             let done = async {
-                let waiting = self.waiting().await?;
-                if waiting.is_empty() || waiting.len() < TOGETHER_MIN && looks < LOOKS_MAX {
+                let waiting = self.waiting(0).await?.len();
+                if waiting == 0 || waiting < TOGETHER_MIN && looks < LOOKS_MAX {
                     return Ok(false);
                 }
-                self.batch(waiting).await?;
                 self.pass().await.map(|()| true)
             };
             match done.await {
@@ -70,43 +75,59 @@ impl Indexer {
     /// # Errors
     /// When the database fails; what was not brought in waits.
     pub async fn pass(&self) -> Result<()> {
-        loop {
-            let waiting = self.waiting().await?;
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            self.batch(waiting).await?;
+        let mut next = self.collect(0).await?;
+        while let Some(batch) = next {
+            let last = batch.keys.last().copied().unwrap_or(i64::MAX);
+            // While one batch is written the next is read.
+            let (written, following) = tokio::join!(self.write(batch), self.collect(last));
+            written?;
+            next = following?;
         }
+        Ok(())
     }
 
-    async fn waiting(&self) -> Result<Vec<i64>> {
+    async fn waiting(&self, after: i64) -> Result<Vec<i64>> {
         let read = self.database.read(|conn| {
-            Box::pin(async move { Ok::<_, ServiceError>(audit_index::waiting(conn, BATCH_RECORDS).await?) })
+            Box::pin(
+                async move { Ok::<_, ServiceError>(audit_index::waiting(conn, after, BATCH_RECORDS).await?) },
+            )
         });
         read.await
     }
 
-    async fn batch(&self, waiting: Vec<i64>) -> Result<()> {
+    /// The next batch behind a key; nothing when no record waits.
+    async fn collect(&self, after: i64) -> Result<Option<Collected>> {
+        let keys = self.waiting(after).await?;
+        if keys.is_empty() {
+            return Ok(None);
+        }
         let mut batch = Batch::default();
-        for keys in waiting.chunks(READ_RECORDS) {
-            for record in self.records(keys.to_vec()).await? {
+        for some in keys.chunks(READ_RECORDS) {
+            for record in self.records(some.to_vec()).await? {
                 let is_read = record.outcome == "done" && self.reads.contains(record.operation.as_str());
                 batch.add(record.id, record.at, is_read, terms::of_record(&record));
             }
             tokio::task::yield_now().await;
         }
-        loop {
-            let rows: Arc<Rows> = Arc::new(batch.take(WRITE_ROWS));
-            if rows.is_empty() {
-                break;
-            }
+        Ok(Some(Collected { batch, keys }))
+    }
+
+    async fn write(&self, collected: Collected) -> Result<()> {
+        let Collected { mut batch, keys } = collected;
+        let rows: Arc<Rows> = Arc::new(batch.take());
+        for from in (0..rows.len()).step_by(WRITE_ROWS) {
+            let rows = Arc::clone(&rows);
             let write = self.database.write(Priority::Background, move |conn| {
                 let rows = Arc::clone(&rows);
-                Box::pin(async move { Ok::<_, ServiceError>(audit_index::write(conn, &rows).await?) })
+                Box::pin(async move {
+                    let until = from.saturating_add(WRITE_ROWS).min(rows.len());
+                    let some = rows.get(from..until).unwrap_or_default();
+                    Ok::<_, ServiceError>(audit_index::write(conn, some).await?)
+                })
             });
             write.await?;
         }
-        let done = Arc::new((batch, waiting));
+        let done = Arc::new((batch, keys));
         let write = self.database.write(Priority::Background, move |conn| {
             let done = Arc::clone(&done);
             Box::pin(

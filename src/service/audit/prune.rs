@@ -39,6 +39,11 @@ pub(super) struct Pruning {
     pub until_micros: i64,
 }
 
+/// From when on records of reads are kept.
+pub(in crate::service) fn reads_since(now: Timestamp) -> Timestamp {
+    now.minus(DAY * READS_DAYS)
+}
+
 /// Forgets records from `from` on whose time is over; looks at 1,000 at most.
 ///
 /// # Errors
@@ -51,7 +56,7 @@ pub(in crate::service) async fn slice(
 ) -> Result<Pruned> {
     let kept = Everywhere::read(conn, &AUDIT_RETENTION).await?;
     let reads: Vec<&str> = operations().iter().filter(|one| !one.mutates).map(|one| one.name).collect();
-    let reads_since = now.minus(DAY * READS_DAYS);
+    let reads_since = reads_since(now);
     let kept_since = |path: &str| {
         let days = kept.at(path_ids(path).map(CustomerId)).map_or(u32::MAX, |days| days.0);
         now.minus(DAY.saturating_mul(days)).min(reads_since)

@@ -7,17 +7,19 @@
 //! takes, and where its pages end, does not depend on what it is not told.
 
 use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 
 use super::names::{self, Piece};
 use super::search::AuditSearchRequest;
+use crate::base::id::KeyHasher;
 use crate::storage::metadata::audit::{Record, path_ids};
 
 /// Letters of a term.
 const LETTERS: usize = 3;
 /// Most terms of one record that are indexed; one that has more fits every search for words, until it is looked at.
 const RECORD_TERMS_MAX: usize = 4_096;
-/// Terms of one text that are asked for.
-const ASKED_MAX: usize = 8;
+/// Terms of one text that are asked for. Those that cut most come first, so that the others are seldom looked at.
+const ASKED_MAX: usize = 16;
 /// Most customers at which a search goes through the index.
 const PLACES_MAX: usize = 32;
 /// A term is a positive number of so many bits.
@@ -67,10 +69,13 @@ fn letters(text: &str) -> Vec<char> {
     text.chars().flat_map(char::to_lowercase).collect()
 }
 
+/// Different terms. They are hashes already.
+pub(super) type TermSet = HashSet<i64, BuildHasherDefault<KeyHasher>>;
+
 /// The terms of a record.
 #[derive(Default)]
 struct Terms {
-    all: HashSet<i64>,
+    all: TermSet,
     is_full: bool,
 }
 
@@ -116,7 +121,7 @@ impl Terms {
 }
 
 /// The terms of a record.
-pub(super) fn of_record(record: &Record) -> HashSet<i64> {
+pub(super) fn of_record(record: &Record) -> TermSet {
     let mut terms = Terms::default();
     for place in path_ids(&record.actor_path) {
         terms.add(Kind::Actor, place, &letters(&record.actor));

@@ -7,6 +7,7 @@ use posthouse::service::audit::Indexer;
 use posthouse::service::context::Authentication;
 use posthouse::storage::StorageError;
 use posthouse::storage::metadata::audit::{Record, insert};
+use posthouse::storage::metadata::audit_index;
 use posthouse::storage::metadata::lane::Priority;
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ on_both!(
     index_finds_what_reading_finds,
     pages_by_way_of_the_index_are_bounded_and_go_on,
     records_that_were_pruned_are_not_found,
+    index_of_what_was_pruned_is_swept,
 );
 
 async fn write(world: &World, records: Vec<Record>) {
@@ -275,4 +277,47 @@ async fn records_that_were_pruned_are_not_found(world: World) {
     let after = found(&world, &world.system, &asked).await;
     assert!(after.len() < before.len() && !after.is_empty());
     assert!(after.iter().all(|id| before.contains(id)));
+}
+
+/// Sweeps all that is dead, in small steps; answers how many parts that were.
+async fn sweep(world: &World, since: Timestamp) -> usize {
+    let read = world.database.read(|conn| Box::pin(audit_index::dead(conn, since)));
+    let dead = read.await.map_err(|error: StorageError| error).unwrap();
+    for &part in &dead {
+        let mut more = true;
+        while more {
+            let write = world
+                .database
+                .write(Priority::Background, move |conn| Box::pin(audit_index::sweep(conn, part, 7)));
+            more = write.await.map_err(|error: StorageError| error).unwrap();
+        }
+    }
+    dead.len()
+}
+
+async fn index_of_what_was_pruned_is_swept(world: World) {
+    filled(&world).await;
+    Indexer::new(world.database.clone()).pass().await.unwrap();
+    let (early, late) = (Timestamp(0), Timestamp::from_secs(4_000_000_000));
+    let rows = "SELECT count(*) FROM audit_term";
+    let of_reads = "SELECT count(*) FROM audit_term WHERE chunk % 2 = 1";
+    let (all, reads) = (world.integer(rows).await, world.integer(of_reads).await);
+    assert!(reads > 0 && all > reads);
+    assert_eq!(sweep(&world, early).await, 0, "nothing is that old");
+    // The reads are gone, and nothing else; and it is not done again.
+    assert_eq!(sweep(&world, late).await, 1);
+    assert_eq!((world.integer(rows).await, world.integer(of_reads).await), (all - reads, 0));
+    assert_eq!(sweep(&world, late).await, 0);
+    // What waits for the index is not swept from under it.
+    execute(&world, &["DELETE FROM audit_scope", "DELETE FROM audit"]).await;
+    execute(&world, &["INSERT INTO audit_unindexed (audit_id) VALUES (3)"]).await;
+    assert_eq!(sweep(&world, late).await, 0);
+    execute(&world, &["DELETE FROM audit_unindexed"]).await;
+    assert_eq!(sweep(&world, late).await, 1);
+    assert_eq!((world.integer(rows).await, world.integer("SELECT count(*) FROM audit_part").await), (0, 0));
+    // What comes later is found as ever.
+    world.must("customer.create", json!({ "path": "latecomer" })).await;
+    Indexer::new(world.database.clone()).pass().await.unwrap();
+    let asked = json!({ "text": "latecomer", "operation": "customer.create" });
+    assert!(!found(&world, &world.system, &asked).await.is_empty());
 }
