@@ -17,6 +17,8 @@ mod bad_input;
 mod catalogs;
 #[path = "blackbox/cli.rs"]
 mod cli;
+#[path = "blackbox/codes.rs"]
+mod codes;
 #[path = "blackbox/content_access.rs"]
 mod content_access;
 #[path = "blackbox/crash.rs"]

@@ -70,6 +70,7 @@ async fn authenticate(
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let found = match (authorizations.next(), authorizations.next()) {
         (Some(value), None) => match (bearer(value), basic(value)) {
+            (Some(code), _) if Management::is_code(code) => return by_code(management, peer, code).await,
             (Some(token), _) => management.authenticate_token(token, peer.source).await?,
             (None, Some((name, password))) => return by_password(management, peer, &name, &password).await,
             (None, None) => None,
@@ -95,11 +96,20 @@ async fn by_password(
         None => None,
     };
     let proven = management.authenticate_password(name, password, known.as_ref(), peer.source).await;
-    proven.map_err(|error| match error {
-        LoginError::Failed | LoginError::Held | LoginError::OutsideWindow => Problem::unauthenticated(),
+    proven.map_err(|error| refused(error, Problem::unauthenticated()))
+}
+
+async fn by_code(management: &Management, peer: Peer, code: &str) -> Result<Authentication, Problem> {
+    let proven = management.authenticate_code(code, peer.source, peer.uid).await;
+    proven.map_err(|error| refused(error, Problem::invalid_code()))
+}
+
+fn refused(error: LoginError, failed: Problem) -> Problem {
+    match error {
+        LoginError::Failed | LoginError::Held | LoginError::OutsideWindow => failed,
         LoginError::TooMany => Problem::too_many_logins(),
         LoginError::Unavailable => Problem::from(ServiceError::Unavailable(error.to_string())),
-    })
+    }
 }
 
 /// Name and password of `Basic` (RFC 7617 section 2), in UTF-8.

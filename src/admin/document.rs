@@ -51,7 +51,10 @@ fn openapi_document(operations: &[Operation]) -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer" },
+                "code": { "type": "http", "scheme": "bearer", "description": "A one-time code in place of a token" },
+            },
         },
     })
 }
@@ -122,6 +125,11 @@ fn describe(operation: &Operation, schemas: &mut Map<String, Value>) -> Value {
         "parameters": parameters,
         "responses": responses(operation, &response.name),
     });
+    if operation.by_code
+        && let Some(members) = described.as_object_mut()
+    {
+        members.insert("security".to_owned(), json!([{ "code": [] }]));
+    }
     if let Some(members) = described.as_object_mut().filter(|_| !in_query) {
         let required: Vec<&str> = required.into_iter().filter(|name| body.contains_key(*name)).collect();
         let is_required = !required.is_empty();

@@ -68,6 +68,12 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }
 
+    /// A one-time code is good for nothing: one answer, whatever is wrong with it.
+    pub(super) fn invalid_code() -> Self {
+        let detail = "this code is not valid: it is unknown, used, expired or void";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
     /// Passwords have been guessed at too often.
     pub(super) fn too_many_logins() -> Self {
         let detail = "too many failed logins, try again later";

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::authenticate::Asking;
 use super::problem::Problem;
 use super::{REQUEST_TIMEOUT, Services, request, stream};
+use crate::service::error::ServiceError;
 use crate::service::registry::{Method, Operation, RunOptions};
 use crate::wire::listen::Shutdown;
 
@@ -29,7 +30,11 @@ impl Prepared {
         let context = authentication.context(*source, request_id.clone(), self.idempotency_key.clone());
         let run = self.operation.run;
         let answer = run(&self.services.management, context, Value::Object(fields), self.options.clone());
-        Ok(answer.await?)
+        answer.await.map_err(|error| match error {
+            // What a code was made for is gone: to its holder it is as any code that is good for nothing.
+            ServiceError::NotFound { .. } if self.operation.by_code => Problem::invalid_code(),
+            error => error.into(),
+        })
     }
 
     /// Whether who asked would still be let in; for answers that have begun.

@@ -2,6 +2,7 @@
 
 mod apply;
 mod batches;
+mod codes;
 mod columns;
 mod csv;
 mod desired;

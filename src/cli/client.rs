@@ -118,6 +118,17 @@ impl Client {
         }
     }
 
+    /// Runs the operation for which a one-time code was made, as whoever holds it.
+    pub(super) fn redeem(&self, code: &SecretString, call: &Call, dry_run: bool) -> Result<Value, Failure> {
+        let Some(declared) = operation(call.operation) else {
+            let message = format!("this program does not know the operation {}", call.operation);
+            return Err(Failure::new(Exit::Other, message));
+        };
+        let (status, answer) = self.exchange(declared, call, dry_run, Some(bearer(code)))?;
+        let is_done = (200..300).contains(&status);
+        if is_done { Ok(answer) } else { Err(Failure::problem(call.operation, status, &answer)) }
+    }
+
     fn exchange(
         &self,
         declared: &Operation,

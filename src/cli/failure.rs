@@ -106,6 +106,7 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
                 "posthouse admin list shows the administrators you may see".to_owned()
             }
             "hold" => "posthouse customer hold list PATH shows its holds".to_owned(),
+            "invitation" => "posthouse invite list shows those you may see".to_owned(),
             _ => "check the spelling; what you may not see does not exist for you".to_owned(),
         },
         "conflict" if operation == "mailbox.restore" => return None,
@@ -119,6 +120,9 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
         "no_such_path" | "no_such_method" => "the daemon is of another version than this program".to_owned(),
         "forbidden" => "posthouse whoami shows what you may do; ask an administrator above you".to_owned(),
         "suspended" => "posthouse customer hold list PATH shows the reason".to_owned(),
+        "unauthenticated" if matches!(operation, "invitation.accept" | "mailbox.set-password") => {
+            "ask whoever gave it to you for a new one".to_owned()
+        }
         "unauthenticated" => {
             "run it as root or as the daemon's user, map your user id in [admin] administrators, \
                               or give a token with --token-file, or your name with --login"
@@ -142,6 +146,7 @@ fn command_name(operation: &str) -> String {
     let (noun, verb) = operation.split_once('.').unwrap_or((operation, ""));
     match noun {
         "administrator" => format!("admin {verb}"),
+        "invitation" => format!("invite {verb}"),
         "token" => format!("admin token {verb}"),
         "hold" => format!("customer hold {verb}"),
         "trace" => "trace".to_owned(),

@@ -10,6 +10,7 @@ use super::client::Call;
 use super::expiry::Expire;
 use super::failure::Failure;
 use super::hold::{self, Hold, Resume, Suspend};
+use super::invite::Redeeming;
 use super::job::Follow;
 use super::legal_hold::LegalHold;
 use super::limit::{Limit, count_limit, size_limit};
@@ -26,8 +27,12 @@ const SHEET: &[Column] = columns![
     "Address" "address" Text, "Name" "name" Text, "Customer" "customer" Text, "State" "state" Text,
     "Switched off" "switches_off" List, "Mail store" "store" Text, "Used" "bytes_used" Size, "Limit" "bytes_max" Size,
     "Messages" "messages_used" Count, "Limit on messages" "messages_max" Count, "Last login" "last_login_at" Time,
-    "Id" "id" Text, "Created" "created_at" Time
+    "Code for the owner ends" "invited_until" Time, "Id" "id" Text, "Created" "created_at" Time
 ];
+const INVITED: &[Column] = columns![
+    "Mailbox" "address" Text, "Code, shown only now" "secret" Text, "Ends" "expires_at" Time
+];
+const ADDRESS: &[Column] = columns!["Mailbox" "address" Text];
 const DELETED: &[Column] = columns![
     "Mailbox" "address" Text, "Messages" "messages_used" Count, "Mail" "bytes_used" Size,
     "Aliases that lead here" "aliases" List, "Catch-all of" "catch_alls" List
@@ -97,6 +102,22 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Make a one-time code with which the owner sets the password; it is printed once
+    Invite {
+        /// The mailbox's address
+        address: String,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Take back the code with which the owner could set the password
+    Uninvite {
+        /// The mailbox's address
+        address: String,
+        #[command(flatten)]
+        destruction: Destruction,
+    },
+    /// Set the password of your own mailbox with a one-time code
+    SetPassword(Redeeming),
     /// Set the limits; they count for the next message
     Quota {
         /// The mailbox's address
@@ -253,6 +274,20 @@ impl Command {
                 let call = Call::new("mailbox.password").with("address", address.clone());
                 let call = with_password(call, &secret.read(&address)?);
                 Plan::Change { call, change, done: format!("password of {address} set"), columns: &[] }
+            }
+            Self::Invite { address, change } => {
+                let call = Call::new("mailbox.invite").with("address", address);
+                let done = "hand the code over to the owner of the mailbox".to_owned();
+                Plan::Change { call, change, done, columns: INVITED }
+            }
+            Self::Uninvite { address, destruction } => {
+                let call = Call::new("mailbox.uninvite").with("address", address.clone());
+                let question = format!("Take the code for {address} back?");
+                let done = format!("the code for {address} is good for nothing now");
+                Plan::Destroy { call, destruction, effects: ADDRESS, question, done }
+            }
+            Self::SetPassword(redeeming) => {
+                redeeming.plan("mailbox.set-password", "the password is set", ADDRESS)?
             }
             Self::Quota { address, quota, messages, change } => {
                 if quota.is_none() && messages.is_none() {

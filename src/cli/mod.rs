@@ -13,6 +13,7 @@ mod expiry;
 mod failure;
 mod group;
 mod hold;
+mod invite;
 mod job;
 mod legal_hold;
 mod limit;
@@ -142,6 +143,9 @@ enum Command {
     /// Administrators, their grants and tokens
     #[command(subcommand)]
     Admin(administrator::Command),
+    /// Invitations: one-time codes with which somebody becomes an administrator
+    #[command(subcommand)]
+    Invite(invite::Command),
     /// Groups of administrators
     #[command(subcommand)]
     Group(group::Command),
@@ -373,6 +377,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Mailbox(command) => command.plan(),
         Command::Alias(command) => Ok(command.plan()),
         Command::Admin(command) => command.plan(),
+        Command::Invite(command) => command.plan(),
         Command::Group(command) => Ok(command.plan()),
         Command::Role(command) => Ok(command.plan()),
         Command::Whoami => Ok(server::whoami()),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use secrecy::SecretString;
 use serde_json::Value;
 
 use super::client::{Call, Client};
@@ -50,6 +51,8 @@ pub(super) enum Plan {
         question: String,
         done: String,
     },
+    /// A one-time code is used for what it was made for; the answer's members in `columns` are shown.
+    Redeem { code: SecretString, call: Call, change: Change, done: String, columns: &'static [Column] },
     /// Something with a form of its own.
     Own { call: Call, show: fn(&Client, &Output, &Call) -> Result<ExitCode, Failure> },
     /// As `Own`, with a choice of the command line.
@@ -69,6 +72,7 @@ impl Plan {
             | Self::Show { call, .. }
             | Self::Change { call, .. }
             | Self::Destroy { call, .. }
+            | Self::Redeem { call, .. }
             | Self::Own { call, .. }
             | Self::Report { call, .. }
             | Self::Job { call, .. }
@@ -86,10 +90,11 @@ impl Plan {
             }
             Self::Change { call, change, done, columns } => {
                 let answer = client.run(&call, change.dry_run)?;
-                finish(output, &answer, change.dry_run, &done)?;
-                if !output.is_json() && !change.dry_run {
-                    output.sheet(columns, &answer)?;
-                }
+                changed(output, &answer, change, &done, columns)?;
+            }
+            Self::Redeem { code, call, change, done, columns } => {
+                let answer = client.redeem(&code, &call, change.dry_run)?;
+                changed(output, &answer, change, &done, columns)?;
             }
             Self::Destroy { call, destruction, effects, question, done } => {
                 let answer = destroy(client, output, &call, destruction, effects, &question)?;
@@ -166,6 +171,18 @@ fn list(
         return Ok(());
     }
     output.table(columns, &objects)
+}
+
+/// Says what was made or changed, and shows it.
+fn changed(
+    output: &Output,
+    answer: &Value,
+    change: Change,
+    done: &str,
+    columns: &[Column],
+) -> Result<(), Failure> {
+    finish(output, answer, change.dry_run, done)?;
+    if output.is_json() || change.dry_run { Ok(()) } else { output.sheet(columns, answer) }
 }
 
 /// Says what was done, or that it could be.

@@ -73,6 +73,20 @@ pub(super) fn ask_password(whose: &str, file: Option<&std::path::Path>) -> Resul
     not_empty(hidden(&format!("Password of {whose}: "))?)
 }
 
+/// A one-time code: from a file, or from a prompt.
+pub(super) fn ask_code(file: Option<&std::path::Path>) -> Result<SecretString, Failure> {
+    let code = match file {
+        Some(path) => read_file(path).map_err(|error| Failure::usage(error.to_string()))?,
+        None if !std::io::stdin().is_terminal() => {
+            let hint = "give it with --code-file FILE";
+            return Err(Failure::usage("a code is needed, and there is no terminal to ask on").hint(hint));
+        }
+        None => hidden("Code: ")?,
+    };
+    let code = SecretString::from(code.expose_secret().trim());
+    not_empty(code)
+}
+
 /// Where the keys of object storage come from.
 #[derive(clap::Args, Clone, Debug)]
 #[group(multiple = false)]
@@ -111,7 +125,7 @@ fn from_stdin() -> Result<SecretString, Failure> {
 
 fn not_empty(secret: SecretString) -> Result<SecretString, Failure> {
     if secret.expose_secret().is_empty() {
-        Err(Failure::usage("the password is empty; nothing was changed"))
+        Err(Failure::usage("the password or code is empty; nothing was changed"))
     } else {
         Ok(secret)
     }

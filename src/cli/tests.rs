@@ -67,6 +67,8 @@ const COMMANDS: &[&str] = &[
     "mailbox quota x@d.test 2GiB --messages 5",
     "mailbox suspend x@d.test --reason abuse --yes",
     "mailbox resume x@d.test --reason abuse",
+    "mailbox invite x@d.test --dry-run",
+    "mailbox uninvite x@d.test --yes",
     "mailbox rename x@d.test y@d.test --name Anna",
     "mailbox move x@d.test --store second --detach",
     "mailbox delete x@d.test --yes",
@@ -80,7 +82,7 @@ const COMMANDS: &[&str] = &[
     "alias list --customer a",
     "alias set all@d.test x@d.test",
     "alias delete all@d.test --yes",
-    "import customers.csv --format csv --customer a --type mailboxes --passwords set --dry-run",
+    "import customers.csv --format csv --customer a --type mailboxes --passwords set --codes f --dry-run",
     "admin create anna --customer a --role admin --contact x@y.test --delegable --expires 30d",
     "admin list --customer a",
     "admin grant anna --role viewer --customer a --expires 30d --delegable",
@@ -88,6 +90,10 @@ const COMMANDS: &[&str] = &[
     "admin revoke anna --role viewer --customer a --yes",
     "admin effective anna a",
     "admin grants --customer a --made-by anna",
+    "invite create x@d.test --customer a --name anna --role viewer --role billing --delegable --expires 30d --dry-run",
+    "invite list --customer a",
+    "invite show i1",
+    "invite revoke i1 --yes",
     "group create ops --customer a",
     "group list --customer a",
     "group show ops",
@@ -239,7 +245,12 @@ fn every_command_speaks_of_an_operation_and_its_fields() {
 #[test]
 fn every_operation_has_a_command() {
     let mut reached: BTreeSet<&str> = COMMANDS.iter().map(|line| call(line).operation).collect();
-    reached.extend(["mailbox.password", "administrator.password"]);
+    reached.extend([
+        "mailbox.password",
+        "administrator.password",
+        "invitation.accept",
+        "mailbox.set-password",
+    ]);
     let missing: Vec<&str> =
         operations().iter().map(|operation| operation.name).filter(|name| !reached.contains(name)).collect();
     assert!(missing.is_empty(), "{missing:?}");

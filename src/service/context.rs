@@ -88,7 +88,19 @@ pub enum Identity {
         /// Its name, unique within its home.
         name: String,
     },
+    /// Whoever holds a one-time code: nobody yet, with no grants. May redeem that code and ask for nothing else.
+    Invited {
+        /// The code's public id.
+        id: String,
+        /// The customer to which it invites, or to which the mailbox belongs.
+        customer: CustomerId,
+        /// Who is invited.
+        address: String,
+    },
 }
+
+/// A key that no administrator has.
+const NOBODY: AdministratorId = AdministratorId(-1);
 
 /// How somebody was authenticated.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,6 +122,8 @@ pub enum Authenticated {
         /// Of the hash under which it is kept: another one is another password.
         digest: u64,
     },
+    /// By a one-time code.
+    Code,
 }
 
 impl Authenticated {
@@ -119,6 +133,7 @@ impl Authenticated {
             Self::Peer { uid } => format!("peer uid {uid}"),
             Self::Token { .. } => "token".to_owned(),
             Self::Password { .. } => "password".to_owned(),
+            Self::Code => "code".to_owned(),
         }
     }
 }
@@ -188,7 +203,7 @@ impl Context {
     pub(in crate::service) fn only(&self) -> Option<PermissionSet> {
         match self.authenticated {
             Authenticated::Token { only, .. } => only,
-            Authenticated::Peer { .. } | Authenticated::Password { .. } => None,
+            Authenticated::Peer { .. } | Authenticated::Password { .. } | Authenticated::Code => None,
         }
     }
 
@@ -197,6 +212,7 @@ impl Context {
         match &self.identity {
             Identity::System => "system".to_owned(),
             Identity::Administrator { id, .. } => format!("administrator {id}"),
+            Identity::Invited { id, .. } => format!("invited {id}"),
         }
     }
 }
@@ -223,11 +239,13 @@ impl From<&Context> for KeptContext {
         let administrator = match &context.identity {
             Identity::System => None,
             Identity::Administrator { id, home, name } => Some((*id, *home, name.clone())),
+            // Starts nothing that goes on; were there something, it would be asked for by nobody.
+            Identity::Invited { customer, address, .. } => Some((NOBODY, *customer, address.clone())),
         };
         let (peer_uid, token) = match context.authenticated {
             Authenticated::Peer { uid } => (Some(uid), None),
             Authenticated::Token { id, .. } => (None, Some(id)),
-            Authenticated::Password { .. } => (None, None),
+            Authenticated::Password { .. } | Authenticated::Code => (None, None),
         };
         let by_password = matches!(context.authenticated, Authenticated::Password { .. });
         let only = context.only().map(|only| only.iter().map(|one| one.name().to_owned()).collect());

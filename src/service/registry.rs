@@ -79,6 +79,9 @@ pub struct Operation {
     pub watched: bool,
     /// Whether its answer is a list without an end, which can be followed as it grows.
     pub followed: bool,
+    /// Whether it is asked for with a one-time code, in place of a token; nobody else may, and the code is good for
+    /// nothing else.
+    pub by_code: bool,
     /// One line for help and OpenAPI.
     pub summary: &'static str,
     /// The request: one object of the fields from path, query and body.

@@ -37,6 +37,8 @@ mod domains;
 mod expiry;
 #[path = "registry/holds.rs"]
 mod holds;
+#[path = "registry/invitations.rs"]
+mod invitations;
 #[path = "registry/isolation.rs"]
 mod isolation;
 #[path = "registry/large.rs"]
@@ -47,6 +49,8 @@ mod lists;
 mod matrix;
 #[path = "registry/moves.rs"]
 mod moves;
+#[path = "registry/password_codes.rs"]
+mod password_codes;
 #[path = "registry/requests.rs"]
 mod requests;
 #[path = "registry/roles.rs"]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::codes::Codes;
 use super::columns::{Row, Type};
 use super::made::Made;
 use super::report::Report;
@@ -73,6 +74,8 @@ pub(super) struct Batches<'c> {
     pub(super) report: Report,
     /// What rows came to, for whoever wants to know.
     pub(super) steps: Option<Vec<Step>>,
+    /// Where one-time codes go.
+    pub(super) codes: Option<Codes>,
     pub(super) bar: Bar,
 }
 
@@ -93,6 +96,7 @@ impl<'c> Batches<'c> {
             made: Made::default(),
             report,
             steps: None,
+            codes: None,
             bar: Bar::new(),
         }
     }
@@ -169,7 +173,7 @@ impl<'c> Batches<'c> {
             match known.as_ref().and_then(|known| known.get(index)) {
                 // It fails with its password as without.
                 Some(result) if outcome(result) == "failed" => {
-                    self.conclude(work, result);
+                    self.conclude(work, result)?;
                     continue;
                 }
                 Some(result) if outcome(result) != "created" => drop(row.remove("password")),
@@ -186,7 +190,7 @@ impl<'c> Batches<'c> {
         if !sent.is_empty() {
             let results = self.ask(&call, self.dry_run, sent.len())?;
             for (work, result) in sent.into_iter().zip(results) {
-                self.conclude(work, &result);
+                self.conclude(work, &result)?;
             }
         }
         self.bar.advance(count);
@@ -212,7 +216,7 @@ impl<'c> Batches<'c> {
         }
     }
 
-    fn conclude(&mut self, mut work: Work, result: &Value) {
+    fn conclude(&mut self, mut work: Work, result: &Value) -> Result<(), Failure> {
         let outcome = outcome(result);
         if outcome == "failed" {
             if may_succeed_later(result) && self.waiting.len() < WAITING_MAX {
@@ -221,7 +225,10 @@ impl<'c> Batches<'c> {
             } else {
                 self.report.refused(work.line, &label(work.kind, &work.row), result);
             }
-            return;
+            return Ok(());
+        }
+        if let Some(codes) = &mut self.codes {
+            codes.take(work.row.get("address").and_then(Value::as_str).unwrap_or_default(), result)?;
         }
         if self.dry_run && outcome == "created" {
             self.made.note(work.kind, &work.row);
@@ -243,6 +250,7 @@ impl<'c> Batches<'c> {
                 self.report.count(if before == "unchanged" { outcome } else { &before });
             }
         }
+        Ok(())
     }
 
     /// Tries again what waits, as long as it helps.

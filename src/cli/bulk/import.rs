@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::batches::Batches;
+use super::codes::Codes;
 use super::columns::Type;
 use super::feed::{Feed, Format, Line, format_of, open, rewind};
 use super::report::Report;
@@ -42,6 +43,10 @@ pub(in crate::cli) struct Import {
     /// What becomes of passwords and their hashes
     #[arg(long, default_value = "new")]
     passwords: Passwords,
+    /// New mailboxes without a password get a one-time code with which their owners set one; the codes go into this new
+    /// file, as CSV
+    #[arg(long, value_name = "FILE")]
+    codes: Option<PathBuf>,
     #[command(flatten)]
     change: Change,
 }
@@ -50,7 +55,8 @@ impl Import {
     /// The call that each batch of rows makes.
     pub(in crate::cli) fn call(&self) -> Call {
         let passwords = if self.passwords == Passwords::Set { "set" } else { "new" };
-        Call::new("import.batch").maybe("customer", self.customer.clone()).with("passwords", passwords)
+        let call = Call::new("import.batch").maybe("customer", self.customer.clone());
+        call.with("passwords", passwords).flag("codes", self.codes.is_some())
     }
 
     pub(in crate::cli) fn carry_out(self, client: &Client, output: &Output) -> Result<ExitCode, Failure> {
@@ -79,6 +85,9 @@ impl Import {
             }
         };
         let mut batches = Batches::new(client, self.call(), self.change.dry_run, report);
+        if let Some(path) = self.codes.as_deref().filter(|_| !self.change.dry_run) {
+            batches.codes = Some(Codes::create(path)?);
+        }
         if let Some(total) = total {
             batches.expect(total);
         }

@@ -128,6 +128,7 @@ impl Caller {
         let grants = match &identity {
             Identity::System => system_grants(&tree),
             Identity::Administrator { id, .. } => active_grants(conn, &tree, *id, now).await?,
+            Identity::Invited { .. } => Vec::new(),
         };
         Ok(Self { identity, grants, tree })
     }
@@ -268,22 +269,24 @@ impl Caller {
                 Some(node) => format!("{name}@{}", node.code),
                 None => name.clone(),
             },
+            Identity::Invited { address, .. } => address.clone(),
         }
     }
 
     /// The administrator's key.
     pub fn administrator(&self) -> Option<AdministratorId> {
         match &self.identity {
-            Identity::System => None,
+            Identity::System | Identity::Invited { .. } => None,
             Identity::Administrator { id, .. } => Some(*id),
         }
     }
 
-    /// Where the caller is at home; the system at the root.
+    /// Where the caller is at home; the system at the root, who is invited where that is.
     pub fn home(&self) -> Option<CustomerId> {
         match &self.identity {
             Identity::System => self.tree.root().map(|root| root.id),
             Identity::Administrator { home, .. } => Some(*home),
+            Identity::Invited { customer, .. } => Some(*customer),
         }
     }
 }

@@ -50,13 +50,13 @@ impl Differences {
     /// What an object that was there came to.
     pub fn done(self) -> Done {
         let outcome = if self.0.is_empty() { RowOutcome::Unchanged } else { RowOutcome::Changed };
-        Done { outcome, changes: self.0 }
+        Done { outcome, changes: self.0, code: None }
     }
 }
 
 /// What an object that was made came to.
 pub(super) fn created() -> Done {
-    Done { outcome: RowOutcome::Created, changes: Vec::new() }
+    Done { outcome: RowOutcome::Created, changes: Vec::new(), code: None }
 }
 
 /// The fields of an operation.

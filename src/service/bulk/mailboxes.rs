@@ -11,6 +11,7 @@ use crate::service::directory::customer_limits::given;
 use crate::service::directory::mailboxes::{
     MailboxCreate, MailboxCreateRequest, MailboxPassword, MailboxPasswordRequest, MailboxQuota, MailboxRename,
 };
+use crate::service::directory::password_codes::{MailboxInvite, MailboxInvited};
 use crate::service::directory::scope::plain_text;
 use crate::service::directory::targets::{OneCustomer, OneMailbox};
 use crate::service::error::{Result, ServiceError};
@@ -71,11 +72,16 @@ impl MailboxEntry {
                 }
                 self.change(tx, options, there).await
             }
-            None => self.create(tx, customer).await,
+            None => self.create(tx, options, customer).await,
         }
     }
 
-    async fn create(&self, tx: &mut Tx<'_>, customer: Option<String>) -> Result<Done> {
+    async fn create(
+        &self,
+        tx: &mut Tx<'_>,
+        options: &Options,
+        customer: Option<String>,
+    ) -> Result<Done> {
         let mut fields = Fields::naming([("address", self.address.clone().into())]);
         fields.maybe("customer", customer);
         fields.maybe("name", self.name.clone());
@@ -91,7 +97,14 @@ impl MailboxEntry {
         } else {
             within::<MailboxCreate>(tx, fields.all()).await?;
         }
-        Ok(created())
+        let has_password =
+            self.hashed.is_some() || self.password.is_some() || self.password_hash.is_some();
+        if has_password || !options.codes {
+            return Ok(created());
+        }
+        let fields = Fields::naming([("address", self.address.clone().into())]);
+        let MailboxInvited { secret, expires_at, .. } = within::<MailboxInvite>(tx, fields.all()).await?;
+        Ok(Done { code: secret.map(|secret| (secret, expires_at)), ..created() })
     }
 
     async fn change(&self, tx: &mut Tx<'_>, options: &Options, there: MailboxRow) -> Result<Done> {

@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 
 use compare::Difference;
 
+use crate::base::clock::Timestamp;
 use crate::service::directory::passwords::{characters, hash};
 use crate::service::directory::scope::Place;
 use crate::service::directory::targets::OneCustomer;
@@ -96,6 +97,9 @@ pub(in crate::service) struct ImportBatchRequest {
     /// What becomes of passwords.
     #[serde(default)]
     passwords: Passwords,
+    /// Make a one-time code for the owner of each new mailbox that gets no password.
+    #[serde(default)]
+    codes: bool,
     /// In a dry run: check the form of passwords, do not hash them.
     #[serde(default)]
     without_hashing: bool,
@@ -110,6 +114,13 @@ pub(in crate::service) struct RowResult {
     /// What was changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changes: Vec<Difference>,
+    /// The one-time code with which the owner of a new mailbox sets its password; shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    /// When that ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    expires_at: Option<Timestamp>,
     /// Why it failed: the stable word for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
@@ -154,6 +165,8 @@ impl RowCounts {
 pub(in crate::service) struct Done {
     outcome: RowOutcome,
     changes: Vec<Difference>,
+    /// A one-time code, and when it ends.
+    code: Option<(String, Timestamp)>,
 }
 
 /// What counts for all rows of a batch.
@@ -162,6 +175,8 @@ pub(in crate::service) struct Options {
     /// Where paths begin.
     below: Option<String>,
     passwords: Passwords,
+    /// Whether new mailboxes without a password get a one-time code.
+    codes: bool,
 }
 
 impl Options {
@@ -220,7 +235,8 @@ impl Operate for ImportBatch {
             let field = if request.without_hashing { "without_hashing" } else { "context" };
             return Err(ServiceError::Invalid { field, message: "only in a dry run".to_owned() });
         }
-        let options = Options { below: request.customer, passwords: request.passwords };
+        let ImportBatchRequest { customer: below, passwords, codes, .. } = request;
+        let options = Options { below, passwords, codes };
         for entry in &request.context {
             // Why one cannot be is told where it is a row itself.
             let refused = tx.refused.len();
@@ -286,9 +302,10 @@ async fn row(
     let refused = part.refused;
     tx.refused.extend(refused);
     match outcome.and_then(|done| as_expected(done, expected)) {
-        Ok(Done { outcome, changes }) => {
+        Ok(Done { outcome, changes, code }) => {
             tx.conn.keep(savepoint).await?;
-            Ok(RowResult { outcome, changes, code: None, field: None, message: None })
+            let (secret, expires_at) = code.unzip();
+            Ok(RowResult { outcome, changes, secret, expires_at, code: None, field: None, message: None })
         }
         Err(error) => {
             tx.conn.undo(savepoint).await?;
@@ -322,5 +339,6 @@ fn failed(error: ServiceError) -> Result<RowResult> {
         error => error.to_string(),
     };
     let (outcome, code) = (RowOutcome::Failed, Some(error.code()));
-    Ok(RowResult { outcome, changes: Vec::new(), code, field, message: Some(message) })
+    let (secret, expires_at) = (None, None);
+    Ok(RowResult { outcome, changes: Vec::new(), secret, expires_at, code, field, message: Some(message) })
 }

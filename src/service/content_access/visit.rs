@@ -73,7 +73,7 @@ impl Visit {
     pub fn who(&self) -> Option<(CustomerId, &str)> {
         match self.authentication.identity {
             Identity::Administrator { home, .. } => Some((home, &self.name)),
-            Identity::System => None,
+            Identity::System | Identity::Invited { .. } => None,
         }
     }
 

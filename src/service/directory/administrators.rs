@@ -50,7 +50,8 @@ pub(super) async fn first(tx: &mut Tx<'_>, home: &CustomerRow, text: &str) -> Re
     Ok((format!("{name}@{}", home.code), made.token))
 }
 
-async fn create(
+/// Makes an administrator without roles and without a way to log in.
+pub(super) async fn create(
     tx: &mut Tx<'_>,
     home: CustomerId,
     name: &str,

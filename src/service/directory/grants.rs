@@ -124,13 +124,7 @@ pub(super) async fn make(
     terms: Terms,
 ) -> Result<GrantRow> {
     let Terms { delegable, not_before, expires_at } = terms;
-    if role.id.is_none()
-        && role.name == Role::SystemAdmin.name()
-        && tx.caller.tree.root().is_none_or(|root| root.id != customer)
-    {
-        let message = "system-admin can be granted at the root only".to_owned();
-        return Err(ServiceError::Invalid { field: "role", message });
-    }
+    admit_place(tx, &role, customer)?;
     if let (Some(from), Some(until)) = (not_before, expires_at)
         && until <= from
     {
@@ -153,6 +147,16 @@ pub(super) async fn make(
     let public_id = grant::insert(tx.conn, &new, tx.now).await?;
     let gone = || ServiceError::Internal("a grant vanished inside a transaction".to_owned());
     grant::by_public_id(tx.conn, &public_id).await?.ok_or_else(gone)
+}
+
+/// Refuses a role that is none of customers' below the root.
+pub(super) fn admit_place(tx: &Tx<'_>, role: &NamedRole, customer: CustomerId) -> Result<()> {
+    let is_root = tx.caller.tree.root().is_some_and(|root| root.id == customer);
+    if role.id.is_none() && role.name == Role::SystemAdmin.name() && !is_root {
+        let message = "system-admin can be granted at the root only".to_owned();
+        return Err(ServiceError::Invalid { field: "role", message });
+    }
+    Ok(())
 }
 
 /// Refuses a grant of access to content that lasts too long.

@@ -22,7 +22,7 @@ use crate::service::settings::template::{self, TemplateKind};
 use crate::storage::metadata::expiry::Expiring;
 use crate::storage::metadata::mailbox::{self, MailboxRow, NewMailbox};
 use crate::storage::metadata::setting::At;
-use crate::storage::metadata::{alias, domain, quota as counters};
+use crate::storage::metadata::{alias, domain, invitation, quota as counters};
 
 /// A mailbox.
 #[derive(Clone, Serialize, ToSchema)]
@@ -286,6 +286,10 @@ pub(in crate::service) struct MailboxDetail {
     /// When its time is over, if somebody has said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     expiry: Option<Expiry>,
+    /// Until when its owner can set the password with a one-time code, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    invited_until: Option<Timestamp>,
     etag: String,
 }
 
@@ -306,9 +310,10 @@ impl Operate for MailboxShow {
         let off = standing::switches_off(tx.conn, At::mailbox(row.id, row.domain, row.customer)).await?;
         let store = Stores::of(tx, row.customer).await?.name_of(row.store);
         let expiry = expiry::shown(tx, Expiring::Mailbox(row.id)).await?;
+        let invited_until = invitation::of_mailbox(tx.conn, row.id, tx.now).await?.map(|code| code.expires_at);
         let mailbox = show(tx, row);
-        let etag = etag(&mailbox, &VOLATILE)?;
-        Ok(MailboxDetail { mailbox, switches_off: off.into_iter().collect(), store, expiry, etag })
+        let (etag, switches_off) = (etag(&mailbox, &VOLATILE)?, off.into_iter().collect());
+        Ok(MailboxDetail { mailbox, switches_off, store, expiry, invited_until, etag })
     }
 }
 

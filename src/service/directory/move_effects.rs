@@ -15,7 +15,7 @@ use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Tx;
 use crate::storage::metadata::grant::{self, GrantRow, GrantedRole, Holder};
 use crate::storage::metadata::hold::{self, HoldOn};
-use crate::storage::metadata::{administrator, customer, group, role};
+use crate::storage::metadata::{administrator, customer, group, invitation, role};
 
 /// How many names are tried for the copy of a role.
 const COPY_NAMES_MAX: usize = 1_000;
@@ -33,6 +33,8 @@ pub(in crate::service) struct MoveEffects {
     holds_kept: Vec<String>,
     /// What ceilings of customers that are no longer above allow nobody; a ceiling of what moves goes on with that.
     ceiling_kept: Vec<String>,
+    /// Invitations, and codes for passwords of mailboxes, that are void: who made them did not mean the new place.
+    invitations_void: u64,
 }
 
 /// A move, once it has been admitted.
@@ -56,6 +58,8 @@ impl Departure {
         told.roles_copied = self.copy_roles(tx, &tree, &rows).await?;
         told.holds_kept = self.keep_holds(tx, &tree, &subtree).await?;
         told.ceiling_kept = self.keep_ceiling(tx, &tree).await?;
+        told.invitations_void = invitation::delete_at(tx.conn, &subtree).await?;
+        recorded.invitations_void = told.invitations_void;
         recorded.roles_copied.clone_from(&told.roles_copied);
         recorded.holds_kept.clone_from(&told.holds_kept);
         recorded.ceiling_kept.clone_from(&told.ceiling_kept);

@@ -81,7 +81,7 @@ fn asker(row: &JobRow) -> Result<KeptContext> {
 fn home(tx: &Tx<'_>, asker: &KeptContext) -> Option<CustomerId> {
     match asker.identity() {
         Identity::System => tx.caller.tree.root().map(|root| root.id),
-        Identity::Administrator { home, .. } => Some(home),
+        Identity::Administrator { home, .. } | Identity::Invited { customer: home, .. } => Some(home),
     }
 }
 

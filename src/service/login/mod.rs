@@ -9,6 +9,7 @@
 //! - Successful logins are counted in memory and written in batches: a login costs no transaction.
 
 mod administrator;
+mod code;
 mod last_login;
 pub mod password;
 mod session;

@@ -59,6 +59,8 @@ pub(in crate::service) enum Kind {
     PasswordReset,
     /// An administrator has looked into a mailbox.
     ContentAccess,
+    /// Somebody may become an administrator.
+    Invitation,
     /// A webhook is sent nothing any more.
     WebhookOff,
 }
@@ -76,6 +78,7 @@ impl Kind {
             Self::RequestDecided => "request-decided",
             Self::PasswordReset => "password-reset",
             Self::ContentAccess => "content-access",
+            Self::Invitation => "invitation",
             Self::WebhookOff => "webhook-off",
         }
     }

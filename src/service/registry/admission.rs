@@ -35,14 +35,19 @@ impl Management {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn is_still_admitted(&self, authentication: &Authentication) -> Result<bool> {
-        let Identity::Administrator { id, home, .. } = authentication.identity else { return Ok(true) };
+        let (id, home) = match authentication.identity {
+            Identity::System => return Ok(true),
+            Identity::Administrator { id, home, .. } => (id, home),
+            // A code lasts as long as what it asks for.
+            Identity::Invited { .. } => return Ok(false),
+        };
         let token = match authentication.authenticated {
             Authenticated::Token { id, .. } => Some(id),
-            Authenticated::Peer { .. } | Authenticated::Password { .. } => None,
+            Authenticated::Peer { .. } | Authenticated::Password { .. } | Authenticated::Code => None,
         };
         let password = match authentication.authenticated {
             Authenticated::Password { digest } => Some(digest),
-            Authenticated::Peer { .. } | Authenticated::Token { .. } => None,
+            Authenticated::Peer { .. } | Authenticated::Token { .. } | Authenticated::Code => None,
         };
         let now = self.inner.clock.now();
         let look = self.inner.database.read(move |conn| {

@@ -12,14 +12,14 @@ use crate::base::id::{AdministratorId, public_id};
 use crate::service::audit::{self, Event, names};
 use crate::service::authority::Caller;
 use crate::service::context::{Authenticated, Authentication, Identity, Source};
-use crate::service::directory::tokens;
+use crate::service::directory::{codes, tokens};
 use crate::service::error::ServiceError;
 use crate::service::login::LoginError;
 use crate::storage::metadata::administrator::AdministratorRow;
 use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::sql::Conn;
-use crate::storage::metadata::{administrator, credential, token};
+use crate::storage::metadata::{administrator, credential, invitation, token};
 
 /// How exactly the last use of a token is known: not every request writes.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(300);
@@ -94,6 +94,36 @@ impl Management {
             Identity::Administrator { id: holder.administrator, home: holder.home, name: holder.name };
         let authenticated = Authenticated::Token { id: holder.token, only };
         self.admitted(Authentication { identity, authenticated }).await
+    }
+
+    /// Whether a text in place of a token is a one-time code.
+    pub fn is_code(text: &str) -> bool {
+        text.starts_with(codes::PREFIX)
+    }
+
+    /// Who is invited by a one-time code that came from `source`, for a Unix socket from the user `peer_uid`. Codes are
+    /// compared by their hashes, which says nothing about how much of a wrong one was right.
+    ///
+    /// # Errors
+    /// [`LoginError::Failed`] for one that is unknown, used, expired or taken back, [`LoginError::TooMany`] after too
+    /// many of those.
+    pub async fn authenticate_code(
+        &self,
+        code: &str,
+        source: Source,
+        peer_uid: Option<u32>,
+    ) -> Result<Authentication, LoginError> {
+        let login = self.inner.login.get().ok_or(LoginError::Unavailable)?;
+        let (hash, now) = (tokens::secret_hash(code), self.inner.clock.now());
+        let find = self.inner.database.read(move |conn| {
+            Box::pin(async move {
+                invitation::by_secret(conn, &hash, now).await.map_err(ServiceError::from)
+            })
+        });
+        let row = login.code(source, peer_uid, find).await?;
+        let identity =
+            Identity::Invited { id: row.public_id, customer: row.customer, address: row.address };
+        Ok(Authentication { identity, authenticated: Authenticated::Code })
     }
 
     /// Whose name and password these are. `name@CODE` is understood by itself; a bare name only where `peer`, whom the

@@ -6,8 +6,8 @@ use super::{Operation, run};
 use crate::service::audit::{AuditProve, AuditSearch, AuditVerify};
 use crate::service::directory::{
     administrator_state, administrators, aliases, ceilings, credentials, customer_life, customer_limits,
-    customers, domain_move, domain_proof, domains, grants, groups, holdings, holds, identity, legal_holds,
-    mailbox_deletion, mailboxes, roles, sessions, tokens,
+    customers, domain_move, domain_proof, domains, grants, groups, holdings, holds, identity, invitation_accept, invitations,
+    legal_holds, mailbox_deletion, mailboxes, password_codes, roles, sessions, tokens,
 };
 use crate::service::expiry::{AdministratorExpire, CustomerExpire, MailboxExpire};
 use crate::service::notices::{NoticeList, NoticeRead};
@@ -36,6 +36,7 @@ const fn declare<O: Operate>() -> Operation {
         starts_job: O::STARTS_JOB,
         watched: O::WATCHED,
         followed: O::FOLLOWED,
+        by_code: O::BY_CODE,
         summary: O::SUMMARY,
         request: TypeSchema::of::<O::Request>,
         response: TypeSchema::of::<O::Response>,
@@ -125,6 +126,9 @@ static OPERATIONS: &[Operation] = &[
     declare::<mailboxes::MailboxShow>(),
     declare::<mailboxes::MailboxRename>(),
     declare::<mailboxes::MailboxPassword>(),
+    declare::<password_codes::MailboxInvite>(),
+    declare::<password_codes::MailboxUninvite>(),
+    declare::<password_codes::MailboxSetPassword>(),
     declare::<mailboxes::MailboxQuota>(),
     declare::<holds::MailboxSuspend>(),
     declare::<holds::MailboxResume>(),
@@ -144,6 +148,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<administrators::AdministratorShow>(),
     declare::<grants::AdministratorGrant>(),
     declare::<grants::AdministratorRevoke>(),
+    declare::<invitations::InvitationCreate>(),
+    declare::<invitations::InvitationList>(),
+    declare::<invitations::InvitationShow>(),
+    declare::<invitations::InvitationRevoke>(),
+    declare::<invitation_accept::InvitationAccept>(),
     declare::<holdings::AdministratorEffective>(),
     declare::<holdings::GrantList>(),
     declare::<roles::RoleCreate>(),

@@ -123,6 +123,8 @@ pub(in crate::service) trait Operate: 'static {
     const WATCHED: bool = false;
     /// See [`super::Operation::followed`].
     const FOLLOWED: bool = false;
+    /// See [`super::Operation::by_code`].
+    const BY_CODE: bool = false;
     /// Where it waits for its turn to write.
     const PRIORITY: Priority = Priority::Interactive;
     /// The fields from path, query and body; unknown ones are refused.

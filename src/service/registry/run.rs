@@ -16,7 +16,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
 use crate::service::audit::{self, Event};
 use crate::service::authority::Caller;
-use crate::service::context::Context;
+use crate::service::context::{Context, Identity};
 use crate::service::error::{Result, ServiceError};
 use crate::storage::StorageError;
 use crate::storage::metadata::audit::{Record, Replay, insert, keep_replay, replay};
@@ -103,6 +103,10 @@ pub(super) fn run<O: Operate>(
 ) -> BoxFuture<'static, Result<Value>> {
     let inner = Arc::clone(&management.inner);
     Box::pin(async move {
+        // Before any work: who holds a code is nobody yet.
+        if matches!(context.identity, Identity::Invited { .. }) != O::BY_CODE {
+            return Err(ServiceError::Forbidden { permission: "a one-time code" });
+        }
         let hash = blake3::hash(request.to_string().as_bytes()).as_bytes().to_vec();
         let request = O::prepare(&inner, parse::<O::Request>(request)?).await?;
         let asked = Asked { inner, context, request, hash, options, reached: Mutex::new(None) };
@@ -306,15 +310,22 @@ async fn keep<R>(
 ) -> Result<()> {
     let Some((key, mut kept)) = answer else { return Ok(()) };
     // A secret is shown once; a replay says so by leaving it out.
-    for member in ["token", "secret"] {
-        if let Some(secret) = kept.get_mut(member) {
-            *secret = Value::Null;
-        }
+    forget_secrets(&mut kept);
+    if let Some(Value::Array(results)) = kept.get_mut("results") {
+        results.iter_mut().for_each(forget_secrets);
     }
     let replay = Replay { request: asked.hash.clone(), response: kept.to_string() };
     let caller = asked.context.caller_key();
     keep_replay(conn, (&caller, operation, key), replay, asked.inner.clock.now()).await?;
     Ok(())
+}
+
+fn forget_secrets(answer: &mut Value) {
+    for member in ["token", "secret"] {
+        if let Some(secret) = answer.get_mut(member) {
+            *secret = Value::Null;
+        }
+    }
 }
 
 /// Records a refusal; what failed for technical reasons is in the log instead.

@@ -1,6 +1,6 @@
 //! The table of settings: every key, declared once.
 
-use super::kinds::{Kind, Number, OnOff};
+use super::kinds::{Kind, Number, OnOff, RoleNames};
 use crate::base::civil::{Hours, Schedule, Zone};
 
 /// Who may set a key for a customer. For domains and mailboxes it is always somebody of their customer or above.
@@ -86,6 +86,8 @@ macro_rules! keys {
 }
 
 keys! {
+    /// What invited administrators are at the customer unless something else is said.
+    ADMINISTRATOR_DEFAULT_ROLES: RoleNames = "administrator.default_roles", "viewer" "", Own, Customers;
     /// How long audit records of changes and refusals are kept.
     AUDIT_RETENTION: Number<90, 36_525> = "audit.retention", "3653" "days", Above, Customers;
     /// Whether content permissions may be granted without an end.
@@ -93,6 +95,8 @@ keys! {
     /// How long mail for a full mailbox is deferred before it is refused.
     DELIVERY_OVERQUOTA_DEFER_HOURS: Number<0, 8_760> =
         "delivery.overquota_defer_hours", "120" "hours", Own, Customers;
+    /// Whether people with addresses in verified domains of customers above may be invited to administrate.
+    INVITATION_ANCESTOR_DOMAINS: OnOff = "invitation.ancestor_domains", "off" "", Above, Customers;
     /// When owners of mailboxes may log in, in the customer's time zone.
     LOGIN_WINDOWS: Schedule = "login.windows", "always" "", Above, Mailboxes;
     /// When administrators at home there may log in, in the customer's time zone.

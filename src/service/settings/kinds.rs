@@ -56,6 +56,38 @@ impl Kind for OnOff {
     }
 }
 
+/// Most roles that are given at once.
+pub const ROLES_MAX: usize = 16;
+
+/// Names of roles.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoleNames(pub Vec<String>);
+
+impl Kind for RoleNames {
+    fn read(text: &str) -> Result<Self, String> {
+        let is_name = |name: &str| {
+            name.len() <= 64
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        };
+        let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+        let mut names: Vec<String> = words.map(str::to_lowercase).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() || names.len() > ROLES_MAX || !names.iter().all(|name| is_name(name)) {
+            return Err(format!("expected 1 to {ROLES_MAX} names of roles, got {text:?}"));
+        }
+        Ok(Self(names))
+    }
+
+    fn text(&self) -> String {
+        self.0.join(", ")
+    }
+
+    fn describe() -> String {
+        "names of roles, such as viewer, billing".to_owned()
+    }
+}
+
 /// Reads one of the forms that `base/civil.rs` knows.
 fn civil<T>(read: Result<T, CivilError>) -> Result<T, String> {
     read.map_err(|error| error.to_string())

@@ -13,9 +13,9 @@ pub(in crate::service) mod template;
 pub(in crate::service) mod template_operations;
 
 pub use keys::{
-    AUDIT_RETENTION, Authority, CONTENT_PERMANENT_ALLOWED, DELIVERY_OVERQUOTA_DEFER_HOURS, Declaration, Key,
-    LOGIN_WINDOWS, LOGIN_WINDOWS_ADMINISTRATORS, NOTICE_DO_NOT_DISTURB, PASSWORD_LENGTH_MIN, Reach,
+    ADMINISTRATOR_DEFAULT_ROLES, AUDIT_RETENTION, Authority, CONTENT_PERMANENT_ALLOWED, DELIVERY_OVERQUOTA_DEFER_HOURS, Declaration, Key,
+    INVITATION_ANCESTOR_DOMAINS, LOGIN_WINDOWS, LOGIN_WINDOWS_ADMINISTRATORS, NOTICE_DO_NOT_DISTURB, PASSWORD_LENGTH_MIN, Reach,
     SERVICE_ADMIN, SERVICE_IMAP, SERVICE_POP3, SERVICE_SMTP, SERVICE_SUBMISSION, TIME_ZONE, declarations,
 };
-pub use kinds::{Kind, Number, OnOff};
-pub use resolve::{Everywhere, value};
+pub use kinds::{Kind, Number, OnOff, ROLES_MAX, RoleNames};
+pub use resolve::{Everywhere, value, value_and_place};

@@ -67,6 +67,24 @@ pub async fn value<T>(conn: &mut Conn, customer: CustomerId, key: &Key<T>) -> Re
     among(&marks, key)
 }
 
+/// What holds for a customer, and the customer at which it was set; nothing for the default.
+///
+/// # Errors
+/// When the database fails.
+pub async fn value_and_place<T>(
+    conn: &mut Conn,
+    customer: CustomerId,
+    key: &Key<T>,
+) -> Result<(T, Option<CustomerId>)> {
+    let marks = setting::along(conn, At::customer(customer), &[key.declaration.name]).await?;
+    let resolved = resolve(&marks);
+    let place = resolved.value.and_then(|mark| match mark.on {
+        HoldOn::Customer(id) => Some(id),
+        HoldOn::Domain(_) | HoldOn::Mailbox(_) => None,
+    });
+    Ok((read(key, resolved.text(&key.declaration))?, place))
+}
+
 /// What holds for every customer, from the few at which something is set.
 pub struct Everywhere<'k, T> {
     key: &'k Key<T>,

@@ -1,6 +1,7 @@
 //! Administrators.
 
 use super::changes::Touched;
+use super::invitation;
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, GroupId, public_id};
@@ -156,13 +157,14 @@ pub async fn set_enabled(conn: &mut Conn, id: AdministratorId, enabled: bool) ->
     if changed == 0 { Err(StorageError::Gone("administrator")) } else { Ok(()) }
 }
 
-/// Deletes an administrator softly; its tokens end for good. Its grants mean nothing until it is undeleted.
+/// Deletes an administrator softly; its tokens and the codes that it made end for good. Its grants mean nothing until it is undeleted.
 ///
 /// # Errors
 /// When it is gone or the database fails.
 pub async fn delete(conn: &mut Conn, id: AdministratorId, now: Timestamp, operation: &str) -> Result<()> {
     conn.touch(Touched::Directory);
     conn.execute("DELETE FROM token WHERE administrator_id = $1", params![id]).await?;
+    invitation::delete_by(conn, id).await?;
     let text =
         "UPDATE administrator SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL";
     let changed = conn.execute(text, params![id, now, operation]).await?;

@@ -3,7 +3,7 @@
 use super::pool::Pooled;
 use super::sql::{Conn, Row, ids};
 use super::tree_change::tree_changed;
-use super::{domain, mailbox};
+use super::{domain, invitation, mailbox};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, public_id, random_text};
 use crate::params;
@@ -340,8 +340,8 @@ const BELOW: [(&str, &str, &str); 4] = [
     ("administrator", "customer_id IN IDS($1)", mailbox::COMES_BACK),
 ];
 
-/// Deletes customers softly with everything they have, marked with the operation; tokens of their administrators go
-/// for good. What was deleted before keeps its own mark.
+/// Deletes customers softly with everything they have, marked with the operation; tokens of their administrators
+/// go for good, and codes. What was deleted before keeps its own mark.
 ///
 /// # Errors
 /// When the database fails.
@@ -349,6 +349,8 @@ pub async fn delete(conn: &mut Conn, subtree: &[i64], now: Timestamp, operation:
     let text = "DELETE FROM token WHERE administrator_id IN
                     (SELECT id FROM administrator WHERE customer_id IN IDS($1))";
     conn.execute(text, vec![ids(subtree.iter().copied())]).await?;
+    invitation::delete_at(conn, subtree).await?;
+    invitation::delete_by_those_of(conn, subtree).await?;
     for (table, condition, _) in BELOW {
         let text = format!(
             "UPDATE {table} SET deleted_at = $2, deleted_by = $3 WHERE deleted_at IS NULL AND {condition}"

@@ -1,9 +1,9 @@
 //! Domains, alias domains, catch-all.
 
 use super::changes::Touched;
-use super::mailbox;
 use super::scope::{Customers, Domains};
 use super::sql::{Conn, Row, ids};
+use super::{invitation, mailbox};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId, public_id};
 use crate::params;
@@ -208,7 +208,7 @@ pub async fn update(conn: &mut Conn, row: &DomainRow) -> Result<()> {
     if conn.execute(text, params).await? == 0 { Err(StorageError::Gone("domain")) } else { Ok(()) }
 }
 
-/// Deletes a domain and its mailboxes softly, marked with the operation.
+/// Deletes a domain and its mailboxes softly, marked with the operation. Codes for addresses in it end for good.
 ///
 /// # Errors
 /// When the database fails.
@@ -219,6 +219,7 @@ pub async fn delete(conn: &mut Conn, id: DomainId, now: Timestamp, operation: &s
         );
         conn.execute(text, params![id, now, operation]).await?;
     }
+    invitation::delete_in_domains(conn, [id]).await?;
     conn.touch(Touched::Directory);
     Ok(())
 }

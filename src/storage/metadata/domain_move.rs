@@ -1,6 +1,7 @@
 //! Domains that go to another customer: offers, what leads across, and the move itself.
 
 use super::changes::Touched;
+use super::invitation;
 use super::sql::{Conn, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, DomainId};
@@ -89,13 +90,14 @@ pub async fn leading_across(
     Ok(across)
 }
 
-/// Gives domains to another customer. The caller has locked their mailboxes and moved their charge.
+/// Gives domains to another customer; codes for addresses in them end. The caller has locked their mailboxes and moved their charge.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn set_customer(conn: &mut Conn, domains: &[DomainId], customer: CustomerId) -> Result<()> {
     let keys = || ids(domains.iter().map(|domain| domain.0));
     conn.execute("DELETE FROM domain_offer WHERE domain_id IN IDS($1)", vec![keys()]).await?;
+    invitation::delete_in_domains(conn, domains.iter().copied()).await?;
     let text = "UPDATE domain SET customer_id = $2 WHERE id IN IDS($1)";
     conn.execute(text, vec![keys(), customer.into()]).await?;
     conn.touch(Touched::Directory);

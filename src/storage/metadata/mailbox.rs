@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::changes::Touched;
+use super::invitation;
 use super::scope::{self, Contents, Customers, Position};
 use super::sql::{Conn, ids};
 use super::store::StoreState;
@@ -228,12 +229,13 @@ fn one(changed: u64) -> Result<()> {
     if changed == 0 { Err(StorageError::Gone("mailbox")) } else { Ok(()) }
 }
 
-/// Sets the password hash; running sessions must hear of it.
+/// Sets the password hash; running sessions must hear of it. A code that would set it ends.
 ///
 /// # Errors
 /// When the mailbox is gone or the database fails.
 pub async fn set_password(conn: &mut Conn, id: MailboxId, hash: &str) -> Result<()> {
     conn.touch(Touched::Mailbox(id));
+    invitation::delete_of_mailbox(conn, id).await?;
     one(conn.execute("UPDATE mailbox SET password_hash = $2 WHERE id = $1", params![id, hash]).await?)
 }
 
@@ -278,12 +280,14 @@ pub async fn set_limits(
     one(conn.execute(text, params![id, bytes_max, messages_max]).await?)
 }
 
-/// Deletes a mailbox softly, marked with the operation. It keeps its charge until it is purged.
+/// Deletes a mailbox softly, marked with the operation. It keeps its charge until it is purged; a code that would set its
+/// password ends.
 ///
 /// # Errors
 /// When the mailbox is gone or the database fails.
 pub async fn delete(conn: &mut Conn, id: MailboxId, now: Timestamp, operation: &str) -> Result<()> {
     conn.touch(Touched::Mailbox(id));
+    invitation::delete_of_mailbox(conn, id).await?;
     let text = "UPDATE mailbox SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL";
     one(conn.execute(text, params![id, now, operation]).await?)
 }

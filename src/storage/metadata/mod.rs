@@ -40,6 +40,7 @@ pub mod group;
 pub mod hold;
 pub mod home;
 pub mod instance;
+pub mod invitation;
 pub mod job;
 pub mod lane;
 pub mod legal_hold;

@@ -162,6 +162,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0026_large.sql"),
         include_str!("../../../migrations/postgres/0026_large.sql"),
     ),
+    (
+        27,
+        "invitations",
+        include_str!("../../../migrations/sqlite/0027_invitations.sql"),
+        include_str!("../../../migrations/postgres/0027_invitations.sql"),
+    ),
 ];
 
 /// Which database's texts.

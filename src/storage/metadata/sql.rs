@@ -69,6 +69,7 @@ value_from! {
     crate::base::id::GroupId => |v| Self::Int(Some(v.0));
     Option<crate::base::id::GroupId> => |v| Self::Int(v.map(|id| id.0));
     crate::base::id::TokenId => |v| Self::Int(Some(v.0));
+    Option<crate::base::id::TokenId> => |v| Self::Int(v.map(|id| id.0));
     crate::base::id::Uid => |v| Self::Int(Some(i64::from(v.0)));
     crate::base::id::UidValidity => |v| Self::Int(Some(i64::from(v.0)));
     crate::base::id::ModSeq => |v| Self::Int(Some(v.0.cast_signed()));

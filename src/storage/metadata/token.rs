@@ -103,8 +103,16 @@ pub async fn holder(conn: &mut Conn, secret_hash: &[u8], now: Timestamp) -> Resu
 /// # Errors
 /// When the database fails.
 pub async fn is_valid(conn: &mut Conn, id: TokenId, now: Timestamp) -> Result<bool> {
-    let text = "SELECT id FROM token WHERE id = $1 AND expires_at > $2";
-    Ok(conn.row(text, params![id, now]).await?.is_some())
+    Ok(valid(conn, id, now).await?.is_some())
+}
+
+/// The token with this key, if it has not expired.
+///
+/// # Errors
+/// When the database fails.
+pub async fn valid(conn: &mut Conn, id: TokenId, now: Timestamp) -> Result<Option<TokenRow>> {
+    let text = concat!(columns!(), "WHERE t.id = $1 AND t.expires_at > $2");
+    conn.row(text, params![id, now]).await?.as_ref().map(from_row).transpose()
 }
 
 /// Notes that a token was used.

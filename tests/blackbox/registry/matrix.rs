@@ -34,6 +34,7 @@ pub struct Names {
     pub deleted_administrator: String,
     pub record: String,
     pub webhook: String,
+    pub invitation: String,
 }
 
 fn text(value: &Value) -> String {
@@ -87,7 +88,10 @@ impl Names {
         let record = text(&world.must("audit.search", asked).await["items"][0]["id"]);
         let asked = json!({ "customer": path, "url": format!("https://{domain}/") });
         let webhook = text(&world.must("webhook.create", asked).await["id"]);
+        let asked = json!({ "address": format!("invited@{domain}"), "customer": path });
+        let invitation = text(&world.must("invitation.create", asked).await["id"]);
         Self {
+            invitation,
             webhook,
             record,
             path: path.to_owned(),
@@ -115,6 +119,7 @@ impl Names {
         Self {
             record: "wwwwwwwwwwwwwwww".to_owned(),
             webhook: "vvvvvvvvvvvvvvvv".to_owned(),
+            invitation: "uuuuuuuuuuuuuuuu".to_owned(),
             path: "zzzzzz".to_owned(),
             code: "zzzzzz".to_owned(),
             domain: "missing.example".to_owned(),
@@ -150,6 +155,7 @@ impl Names {
             (&self.token, "TOKEN"),
             (&self.record, "RECORD"),
             (&self.webhook, "WEBHOOK"),
+            (&self.invitation, "INVITATION"),
             (&self.group, "GROUP"),
             (&self.role, "ROLE"),
             (&self.request, "REQUEST"),
@@ -170,14 +176,14 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         | "store.compact" | "store.drain" | "store.verify" | "store.probe" | "server.list"
         | "server.show" | "server.history" | "server.restart" | "server.stop" | "backup.create"
         | "backup.verify" | "backup.test" | "backup.prune" | "backup.list" | "backup.show" | "job.show"
-        | "job.cancel" => {
+        | "job.cancel" | "invitation.accept" | "mailbox.set-password" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
         | "audit.search" | "report.quota" | "report.storage" | "report.usage" | "report.bill"
         | "price.list" | "spending.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify"
-        | "notice.list" | "grant.list" | "role.list" | "group.list" | "request.list" | "process.show" => {
+        | "notice.list" | "grant.list" | "invitation.list" | "role.list" | "group.list" | "request.list" | "process.show" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"
@@ -228,6 +234,9 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "domain.undelete" => json!({ "domain": names.deleted_domain }),
         "mailbox.create" => json!({ "address": format!("new@{domain}"), "password_hash": PASSWORD_HASH }),
         "mailbox.password" => json!({ "address": address, "password_hash": PASSWORD_HASH }),
+        "mailbox.invite" | "mailbox.uninvite" => json!({ "address": address }),
+        "invitation.create" => json!({ "address": format!("new@{domain}"), "customer": path }),
+        "invitation.show" | "invitation.revoke" => json!({ "id": names.invitation }),
         "mailbox.show" | "mailbox.rename" | "mailbox.quota" | "mailbox.suspend" | "mailbox.resume"
         | "mailbox.delete" | "mailbox.restore" | "session.close" => json!({ "address": address }),
         "mailbox.move" => json!({ "address": address, "store": "main" }),
