@@ -110,8 +110,10 @@ impl Command {
             Self::Create { address, customer, name, role, delegable, expires, change } => {
                 let call = Call::new("invitation.create").with("address", address.clone());
                 let call = call.with("customer", customer).maybe("name", name);
-                let call = call.maybe("roles", (!role.is_empty()).then_some(role)).flag("delegable", delegable);
-                let done = format!("{address} is invited; hand the code over, by no mailbox that is hosted here");
+                let call =
+                    call.maybe("roles", (!role.is_empty()).then_some(role)).flag("delegable", delegable);
+                let done =
+                    format!("{address} is invited; hand the code over, by no mailbox that is hosted here");
                 Plan::Change { call: call.maybe("expires_at", expires), change, done, columns: MADE }
             }
             Self::List { customer } => {

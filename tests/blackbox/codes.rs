@@ -102,7 +102,10 @@ fn owners_set_their_passwords_with_codes() {
     let code = text(&made["secret"]);
     let hash = ["mailbox", "set-password", "--code-file", "code", "--password-hash-stdin"];
     write(&daemon, "code", &code);
-    assert_eq!(daemon.posthouse_with_input(&hash, "{SSHA}ZLQlN0Uc9nHhMNbhTXIA3eHhLTRzYWx0").status.code(), Some(2));
+    assert_eq!(
+        daemon.posthouse_with_input(&hash, "{SSHA}ZLQlN0Uc9nHhMNbhTXIA3eHhLTRzYWx0").status.code(),
+        Some(2)
+    );
     redeem(&daemon, &["mailbox", "set-password"], &code).ok();
     let again = redeem(&daemon, &["mailbox", "set-password"], &code);
     assert_eq!(again.status.code(), Some(4), "{}", again.stderr);

@@ -76,12 +76,7 @@ impl MailboxEntry {
         }
     }
 
-    async fn create(
-        &self,
-        tx: &mut Tx<'_>,
-        options: &Options,
-        customer: Option<String>,
-    ) -> Result<Done> {
+    async fn create(&self, tx: &mut Tx<'_>, options: &Options, customer: Option<String>) -> Result<Done> {
         let mut fields = Fields::naming([("address", self.address.clone().into())]);
         fields.maybe("customer", customer);
         fields.maybe("name", self.name.clone());
@@ -97,8 +92,7 @@ impl MailboxEntry {
         } else {
             within::<MailboxCreate>(tx, fields.all()).await?;
         }
-        let has_password =
-            self.hashed.is_some() || self.password.is_some() || self.password_hash.is_some();
+        let has_password = self.hashed.is_some() || self.password.is_some() || self.password_hash.is_some();
         if has_password || !options.codes {
             return Ok(created());
         }

@@ -13,9 +13,9 @@ use crate::service::authority::Caller;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Inner, Operate, Targeted, Tx, declare};
+use crate::storage::metadata::credential;
 use crate::storage::metadata::grant::Holder;
 use crate::storage::metadata::invitation::{self, InvitationRow};
-use crate::storage::metadata::credential;
 
 /// A password that was hashed before the transaction.
 #[derive(Clone)]

@@ -152,7 +152,8 @@ pub(super) async fn domain_of(tx: &mut Tx<'_>, customer: CustomerId, invited: &A
             let (allowed, place) =
                 settings::value_and_place(tx.conn, customer, &INVITATION_ANCESTOR_DOMAINS).await?;
             // Whose a domain is is told as far up as those who have allowed it can see.
-            let authority = place.and_then(|place| tree.node(place)).map(|node| node.parent.unwrap_or(node.id));
+            let authority =
+                place.and_then(|place| tree.node(place)).map(|node| node.parent.unwrap_or(node.id));
             allowed.0 && authority.is_some_and(|authority| tree.covers(authority, row.customer))
         }
         _ => false,
@@ -223,8 +224,7 @@ impl Operate for InvitationCreate {
         let (row, secret) = codes::make(tx, row).await?;
         tell(tx, &invited, &row).await?;
         let invitation = show(tx, row);
-        tx.after =
-            Some(serde_json::json!({ "invitation": &invitation, "roles_given": &invitation.roles }));
+        tx.after = Some(serde_json::json!({ "invitation": &invitation, "roles_given": &invitation.roles }));
         Ok(InvitationCreated { invitation, secret })
     }
 }

@@ -310,7 +310,8 @@ impl Operate for MailboxShow {
         let off = standing::switches_off(tx.conn, At::mailbox(row.id, row.domain, row.customer)).await?;
         let store = Stores::of(tx, row.customer).await?.name_of(row.store);
         let expiry = expiry::shown(tx, Expiring::Mailbox(row.id)).await?;
-        let invited_until = invitation::of_mailbox(tx.conn, row.id, tx.now).await?.map(|code| code.expires_at);
+        let invited_until =
+            invitation::of_mailbox(tx.conn, row.id, tx.now).await?.map(|code| code.expires_at);
         let mailbox = show(tx, row);
         let (etag, switches_off) = (etag(&mailbox, &VOLATILE)?, off.into_iter().collect());
         Ok(MailboxDetail { mailbox, switches_off, store, expiry, invited_until, etag })

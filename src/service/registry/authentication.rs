@@ -116,13 +116,10 @@ impl Management {
         let login = self.inner.login.get().ok_or(LoginError::Unavailable)?;
         let (hash, now) = (tokens::secret_hash(code), self.inner.clock.now());
         let find = self.inner.database.read(move |conn| {
-            Box::pin(async move {
-                invitation::by_secret(conn, &hash, now).await.map_err(ServiceError::from)
-            })
+            Box::pin(async move { invitation::by_secret(conn, &hash, now).await.map_err(ServiceError::from) })
         });
         let row = login.code(source, peer_uid, find).await?;
-        let identity =
-            Identity::Invited { id: row.public_id, customer: row.customer, address: row.address };
+        let identity = Identity::Invited { id: row.public_id, customer: row.customer, address: row.address };
         Ok(Authentication { identity, authenticated: Authenticated::Code })
     }
 

@@ -103,7 +103,8 @@ pub async fn insert(conn: &mut Conn, row: &InvitationRow, secret_hash: &[u8]) ->
     conn.execute(text, params![row.created_at, row.mailbox]).await?;
     let public_id = public_id();
     let roles: Vec<String> = row.roles.iter().map(role_to_text).collect();
-    let text = "INSERT INTO invitation (public_id, secret_hash, customer_id, domain_id, mailbox_id, address, name,
+    let text =
+        "INSERT INTO invitation (public_id, secret_hash, customer_id, domain_id, mailbox_id, address, name,
                     roles, delegable, role_expires_at, inviter_id, token_id, made_by, created_at, expires_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     let params = params![
@@ -131,11 +132,7 @@ pub async fn insert(conn: &mut Conn, row: &InvitationRow, secret_hash: &[u8]) ->
 ///
 /// # Errors
 /// When the database fails.
-pub async fn by_secret(
-    conn: &mut Conn,
-    secret_hash: &[u8],
-    now: Timestamp,
-) -> Result<Option<InvitationRow>> {
+pub async fn by_secret(conn: &mut Conn, secret_hash: &[u8], now: Timestamp) -> Result<Option<InvitationRow>> {
     let text = concat!(columns!(), "WHERE i.secret_hash = $1 AND i.expires_at > $2");
     conn.row(text, params![secret_hash, now]).await?.as_ref().map(from_row).transpose()
 }
@@ -144,11 +141,7 @@ pub async fn by_secret(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn by_public_id(
-    conn: &mut Conn,
-    public_id: &str,
-    now: Timestamp,
-) -> Result<Option<InvitationRow>> {
+pub async fn by_public_id(conn: &mut Conn, public_id: &str, now: Timestamp) -> Result<Option<InvitationRow>> {
     let text = concat!(columns!(), "WHERE i.public_id = $1 AND i.expires_at > $2");
     conn.row(text, params![public_id, now]).await?.as_ref().map(from_row).transpose()
 }

@@ -270,19 +270,29 @@ async fn nobody_invites_to_more_than_they_could_give(world: World) {
         world.login(&world.must("administrator.create", asked).await["token"]).await
     };
     let manager = with("manager", "manager", true).await;
-    assert_eq!(refusal(world.run(&manager, "invitation.create", invited(json!(["viewer"]))).await), "forbidden");
+    assert_eq!(
+        refusal(world.run(&manager, "invitation.create", invited(json!(["viewer"]))).await),
+        "forbidden"
+    );
     // An administrator who may not pass on what it has.
     let held = with("held", "admin", false).await;
     assert_eq!(refusal(world.run(&held, "invitation.create", invited(json!(["admin"]))).await), "forbidden");
     assert_eq!(refusal(world.run(&held, "invitation.create", invited(json!(["viewer"]))).await), "forbidden");
     // Nor for longer than it has it.
-    let asked = json!({ "name": "brief", "customer": "a", "role": "admin", "delegable": true, "expires_at": "30d" });
+    let asked =
+        json!({ "name": "brief", "customer": "a", "role": "admin", "delegable": true, "expires_at": "30d" });
     let brief = world.login(&world.must("administrator.create", asked).await["token"]).await;
-    assert_eq!(refusal(world.run(&brief, "invitation.create", invited(json!(["viewer"]))).await), "forbidden");
+    assert_eq!(
+        refusal(world.run(&brief, "invitation.create", invited(json!(["viewer"]))).await),
+        "forbidden"
+    );
     let mut asked = invited(json!(["viewer"]));
     asked["expires_at"] = "29d".into();
     invite(&world, &brief, asked).await;
-    assert_eq!(refusal(world.run(&a, "invitation.create", invited(json!(["system-admin"]))).await), "invalid");
+    assert_eq!(
+        refusal(world.run(&a, "invitation.create", invited(json!(["system-admin"]))).await),
+        "invalid"
+    );
     for wrong in [json!([]), json!(["emperor"]), json!(vec!["viewer"; 17])] {
         assert_eq!(refusal(world.run(&a, "invitation.create", invited(wrong)).await), "invalid");
     }
@@ -376,9 +386,7 @@ async fn invitation_is_void_when_its_ground_is_gone(world: World) {
         invite(&world, &a, asked).await
     };
     // A role that was meant is gone, and another has its name.
-    let role = |customer: &str| {
-        json!({ "name": "post", "customer": customer, "base": "manager", "permissions": ["mailbox.read"] })
-    };
+    let role = |customer: &str| json!({ "name": "post", "customer": customer, "base": "manager", "permissions": ["mailbox.read"] });
     world.must("role.create", role("top/a")).await;
     let gone = made("role", json!(["post"])).await;
     assert!(is_good(&world, &gone).await);
@@ -452,7 +460,8 @@ async fn who_can_read_the_invited_mailbox_gains_nothing(world: World) {
     world.must("alias.create", json!({ "address": "alias@a.example", "targets": ["anna@a.example"] })).await;
     let asked = json!({ "name": "low", "customer": "a", "role": "helpdesk" });
     let low = world.login(&world.must("administrator.create", asked).await["token"]).await;
-    let asked = json!({ "address": "anna@a.example", "customer": "a", "roles": ["admin"], "delegable": true });
+    let asked =
+        json!({ "address": "anna@a.example", "customer": "a", "roles": ["admin"], "delegable": true });
     let made = invite(&world, &a, asked).await;
     invite(&world, &a, json!({ "address": "alias@a.example", "customer": "a" })).await;
     // The owner is told once, without the code; where an alias leads is told nothing.

@@ -171,19 +171,44 @@ impl Names {
 pub fn request(operation: &str, names: &Names) -> Option<Value> {
     let Names { path, domain, address, alias, administrator, hold, token, group, role, .. } = names;
     Some(match operation {
-        "whoami" | "notice.read" | "store.list" | "store.show" | "store.pack" | "store.create"
-        | "store.set" | "store.stop" | "store.read-only" | "store.start" | "store.offload"
-        | "store.compact" | "store.drain" | "store.verify" | "store.probe" | "server.list"
-        | "server.show" | "server.history" | "server.restart" | "server.stop" | "backup.create"
-        | "backup.verify" | "backup.test" | "backup.prune" | "backup.list" | "backup.show" | "job.show"
-        | "job.cancel" | "invitation.accept" | "mailbox.set-password" => {
+        "whoami"
+        | "notice.read"
+        | "store.list"
+        | "store.show"
+        | "store.pack"
+        | "store.create"
+        | "store.set"
+        | "store.stop"
+        | "store.read-only"
+        | "store.start"
+        | "store.offload"
+        | "store.compact"
+        | "store.drain"
+        | "store.verify"
+        | "store.probe"
+        | "server.list"
+        | "server.show"
+        | "server.history"
+        | "server.restart"
+        | "server.stop"
+        | "backup.create"
+        | "backup.verify"
+        | "backup.test"
+        | "backup.prune"
+        | "backup.list"
+        | "backup.show"
+        | "job.show"
+        | "job.cancel"
+        | "invitation.accept"
+        | "mailbox.set-password" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
         "customer.list" | "domain.list" | "mailbox.list" | "alias.list" | "administrator.list"
         | "audit.search" | "report.quota" | "report.storage" | "report.usage" | "report.bill"
         | "price.list" | "spending.list" | "session.list" | "quota.verify" | "job.list" | "audit.verify"
-        | "notice.list" | "grant.list" | "invitation.list" | "role.list" | "group.list" | "request.list" | "process.show" => {
+        | "notice.list" | "grant.list" | "invitation.list" | "role.list" | "group.list" | "request.list"
+        | "process.show" => {
             json!({ "customer": path })
         }
         "customer.show" | "customer.rename" | "customer.limit" | "customer.delete" | "customer.suspend"

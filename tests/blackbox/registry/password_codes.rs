@@ -54,7 +54,10 @@ async fn owner_sets_the_password_once(world: World) {
     // It is no invitation, and shown as none.
     assert_eq!(world.run(&a, "invitation.list", json!({})).await.unwrap()["items"], json!([]));
     let who = holder(&world, &made).await.unwrap();
-    assert_eq!(refusal(world.run(&who, "invitation.accept", json!({ "password": PASSWORD })).await), "not-found");
+    assert_eq!(
+        refusal(world.run(&who, "invitation.accept", json!({ "password": PASSWORD })).await),
+        "not-found"
+    );
     assert_eq!(refusal(world.run(&who, "mailbox.set-password", json!({ "password": "x" })).await), "invalid");
     let (one, two) = tokio::join!(redeem(&world, &made), redeem(&world, &made));
     let (won, lost) = if one.is_ok() { (one, two) } else { (two, one) };
@@ -85,7 +88,8 @@ async fn the_newest_code_alone_counts_and_any_password_ends_it(world: World) {
     let first = invite().await;
     let second = invite().await;
     assert!(!is_good(&world, &first).await && is_good(&world, &second).await);
-    world.run(&a, "mailbox.password", json!({ "address": "anna@a.example", "password_hash": PASSWORD_HASH }))
+    world
+        .run(&a, "mailbox.password", json!({ "address": "anna@a.example", "password_hash": PASSWORD_HASH }))
         .await
         .unwrap();
     assert!(!is_good(&world, &second).await);
@@ -124,7 +128,8 @@ async fn code_is_void_when_its_ground_is_gone(world: World) {
     let asked = json!({ "name": "low", "customer": "top/a", "role": "helpdesk" });
     let made = world.must("administrator.create", asked).await;
     let low: Authentication = world.login(&made["token"]).await;
-    let invite = async |who: &Authentication| world.run(who, "mailbox.invite", address.clone()).await.unwrap();
+    let invite =
+        async |who: &Authentication| world.run(who, "mailbox.invite", address.clone()).await.unwrap();
     let disabled = invite(&low).await;
     assert!(is_good(&world, &disabled).await);
     world.must("administrator.disable", json!({ "name": made["name"] })).await;
@@ -182,10 +187,14 @@ async fn imported_mailboxes_without_a_password_get_codes(world: World) {
     let asked = json!({ "name": "post", "customer": "a", "base": "manager",
                         "permissions": ["mailbox.create", "mailbox.read", "domain.read"] });
     world.must("role.create", asked).await;
-    let made = world.must("administrator.create", json!({ "name": "p", "customer": "a", "role": "post" })).await;
+    let made =
+        world.must("administrator.create", json!({ "name": "p", "customer": "a", "role": "post" })).await;
     let post = world.login(&made["token"]).await;
     let rows = json!([{ "type": "mailbox", "address": "carl@a.example" }]);
     let refused = world.run(&post, "import.batch", json!({ "rows": rows, "codes": true })).await.unwrap();
     assert_eq!(refused["results"][0]["code"], "forbidden", "{refused}");
-    assert_eq!(refusal(world.run(&a, "mailbox.show", json!({ "address": "carl@a.example" })).await), "not-found");
+    assert_eq!(
+        refusal(world.run(&a, "mailbox.show", json!({ "address": "carl@a.example" })).await),
+        "not-found"
+    );
 }
