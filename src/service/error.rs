@@ -116,7 +116,9 @@ impl ServiceError {
 
 impl From<StorageError> for ServiceError {
     fn from(error: StorageError) -> Self {
-        if error.is_permanent() {
+        if matches!(error, StorageError::TooMuch(_)) {
+            Self::Limit(error.to_string())
+        } else if error.is_permanent() {
             Self::Internal(error.to_string())
         } else {
             Self::Unavailable(error.to_string())

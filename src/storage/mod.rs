@@ -49,6 +49,9 @@ pub enum StorageError {
     /// A unique value is taken.
     #[error("{0} exists already")]
     Exists(&'static str),
+    /// A sum that no number holds.
+    #[error("{0} add up to more than can be counted")]
+    TooMuch(&'static str),
     /// Object storage did not do it; clients are told to come back later.
     #[error(transparent)]
     Remote(remote::RemoteError),
@@ -61,7 +64,7 @@ impl StorageError {
     /// Whether trying again later cannot help.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Corrupt(_) => true,
+            Self::Corrupt(_) | Self::TooMuch(_) => true,
             Self::Database(error) => !matches!(
                 error,
                 sqlx::Error::Io(_)

@@ -233,6 +233,33 @@ fn lines_that_cannot_be_understood_are_all_named_and_nothing_is_changed() {
 }
 
 #[test]
+fn no_export_has_a_field_that_a_spreadsheet_would_calculate() {
+    let daemon = Daemon::start();
+    daemon.customer("acme", "acme.test");
+    for local in ["=cmd", "x"] {
+        daemon.mailbox(&format!("{local}@acme.test"));
+    }
+    let rename =
+        ["customer", "rename", "acme", "--name", "=HYPERLINK(\"http://evil.test\")", "--kind", "@SUM(A1)"];
+    daemon.posthouse(&rename).ok();
+    let mut texts = vec![export(&daemon, &[])];
+    for report in ["quota", "usage", "bill", "storage"] {
+        // Without --json, which would win over the format.
+        let asked = ["report", report, "--customer", "acme", "--format", "csv"];
+        texts.push(posthouse(&daemon, &asked).ok().stdout);
+    }
+    assert!(texts[0].contains("'=cmd@acme.test") && texts[1].contains("'=cmd@acme.test"), "{texts:?}");
+    for text in texts {
+        assert!(text.contains(','), "{text}");
+        for field in text.lines().flat_map(|line| line.split(',')) {
+            let field = field.trim_start_matches('"');
+            let is_number = field.trim_end_matches('"').parse::<f64>().is_ok();
+            assert!(is_number || !field.starts_with(['=', '+', '-', '@', '\t', '\r']), "{field} in\n{text}");
+        }
+    }
+}
+
+#[test]
 fn a_line_of_10_mib_is_an_error_that_names_it() {
     let daemon = Daemon::start();
     let long = "x".repeat(10 << 20);

@@ -123,6 +123,14 @@ fn assert_fills_exactly(daemon: &Daemon, readers: &[&str], limit: u64) {
     assert_eq!(messages as usize, accepted);
     assert!(octets <= limit, "{octets} of {limit}");
     assert!(limit - octets < 2 * (content.len() as u64 + 1_000), "{octets} of {limit}: refused too early");
+    assert_no_drift(daemon);
+}
+
+/// A recount of everything finds what is recorded.
+#[track_caller]
+pub fn assert_no_drift(daemon: &Daemon) {
+    let verified = daemon.json(&["quota", "verify"]).remove(0);
+    assert_eq!(verified["drift"], 0, "{verified}");
 }
 
 #[test]

@@ -17,10 +17,14 @@ use posthouse::storage::metadata::lane::Priority;
 use posthouse::storage::metadata::pack::Node;
 use serde_json::{Value, json};
 
+#[path = "registry/attacks.rs"]
+mod attacks;
 #[path = "registry/audit.rs"]
 mod audit;
 #[path = "registry/audit_search.rs"]
 mod audit_search;
+#[path = "registry/bad_values.rs"]
+mod bad_values;
 #[path = "registry/bulk.rs"]
 mod bulk;
 #[path = "registry/content.rs"]
@@ -33,12 +37,16 @@ mod directory;
 mod domain_proof;
 #[path = "registry/domains.rs"]
 mod domains;
+#[path = "registry/dump.rs"]
+mod dump;
 #[path = "registry/expiry.rs"]
 mod expiry;
 #[path = "registry/holds.rs"]
 mod holds;
 #[path = "registry/invitations.rs"]
 mod invitations;
+#[path = "registry/identities.rs"]
+mod identities;
 #[path = "registry/isolation.rs"]
 mod isolation;
 #[path = "registry/large.rs"]
@@ -51,6 +59,8 @@ mod matrix;
 mod moves;
 #[path = "registry/password_codes.rs"]
 mod password_codes;
+#[path = "registry/random_moves.rs"]
+mod random_moves;
 #[path = "registry/requests.rs"]
 mod requests;
 #[path = "registry/roles.rs"]
@@ -71,6 +81,8 @@ mod undelete;
 mod webhooks;
 #[path = "registry/windows.rs"]
 mod windows;
+#[path = "registry/worlds.rs"]
+mod worlds;
 
 /// A hash of the password `secret` (SSHA), so that tests do not wait for argon2.
 pub const PASSWORD_HASH: &str = "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0";
@@ -108,6 +120,11 @@ impl World {
             .await
             .map_err(|error: StorageError| error)
             .unwrap();
+        Self::on(database, dir).await
+    }
+
+    /// On a database that has a mail store.
+    pub async fn on(database: Database, dir: tempfile::TempDir) -> Self {
         let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
         // Nobody answers there: no test asks the DNS of the machine.
         let resolver = Some("127.0.0.1:9".parse().unwrap());

@@ -42,6 +42,8 @@ const NOW: Timestamp = Timestamp::from_secs(1_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const WORD: &str = "correct horse battery";
 
+#[path = "system/clock_steps.rs"]
+mod clock_steps;
 #[path = "system/expunged.rs"]
 mod expunged;
 #[path = "system/guarantees.rs"]
@@ -50,6 +52,8 @@ mod guarantees;
 mod legal_hold;
 #[path = "system/metered.rs"]
 mod metered;
+#[path = "system/moved_and_purged.rs"]
+mod moved_and_purged;
 #[path = "system/notices.rs"]
 mod notices;
 #[path = "system/random_charges.rs"]
@@ -61,6 +65,7 @@ mod sealed;
 #[path = "system/watched.rs"]
 mod watched;
 
+use clock_steps::*;
 use expunged::expunged_messages_hold_their_packs_until_their_time_is_over;
 use guarantees::{
     deliveries_at_once_stop_exactly_at_what_a_guarantee_leaves,
@@ -68,6 +73,7 @@ use guarantees::{
 };
 use legal_hold::*;
 use metered::{bills_are_sums_of_rounded_lines_by_the_nearest_prices, use_adds_up_by_the_hour_across_moves};
+use moved_and_purged::moved_mail_outlives_the_customer_that_had_it;
 use notices::*;
 use random_charges::random_changes_equal_a_naive_model;
 use recounted::recount_is_clean_under_deliveries_and_repairs_what_drifted;
@@ -119,6 +125,10 @@ on_both!(
     use_adds_up_by_the_hour_across_moves,
     bills_are_sums_of_rounded_lines_by_the_nearest_prices,
     nearing_a_limit_is_told_once_for_each_crossing,
+    moved_mail_outlives_the_customer_that_had_it,
+    metering_counts_each_hour_once_whichever_way_the_clock_steps,
+    trail_is_sealed_and_verified_whichever_way_the_clock_steps,
+    warnings_and_purges_survive_a_clock_that_steps,
 );
 
 /// A provider with the customers `a` and `b`, each with a domain, a mailbox `x` and an administrator.

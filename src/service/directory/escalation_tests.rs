@@ -1,9 +1,10 @@
 //! Nobody is raised above those who acted: random sequences of grants, revocations, edits of roles, memberships,
-//! ceilings, moves, deletions of administrators and time, by several actors, through the operations as they are. After
-//! each change, whoever may more than before, now or later, may no more of it than the actor could pass on.
+//! ceilings, moves, deletions of administrators, passwords, tokens, requests with their approval, and time, by several
+//! actors, through the operations as they are. After each change, whoever may more than before, now or later, may no more
+//! of it than the actor could pass on; and whose credentials were set had nothing that the actor could not pass on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -59,7 +60,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let picks = prop::array::uniform4(0..1_000_usize);
-    (0..ACTORS.len(), 0..16_usize, picks).prop_map(|(actor, kind, picks)| Step { actor, kind, picks })
+    (0..ACTORS.len(), 0..22_usize, picks).prop_map(|(actor, kind, picks)| Step { actor, kind, picks })
 }
 
 struct World {
@@ -71,6 +72,8 @@ struct World {
     groups: Vec<String>,
     /// Where each place is at present.
     codes: Vec<String>,
+    /// Requests that were made.
+    requests: Mutex<Vec<String>>,
     _dir: tempfile::TempDir,
 }
 
@@ -104,8 +107,9 @@ impl World {
         let options = ManagementOptions { system_uids: vec![0], ..ManagementOptions::default() };
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
-        let (actors, groups, codes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world = Self { management, database, clock, system, actors, groups, codes, _dir: dir };
+        let (actors, groups, codes, requests) = (Vec::new(), Vec::new(), Vec::new(), Mutex::default());
+        let mut world =
+            Self { management, database, clock, system, actors, groups, codes, requests, _dir: dir };
         world.people().await;
         world
     }
@@ -118,7 +122,13 @@ impl World {
             let shown = self.must("customer.show", json!({ "path": place })).await;
             self.codes.push(text(&shown["code"]));
         }
-        let acting = ["customer.read", "administrator.read", "administrator.grant", "administrator.delete"];
+        let acting = [
+            "customer.read",
+            "administrator.read",
+            "administrator.update",
+            "administrator.grant",
+            "administrator.delete",
+        ];
         let keeping = ["role.update", "group.update", "customer.ceiling", "customer.move", "mailbox.read"];
         let keeper: Vec<&str> = acting.into_iter().chain(keeping).collect();
         let clerk: Vec<&str> = acting.into_iter().chain(["content.read", "mailbox.create"]).collect();
@@ -226,10 +236,51 @@ impl World {
             }
             13 => ("ceiling.clear", json!({ "path": code(one) })),
             14 => ("customer.move", json!({ "path": code(one), "to": code(two) })),
+            16 | 17 => credential(person(two), four),
+            18 => {
+                let operation = if four % 2 == 0 { "administrator.disable" } else { "administrator.enable" };
+                (operation, json!({ "name": person(two) }))
+            }
+            19 => {
+                let fields = json!({ "path": code(two), "messages": 1_000_000 + one });
+                ("request.create", json!({ "operation": "customer.limit", "fields": fields }))
+            }
+            20 | 21 => {
+                let requests = self.requests.lock().unwrap();
+                let id = requests.get(one % requests.len().max(1)).cloned();
+                ("request.approve", json!({ "id": id? }))
+            }
             _ if four % 3 == 0 => return None,
             _ if four % 3 == 1 => ("administrator.delete", json!({ "name": person(one) })),
             _ => ("administrator.undelete", json!({ "name": person(one) })),
         })
+    }
+
+    /// Whoever sets somebody's credentials may then be that one: it must be able to pass on all that one has, now and
+    /// later.
+    fn is_stronger(
+        &self,
+        actor: AdministratorId,
+        before: &Snapshot,
+        asked: &Value,
+    ) -> Result<(), TestCaseError> {
+        let named = self.actors.iter().find(|(_, name, _)| asked["name"] == name.as_str());
+        let Some((who, other, _)) = named.filter(|(id, ..)| *id != actor) else { return Ok(()) };
+        for node in before.tree.root().map(|root| before.tree.subtree(root.id)).unwrap_or_default() {
+            for (horizon, days) in HORIZONS_DAYS.iter().enumerate() {
+                let until = self.clock.now().plus(DAY * u32::try_from(*days).unwrap());
+                let passed = delegable(&before.tree, &before.grants[0][&actor], node.id, Some(until));
+                let [raw, _] = before.rights(horizon, *who, node.id);
+                let more = raw.without(passed).without(PermissionSet::from_names("own"));
+                prop_assert!(
+                    more.is_empty(),
+                    "credentials of {other} were set by who lacks {:?} at {} in {days} days",
+                    more.names(),
+                    node.code
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Tries a step and checks what came of it. Answers whether it was done.
@@ -247,6 +298,12 @@ impl World {
         if let Err(error) = &outcome {
             prop_assert!(error.refusal().is_some(), "{name} {asked}: {error:?}");
             return Ok(false);
+        }
+        if let ("request.create", Ok(made)) = (name, &outcome) {
+            self.requests.lock().unwrap().push(text(&made["id"]));
+        }
+        if ["administrator.password", "token.create", "administrator.enable"].contains(&name) {
+            self.is_stronger(*actor, &before, &asked)?;
         }
         let after = self.snapshot().await;
         let place = |field: &str| before.tree.by_code(asked[field].as_str().unwrap()).unwrap();
@@ -287,6 +344,17 @@ impl World {
             }
         }
         Ok(true)
+    }
+}
+
+/// New credentials for somebody.
+fn credential(name: String, pick: usize) -> (&'static str, Value) {
+    match pick % 2 {
+        0 => ("token.create", json!({ "name": name })),
+        _ => {
+            let hash = "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0";
+            ("administrator.password", json!({ "name": name, "password_hash": hash }))
+        }
     }
 }
 

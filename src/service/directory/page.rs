@@ -10,6 +10,7 @@ use utoipa::openapi::schema::Type;
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::base::id::random_text;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Tx;
 
@@ -19,6 +20,8 @@ const LIMIT_DEFAULT: i64 = 100;
 const LIMIT_MAX: i64 = 1_000;
 /// Octets of the mark that binds a cursor.
 const MARK_OCTETS: usize = 12;
+/// Letters that are drawn for each cursor.
+const DRAWN_LETTERS: usize = 8;
 /// A sealed position is as long as a multiple of this.
 const POSITION_OCTETS: usize = 32;
 
@@ -37,7 +40,8 @@ pub(in crate::service) fn limit(asked: Option<i64>) -> Result<i64> {
 }
 
 /// Makes and reads the cursors of one list: bound to the caller and to everything that filters it. They are sealed
-/// with the installation's key, since positions hold keys that count what others have.
+/// with the installation's key, since positions hold keys that count what others have. No two are alike, since a position
+/// that stays tells that nobody has done anything meanwhile.
 pub(in crate::service) struct Cursors {
     key: [u8; 32],
     bound: String,
@@ -70,8 +74,8 @@ impl Cursors {
 
     /// A cursor behind `position`.
     pub fn make(&self, position: &impl Serialize) -> Result<String> {
-        let mut json =
-            serde_json::to_vec(position).map_err(|error| ServiceError::Internal(error.to_string()))?;
+        let mut json = serde_json::to_vec(&(random_text(DRAWN_LETTERS), position))
+            .map_err(|error| ServiceError::Internal(error.to_string()))?;
         // The number of a key's digits is not told either; JSON may end in spaces.
         json.resize(json.len().next_multiple_of(POSITION_OCTETS), b' ');
         let mut octets = self.mark(&json);
@@ -87,7 +91,8 @@ impl Cursors {
             let octets = URL_SAFE_NO_PAD.decode(cursor).ok()?;
             let (mark, sealed) = octets.split_at_checked(MARK_OCTETS)?;
             let json = self.seal(mark, sealed);
-            (self.mark(&json) == mark).then(|| serde_json::from_slice(&json).ok()).flatten()
+            let position = || serde_json::from_slice::<(String, P)>(&json).ok();
+            (self.mark(&json) == mark).then(position).flatten().map(|(_, position)| position)
         };
         let wrong = || ServiceError::Invalid {
             field: "cursor",

@@ -108,6 +108,7 @@ pub(super) fn run<O: Operate>(
             return Err(ServiceError::Forbidden { permission: "a one-time code" });
         }
         let hash = blake3::hash(request.to_string().as_bytes()).as_bytes().to_vec();
+        without_nul(&request)?;
         let request = O::prepare(&inner, parse::<O::Request>(request)?).await?;
         let asked = Asked { inner, context, request, hash, options, reached: Mutex::new(None) };
         let asked = Arc::new(asked);
@@ -121,6 +122,23 @@ pub(super) fn run<O: Operate>(
         }
         outcome
     })
+}
+
+/// Refuses a text with NUL in it: it can be meant nowhere, and PostgreSQL takes none.
+fn without_nul(request: &Value) -> Result<()> {
+    let mut left = vec![request];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::String(text) if text.contains('\0') => {
+                let message = "a text has no NUL in it".to_owned();
+                return Err(ServiceError::Invalid { field: "request", message });
+            }
+            Value::Array(items) => left.extend(items),
+            Value::Object(members) => left.extend(members.values()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A request out of its fields.

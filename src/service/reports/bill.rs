@@ -299,7 +299,7 @@ pub(in crate::service) async fn owed(
     customer: CustomerId,
     month: Month,
 ) -> Result<BTreeMap<String, i64>> {
-    let overflow = || ServiceError::Internal("a bill is more than can be counted".to_owned());
+    let overflow = || ServiceError::Limit("a bill is more than can be counted".to_owned());
     let paths = metering::paths(conn, customer.0).await?;
     let keys: Vec<i64> = paths.keys().copied().collect();
     let sums = month_sums(conn, month, &keys).await?.sums;
@@ -354,7 +354,7 @@ impl Operate for BillRun {
 
     async fn run(tx: &mut Tx<'_>, place: Place, request: BillRequest) -> Result<Bill> {
         let month = month_of(tx, request.month.as_deref())?;
-        let overflow = || ServiceError::Internal("a bill is more than can be counted".to_owned());
+        let overflow = || ServiceError::Limit("a bill is more than can be counted".to_owned());
         let (mut lines, mut is_final) = (Vec::new(), true);
         for below in Below::read(tx, &place, month).await? {
             is_final = below.sums.is_final;

@@ -230,7 +230,7 @@ impl Operate for UsageReportRun {
 
     async fn run(tx: &mut Tx<'_>, place: Place, request: UsageReportRequest) -> Result<UsageReport> {
         let month = month_of(tx, request.month.as_deref())?;
-        let overflow = || ServiceError::Internal("what was used is more than can be counted".to_owned());
+        let overflow = || ServiceError::Limit("what was used is more than can be counted".to_owned());
         let (mut hours, mut is_final, mut nodes) = (0, true, Vec::new());
         for below in Below::read(tx, &place, month).await? {
             (hours, is_final) = (below.sums.hours, below.sums.is_final);

@@ -129,7 +129,7 @@ pub async fn groups(conn: &mut Conn, top: CustomerId, apart: &[i64], pooled: Poo
 /// What is committed at each of the groups, by customer.
 ///
 /// # Errors
-/// `Corrupt` when no number holds a sum: guarantees below one without a limit may add up to that.
+/// `TooMuch` when no number holds a sum: guarantees below one without a limit may add up to that.
 pub fn committed(groups: &[Group]) -> Result<BTreeMap<i64, i64>> {
     let mut sums: BTreeMap<i64, i64> = groups.iter().map(|group| (group.id, group.own)).collect();
     for group in groups {
@@ -144,7 +144,7 @@ pub fn committed(groups: &[Group]) -> Result<BTreeMap<i64, i64>> {
 
 /// Nothing below zero, nothing above what a number holds.
 pub(super) fn too_much() -> StorageError {
-    StorageError::Corrupt("guarantees add up to more than can be counted".to_owned())
+    StorageError::TooMuch("these guarantees")
 }
 
 /// What a customer passes on to the one above, counted now.

@@ -44,7 +44,11 @@ fn text(value: &Value) -> String {
 impl Names {
     /// Makes one of everything at a new customer.
     pub async fn make(world: &World, path: &str) -> Self {
-        let word = path.replace('/', "-");
+        Self::make_called(world, path, &path.replace('/', "-")).await
+    }
+
+    /// As [`Self::make`], with this word in names that others may have too.
+    pub async fn make_called(world: &World, path: &str, word: &str) -> Self {
         let domain = format!("{word}.example");
         let asked = json!({ "path": path, "domain": domain, "admin": "chief" });
         let made = world.must("customer.create", asked).await;
@@ -138,6 +142,32 @@ impl Names {
             deleted_address: "gone@missing.example".to_owned(),
             deleted_administrator: "left@zzzzzz".to_owned(),
         }
+    }
+
+    /// Every name, in one order.
+    pub fn each(&mut self) -> [&mut String; 20] {
+        [
+            &mut self.path,
+            &mut self.code,
+            &mut self.domain,
+            &mut self.address,
+            &mut self.alias,
+            &mut self.administrator,
+            &mut self.hold,
+            &mut self.legal_hold,
+            &mut self.token,
+            &mut self.group,
+            &mut self.role,
+            &mut self.request,
+            &mut self.deleted_path,
+            &mut self.deleted_code,
+            &mut self.deleted_domain,
+            &mut self.deleted_address,
+            &mut self.deleted_administrator,
+            &mut self.record,
+            &mut self.webhook,
+            &mut self.invitation,
+        ]
     }
 
     /// `text` with these names replaced, the longer ones first since they contain shorter ones.
@@ -300,6 +330,24 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
     })
 }
 
+/// As [`request`], with fields that have the right shape for operations that name no object of a customer.
+pub fn any_request(operation: &str, names: &Names) -> Value {
+    request(operation, names).unwrap_or_else(|| match operation {
+        "trace.search" => json!({ "query": names.address }),
+        "store.create" => json!({ "name": "new", "path": "/nonexistent" }),
+        "store.set" => json!({ "name": "main", "settings": {} }),
+        name if name.starts_with("store.") && !matches!(name, "store.list" | "store.pack") => {
+            json!({ "name": "main" })
+        }
+        "backup.create" | "backup.verify" | "backup.test" | "backup.prune" => {
+            json!({ "dir": "/nonexistent" })
+        }
+        "backup.show" => json!({ "id": "none" }),
+        "job.show" | "job.cancel" => json!({ "id": "zzzzzzzzzzzzzzzz" }),
+        _ => json!({}),
+    })
+}
+
 /// The role may run it on its own customer: `yes`, `no`.
 async fn allowed(
     world: &World,
@@ -362,20 +410,7 @@ async fn callers_without_permission_are_refused(world: World) {
     let asked = json!({ "name": made["name"], "customer": "a", "role": "billing" });
     world.must("administrator.revoke", asked).await;
     for operation in operations().iter().filter(|operation| operation.permission != Permission::Own) {
-        let asked = request(operation.name, &names).unwrap_or_else(|| match operation.name {
-            "trace.search" => json!({ "query": names.address }),
-            "store.create" => json!({ "name": "new", "path": "/nonexistent" }),
-            "store.set" => json!({ "name": "main", "settings": {} }),
-            name if name.starts_with("store.") && !matches!(name, "store.list" | "store.pack") => {
-                json!({ "name": "main" })
-            }
-            "backup.create" | "backup.verify" | "backup.test" | "backup.prune" => {
-                json!({ "dir": "/nonexistent" })
-            }
-            "backup.show" => json!({ "id": "none" }),
-            "job.show" | "job.cancel" => json!({ "id": "zzzzzzzzzzzzzzzz" }),
-            _ => json!({}),
-        });
+        let asked = any_request(operation.name, &names);
         // The caller's own things are its own: it sees itself, but nothing of the customer.
         let refused = refusal(world.run(&nobody, operation.name, asked).await);
         assert!(matches!(refused, "not-found" | "forbidden"), "{}: {refused}", operation.name);

@@ -13,7 +13,6 @@ use super::{PASSWORD_HASH, World, on_both, refusal};
 on_both!(
     approved_request_is_carried_out_by_its_approver_on_behalf_of_the_requester,
     nobody_approves_their_own_request_under_any_name,
-    approver_is_nobodys_deputy,
     every_step_of_a_process_approves_and_is_looked_at_again,
     steps_name_groups_and_roles_of_a_customers_own,
     what_leads_to_rights_cannot_be_asked_for,
@@ -152,7 +151,7 @@ async fn asked_again(world: &World, who: &Authentication) -> Value {
     asked(world, who, "mailbox.rename", json!({ "address": "x@a.example", "name": "X" })).await
 }
 
-async fn approver_is_nobodys_deputy(world: World) {
+pub async fn approver_is_nobodys_deputy(world: World) {
     let chief = world.aboard("a", "a.example").await;
     world.aboard("b", "b.example").await;
     world.mailbox("y@b.example").await;

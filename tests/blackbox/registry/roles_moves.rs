@@ -9,7 +9,6 @@ use super::{World, on_both, refusal};
 on_both!(
     move_ends_what_a_lost_ancestor_had,
     move_does_not_shake_off_ceilings_and_holds,
-    role_edited_from_a_former_parent_changes_nothing,
     deleted_with_its_customer_and_back,
 );
 
@@ -84,7 +83,7 @@ async fn move_does_not_shake_off_ceilings_and_holds(world: World) {
     world.must("hold.release", json!({ "id": send["id"] })).await;
 }
 
-async fn role_edited_from_a_former_parent_changes_nothing(world: World) {
+pub async fn role_edited_from_a_former_parent_changes_nothing(world: World) {
     let [old, _, unit] = two_departments(&world).await;
     post(&world, "old", "admin").await;
     let made = json!({ "name": "pat", "customer": "unit", "role": "post" });
