@@ -43,10 +43,10 @@ mod dump;
 mod expiry;
 #[path = "registry/holds.rs"]
 mod holds;
-#[path = "registry/invitations.rs"]
-mod invitations;
 #[path = "registry/identities.rs"]
 mod identities;
+#[path = "registry/invitations.rs"]
+mod invitations;
 #[path = "registry/isolation.rs"]
 mod isolation;
 #[path = "registry/large.rs"]
