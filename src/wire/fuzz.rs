@@ -115,9 +115,11 @@ pub fn sasl(input: &[u8]) {
     let encoded: Vec<Vec<u8>> = plain.iter().map(|line| STANDARD.encode(line).into_bytes()).collect();
     for mechanism in MECHANISMS {
         for responses in [&plain, &encoded] {
-            exchange(mechanism, None, responses.iter());
-            let mut rest = responses.iter();
-            exchange(mechanism, rest.next().map(Vec::as_slice), rest);
+            for acting in [false, true] {
+                exchange((mechanism, acting), None, responses.iter());
+                let mut rest = responses.iter();
+                exchange((mechanism, acting), rest.next().map(Vec::as_slice), rest);
+            }
         }
     }
     let mechanism = String::from_utf8_lossy(input);
@@ -125,12 +127,19 @@ pub fn sasl(input: &[u8]) {
     assert_eq!(Exchange::start(&mechanism, None).is_ok(), known);
 }
 
-fn exchange<'r>(mechanism: &str, initial: Option<&[u8]>, responses: impl Iterator<Item = &'r Vec<u8>>) {
-    let Ok((mut exchange, mut step)) = Exchange::start(mechanism, initial) else { return };
+fn exchange<'r>(
+    (mechanism, acting): (&str, bool),
+    initial: Option<&[u8]>,
+    responses: impl Iterator<Item = &'r Vec<u8>>,
+) {
+    let begin = if acting { Exchange::start_acting } else { Exchange::start };
+    let Ok((mut exchange, mut step)) = begin(mechanism, initial) else { return };
     for response in responses {
         if let Step::Done(credentials) = &step {
             assert!(!credentials.username.is_empty());
             assert!(!credentials.password.expose_secret().is_empty());
+            let other = credentials.acts_as.as_deref();
+            assert!(other.is_none_or(|other| acting && !other.eq_ignore_ascii_case(&credentials.username)));
             assert!(exchange.respond(response).is_err(), "an exchange that is done goes on");
             return;
         }

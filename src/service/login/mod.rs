@@ -109,6 +109,12 @@ impl Login {
     /// Writes the times of logins every few seconds, and ends sessions whose time is over; never returns. Call
     /// [`Self::flush`] when stopping.
     pub async fn run(&self) {
+        // Beside each other: whether an administrator may stay in a mailbox takes the database, and must not hold up
+        // what the clock alone decides.
+        tokio::join!(self.keep(), self.watch_visits());
+    }
+
+    async fn keep(&self) {
         let mut interval = tokio::time::interval(LAST_LOGIN_INTERVAL);
         let mut windows = tokio::time::interval(WINDOW_INTERVAL);
         for interval in [&mut interval, &mut windows] {
@@ -117,15 +123,21 @@ impl Login {
         loop {
             tokio::select! {
                 _ = interval.tick() => self.flush().await,
-                _ = windows.tick() => {
-                    self.inner.registry.close_outside_windows(self.inner.clock.now());
-                    self.end_visits().await;
-                }
+                _ = windows.tick() => self.inner.registry.close_outside_windows(self.inner.clock.now()),
             }
         }
     }
 
     /// Ends the sessions of administrators in mailboxes that could not begin any more.
+    async fn watch_visits(&self) {
+        let mut interval = tokio::time::interval(WINDOW_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.end_visits().await;
+        }
+    }
+
     async fn end_visits(&self) {
         let mut looks = Vec::new();
         for (id, visit) in self.inner.registry.visits() {

@@ -17,7 +17,8 @@
 
 mod operations;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -44,6 +45,8 @@ pub(in crate::service) use operations::{SpendingList, SpendingSet};
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How far a clock may go back without a month that has begun being taken for a mistake.
 const TOLERANCE: Duration = Duration::from_secs(60 * 60);
+/// Until a limit that could not be followed is looked at again.
+const RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Percentages of a limit at which is warned.
 const WARNED_AT: [i64; 3] = [80, 95, 100];
 /// By so many points what is spent must have fallen below a percentage before it is warned of again.
@@ -54,6 +57,8 @@ const REASON: &str = "spending-limit";
 /// Looks at spending limits, in the background.
 pub struct SpendingPass {
     inner: Arc<Inner>,
+    /// Limits that could not be followed, such as when what was deleted cannot come back yet, and when to try again.
+    later: Mutex<HashMap<CustomerId, Timestamp>>,
 }
 
 /// What was found out about a limit before its transaction.
@@ -67,7 +72,11 @@ struct Seen {
 impl SpendingPass {
     /// For the limits of this management.
     pub fn new(management: &Management) -> Self {
-        Self { inner: Arc::clone(&management.inner) }
+        Self { inner: Arc::clone(&management.inner), later: Mutex::default() }
+    }
+
+    fn later<T>(&self, act: impl FnOnce(&mut HashMap<CustomerId, Timestamp>) -> T) -> T {
+        act(&mut self.later.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Looks at regular intervals; never ends by itself and may be dropped at any time.
@@ -87,6 +96,8 @@ impl SpendingPass {
     pub async fn pass(&self) -> Result<u64> {
         let (now, mut after, mut looked) = (self.inner.clock.now(), CustomerId(0), 0);
         let month = Month::of_hour(hour(now));
+        // A clock that went back must not put off what is waiting.
+        self.later(|later| later.retain(|_, at| *at > now && *at <= now.plus(RETRY_AFTER)));
         loop {
             let due = self.inner.database.read(move |conn| {
                 Box::pin(async move {
@@ -98,9 +109,13 @@ impl SpendingPass {
             let Some(last) = due.last() else { return Ok(looked) };
             after = last.customer;
             for row in due {
+                if self.later(|later| later.contains_key(&row.customer)) {
+                    continue;
+                }
                 match self.one(&row, now).await {
                     Ok(()) => looked += 1,
                     Err(error) => {
+                        self.later(|later| later.insert(row.customer, now.plus(RETRY_AFTER)));
                         tracing::warn!(%error, customer = %row.customer, "a spending limit could not be followed");
                     }
                 }
