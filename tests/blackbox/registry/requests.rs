@@ -284,7 +284,7 @@ async fn steps_name_groups_and_roles_of_a_customers_own(world: World) {
     }
     let membership = json!({ "name": group, "administrator": member_login });
     world.must("group.add", membership.clone()).await;
-    assert_eq!(listed(&world, &member, json!({ "to_approve": true })).await, [id.clone()]);
+    assert_eq!(listed(&world, &member, json!({ "to_approve": true })).await, std::slice::from_ref(&id));
     approve(&world, &member, &id).await.unwrap();
     assert_eq!(unread(&world, &other).await, ["request-waiting"]);
     // The role that is meant is that one, not one that is able to do the same.
