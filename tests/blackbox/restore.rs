@@ -101,6 +101,7 @@ fn everything_comes_back(from: Database, to: Database) {
     furnish(&daemon);
     let token = daemon.json(&["admin", "create", "anna", "--customer", "acme", "--role", "admin"]);
     assert!(token[0]["token"].is_string());
+    daemon.json(&["invite", "create", "bert@acme.test", "--customer", "acme"]);
     let mut session = daemon.imap("alice@acme.test");
     let before = [seen(&mut session, "INBOX"), seen(&mut session, "Work/2026")];
     let validity = code(&mut session, "INBOX", "UIDVALIDITY");
@@ -126,6 +127,7 @@ fn everything_comes_back(from: Database, to: Database) {
     assert!(uids.is_sorted() && uids[10] > uid_next, "{uids:?}");
     assert_eq!(daemon.json(&["quota", "verify"])[0]["drift"], 0);
     assert!(daemon.json(&["admin", "token", "list", "anna"]).is_empty(), "tokens are gone");
+    assert!(daemon.json(&["invite", "list"]).is_empty(), "codes are gone");
     let jobs = daemon.json(&["job", "list", "--open"]);
     assert!(jobs.is_empty(), "{jobs:?}");
 }

@@ -1,9 +1,11 @@
 //! Nobody is raised above those who acted: random sequences of grants, revocations, edits of roles, memberships,
-//! ceilings, moves, deletions of administrators, passwords, tokens, requests with their approval, and time, by several
-//! actors, through the operations as they are. After each change, whoever may more than before, now or later, may no more
-//! of it than the actor could pass on; and whose credentials were set had nothing that the actor could not pass on.
+//! ceilings, moves, deletions of administrators, passwords, tokens, invitations, requests with their approval, and time, by
+//! several actors, through the operations as they are. After each change, whoever may more than before, now or later, may no
+//! more of it than the actor could pass on; whose credentials were set had nothing that the actor could not pass on; and who
+//! accepts an invitation has nothing that who invited could not pass on at that moment.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::base::id::{AdministratorId, CustomerId};
 use crate::service::authority::{ActiveGrant, PermissionSet, Standing, Tree, activate, delegable, given};
 use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::error::ServiceError;
+use crate::service::login::Login;
 use crate::service::registry::{Management, ManagementOptions, RunOptions, operation};
 use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::database::Database;
@@ -60,7 +63,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let picks = prop::array::uniform4(0..1_000_usize);
-    (0..ACTORS.len(), 0..22_usize, picks).prop_map(|(actor, kind, picks)| Step { actor, kind, picks })
+    (0..ACTORS.len(), 0..26_usize, picks).prop_map(|(actor, kind, picks)| Step { actor, kind, picks })
 }
 
 struct World {
@@ -70,6 +73,9 @@ struct World {
     system: Authentication,
     actors: Vec<(AdministratorId, String, Authentication)>,
     groups: Vec<String>,
+    /// Codes of invitations that may be open, and which actors invited.
+    invited: Mutex<Vec<(usize, String)>>,
+    accepted: AtomicUsize,
     /// Where each place is at present.
     codes: Vec<String>,
     /// Requests that were made.
@@ -107,9 +113,21 @@ impl World {
         let options = ManagementOptions { system_uids: vec![0], ..ManagementOptions::default() };
         let management = Management::open(database.clone(), clock.clone(), options).await.unwrap();
         let system = management.authenticate_peer(0).await.unwrap().unwrap();
+        management.attach_login(Login::new(database.clone(), clock.clone()));
         let (actors, groups, codes, requests) = (Vec::new(), Vec::new(), Vec::new(), Mutex::default());
-        let mut world =
-            Self { management, database, clock, system, actors, groups, codes, requests, _dir: dir };
+        let mut world = Self {
+            management,
+            database,
+            clock,
+            system,
+            actors,
+            groups,
+            invited: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            codes,
+            requests,
+            _dir: dir,
+        };
         world.people().await;
         world
     }
@@ -120,11 +138,15 @@ impl World {
         }
         for place in PLACES {
             let shown = self.must("customer.show", json!({ "path": place })).await;
-            self.codes.push(text(&shown["code"]));
+            let code = text(&shown["code"]);
+            let domain = json!({ "domain": format!("{code}.example").to_lowercase(), "customer": place });
+            self.must("domain.create", domain).await;
+            self.codes.push(code);
         }
         let acting = [
             "customer.read",
             "administrator.read",
+            "administrator.create",
             "administrator.update",
             "administrator.grant",
             "administrator.delete",
@@ -171,8 +193,11 @@ impl World {
     }
 
     async fn snapshot(&self) -> Snapshot {
+        self.snapshot_of(self.actors.iter().map(|(id, ..)| *id).collect()).await
+    }
+
+    async fn snapshot_of(&self, ids: Vec<AdministratorId>) -> Snapshot {
         let inner = Arc::clone(&self.management.inner);
-        let ids: Vec<AdministratorId> = self.actors.iter().map(|(id, ..)| *id).collect();
         let now = self.clock.now();
         let read = self.database.read(move |conn| {
             Box::pin(async move {
@@ -283,8 +308,81 @@ impl World {
         Ok(())
     }
 
+    /// Tries to invite somebody.
+    async fn invite(&self, step: Step) -> Result<bool, TestCaseError> {
+        let [one, two, three, four] = step.picks;
+        let code = &self.codes[one % self.codes.len()];
+        let name = format!("new{}{two}", self.accepted.load(Ordering::Relaxed));
+        let until = [None, Some("9d"), Some("60d")][four % 3];
+        let asked = json!({ "address": format!("{name}@{code}.example"), "customer": code,
+            "roles": [ROLES[three % ROLES.len()]], "delegable": four % 2 == 0, "expires_at": until });
+        let (actor, _, login) = &self.actors[step.actor];
+        if !self.snapshot().await.grants[0].contains_key(actor) {
+            return Ok(false);
+        }
+        match self.run(login, "invitation.create", asked.clone()).await {
+            Ok(made) => self.invited.lock().unwrap().push((step.actor, text(&made["secret"]))),
+            Err(error) => prop_assert!(error.refusal().is_some(), "{asked}: {error:?}"),
+        }
+        Ok(false)
+    }
+
+    /// Tries to accept an invitation and checks what it gives.
+    async fn accept(&self, step: Step) -> Result<bool, TestCaseError> {
+        let (inviter, code) = {
+            let mut invited = self.invited.lock().unwrap();
+            if invited.is_empty() {
+                return Ok(false);
+            }
+            let at = step.picks[0] % invited.len();
+            invited.swap_remove(at)
+        };
+        let before = self.snapshot().await;
+        let Ok(holder) = self.management.authenticate_code(&code, None, None).await else { return Ok(false) };
+        let asked = json!({ "password": "correct horse battery" });
+        let made = match self.run(&holder, "invitation.accept", asked).await {
+            Ok(made) => text(&made["name"]).to_lowercase(),
+            Err(error) => {
+                prop_assert!(error.refusal().is_some(), "{error:?}");
+                return Ok(false);
+            }
+        };
+        let (name, home) = made.split_once('@').unwrap();
+        let (name, home) = (name.to_owned(), home.to_owned());
+        let row = self.database.read(|conn| {
+            Box::pin(async move {
+                administrator::by_login(conn, &name, &home).await.map_err(ServiceError::from)
+            })
+        });
+        let who = row.await.unwrap().expect("who has accepted").id;
+        let after = self.snapshot_of(vec![who]).await;
+        let (inviter, login, _) = &self.actors[inviter];
+        let theirs = before.grants[0].get(inviter).map(Vec::as_slice).unwrap_or_default();
+        for node in after.tree.root().map(|root| after.tree.subtree(root.id)).unwrap_or_default() {
+            for (horizon, days) in HORIZONS_DAYS.iter().enumerate() {
+                let until = self.clock.now().plus(DAY * u32::try_from(*days).unwrap());
+                let passed = delegable(&before.tree, theirs, node.id, Some(until));
+                let [raw, _] = after.rights(horizon, who, node.id);
+                let more = raw.without(passed).without(PermissionSet::from_names("own"));
+                prop_assert!(
+                    more.is_empty(),
+                    "{made}, invited by {login}, has at {} in {days} days {:?} besides",
+                    node.code,
+                    more.names()
+                );
+            }
+        }
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
     /// Tries a step and checks what came of it. Answers whether it was done.
     async fn take(&self, step: Step) -> Result<bool, TestCaseError> {
+        match step.kind {
+            22 | 23 => return self.invite(step).await,
+            24 | 25 => return self.accept(step).await,
+            _ => {}
+        }
         let Some((name, asked)) = self.attempt(step) else {
             self.clock.advance(DAY * 3);
             return Ok(false);
@@ -363,20 +461,22 @@ fn nobody_is_raised_above_those_who_acted() {
     let cases = if std::env::var_os("POSTHOUSE_TEST_FULL").is_some() { 400 } else { 20 };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let (done, accepted) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let steps = prop::collection::vec(step(), 10..60);
     let outcome = TestRunner::new(config).run(&steps, |steps| {
         runtime.block_on(async {
             let world = World::new().await;
             for step in steps {
                 if world.take(step).await? {
-                    done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            accepted.fetch_add(world.accepted.into_inner(), Ordering::Relaxed);
             Ok(())
         })
     });
     outcome.unwrap();
     let done = done.into_inner();
     assert!(done > usize::try_from(cases).unwrap(), "only {done} changes were made in {cases} worlds");
+    assert!(accepted.into_inner() > 0, "nobody has accepted an invitation");
 }
