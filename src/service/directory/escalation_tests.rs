@@ -350,9 +350,9 @@ impl World {
         let (name, home) = made.split_once('@').unwrap();
         let (name, home) = (name.to_owned(), home.to_owned());
         let row = self.database.read(|conn| {
-            Box::pin(async move {
-                administrator::by_login(conn, &name, &home).await.map_err(ServiceError::from)
-            })
+            Box::pin(
+                async move { administrator::by_login(conn, &name, &home).await.map_err(ServiceError::from) },
+            )
         });
         let who = row.await.unwrap().expect("who has accepted").id;
         let after = self.snapshot_of(vec![who]).await;
