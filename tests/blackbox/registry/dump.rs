@@ -9,7 +9,7 @@ use posthouse::storage::metadata::sql::Conn;
 use super::World;
 
 /// What is written of every change and of every attempt, and what counts.
-const ASIDE: [&str; 5] = ["audit", "sqlite_", "_sqlx", "idempotency", "counter"];
+const ASIDE: [&str; 6] = ["audit", "sqlite_", "_sqlx", "idempotency", "counter", "tree_change"];
 
 /// Rows of each table, in one order.
 pub type Dump = BTreeMap<String, Vec<String>>;

@@ -12,11 +12,13 @@ use super::super::matrix::Names;
 const CODE_LETTERS: usize = 6;
 /// Ids, tags and cursors have this many letters, or more.
 const ID_LETTERS: usize = 16;
+/// Names of nodes have so many.
+const NODE_LETTERS: usize = 12;
 /// Members that are random octets in some encoding.
 const SECRETS: [&str; 4] = ["token", "secret", "etag", "signature"];
 
 /// Which random text of the one world is which of the other.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Matching {
     forth: HashMap<String, String>,
     back: HashMap<String, String>,
@@ -64,7 +66,11 @@ impl Matching {
     /// Whether the two are one random text in two worlds.
     fn pair(&mut self, left: &str, right: &str) -> bool {
         let is_code = |word: &str| self.codes.contains(word);
-        let is_random = left.len() >= ID_LETTERS || (is_code(left) && is_code(right));
+        let is_node =
+            |word: &str| word.len() == NODE_LETTERS && word.contains(|letter: char| letter.is_ascii_digit());
+        let is_random = left.len() >= ID_LETTERS
+            || (is_code(left) && is_code(right))
+            || (is_node(left) && is_node(right));
         if left.len() != right.len() || !is_random {
             return false;
         }
@@ -97,6 +103,22 @@ impl Matching {
         let differ = |left: &Value, right: &Value| Err(format!(": {left} and {right}"));
         match (left, right) {
             (Value::String(ours), Value::String(theirs)) if self.texts(ours, theirs) => Ok(()),
+            // Texts may stand in the order of their random parts.
+            (Value::Array(ours), Value::Array(theirs))
+                if ours.len() == theirs.len() && ours.iter().chain(theirs).all(Value::is_string) =>
+            {
+                let mut left_over: Vec<&str> = theirs.iter().filter_map(Value::as_str).collect();
+                for text in ours.iter().filter_map(Value::as_str) {
+                    let known = self.clone();
+                    let found = left_over.iter().position(|other| {
+                        *self = known.clone();
+                        self.texts(text, other)
+                    });
+                    let Some(found) = found else { return differ(left, right) };
+                    left_over.remove(found);
+                }
+                Ok(())
+            }
             (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
                 for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
                     self.same(ours, theirs).map_err(|place| format!("/{index}{place}"))?;
