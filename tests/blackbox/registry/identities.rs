@@ -13,8 +13,8 @@ use super::{World, on_both};
 
 on_both!(undoing_leaves_the_database_as_it_was, what_is_refused_or_tried_changes_nothing,);
 
-/// Tokens and what waits for a decision do not come back.
-const NOT_BACK: [&str; 1] = ["token"];
+/// Tokens and one-time codes of what was deleted do not come back.
+const NOT_BACK: [&str; 2] = ["token", "invitation"];
 
 /// What is done and undone; the index says to which of several.
 #[derive(Clone, Debug)]
