@@ -336,7 +336,7 @@ impl Operate for InvitationShow {
     }
 }
 
-/// `invitation.revoke`: by who made it, or could.
+/// `invitation.revoke`: by who could make it. Whoever has made it and could not any more has nothing to take back.
 pub(in crate::service) struct InvitationRevoke;
 
 impl Operate for InvitationRevoke {
@@ -355,9 +355,6 @@ impl Operate for InvitationRevoke {
         OneInvitation(row): &'a OneInvitation,
         _: &'a InvitationRequest,
     ) -> Result<Vec<Need>> {
-        if row.inviter.is_some() && row.inviter == tx.caller.administrator() {
-            return Ok(vec![Need::at(row.customer, Permission::Own)]);
-        }
         // Roles that are gone give nothing.
         let mut roles = Vec::new();
         for role in &row.roles {

@@ -304,6 +304,11 @@ async fn nobody_invites_to_more_than_they_could_give(world: World) {
     for operation in ["invitation.show", "invitation.revoke"] {
         assert_eq!(refusal(world.run(&b, operation, id.clone()).await), "not-found");
     }
+    // Nor with a token of who made it that may not.
+    let made_by = world.run(&a, "whoami", json!({})).await.unwrap()["name"].clone();
+    let token = json!({ "name": made_by, "permissions": ["mailbox.read"] });
+    let confined = world.login(&world.must("token.create", token).await["token"]).await;
+    assert_eq!(refusal(world.run(&confined, "invitation.revoke", id.clone()).await), "forbidden");
     world.run(&a, "invitation.revoke", id.clone()).await.unwrap();
     assert_eq!(accept(&world, &made).await, Err("not-found"));
     assert_eq!(refusal(world.run(&a, "invitation.revoke", id).await), "not-found");
