@@ -14,6 +14,7 @@ on_both!(
     customer_is_warned_and_stopped_at_its_limit_until_the_next_month,
     raised_limit_takes_back_exactly_what_it_led_to,
     limit_is_set_above_alone_and_no_list_below_gets_around_it,
+    deleted_customer_that_cannot_come_back_yet_does_later,
 );
 
 /// 2027-02-01, 00:00 in UTC: the world begins on 2027-01-15 at 08:00.
@@ -199,4 +200,30 @@ async fn limit_is_set_above_alone_and_no_list_below_gets_around_it(world: World)
     let listed = world.run(&low, "spending.list", json!({})).await.unwrap();
     assert_eq!((&listed["items"][0]["customer"], &listed["items"][0]["taken"]), (&json!("low"), &json!(1)));
     assert!(listed["items"].as_array().unwrap().len() == 1);
+}
+
+async fn deleted_customer_that_cannot_come_back_yet_does_later(world: World) {
+    for name in ["a", "b"] {
+        world.aboard(name, &format!("{name}.example")).await;
+        world.mailbox(&format!("x@{name}.example")).await;
+    }
+    world.must("price.set", prices("/", 744)).await;
+    for name in ["a", "b"] {
+        world.must("spending.set", json!({ "path": name, "amount": 1, "on_limit": ["delete"] })).await;
+    }
+    hours(&world, 2).await;
+    let gone = async || world.integer("SELECT count(*) FROM customer WHERE deleted_at IS NOT NULL").await;
+    assert_eq!(gone().await, 2);
+    // Somebody else has the name now.
+    world.must("customer.create", json!({ "path": "a" })).await;
+    let left = u64::try_from(FEBRUARY.secs() - world.clock.now().secs()).unwrap();
+    world.clock.advance(Duration::from_secs(left));
+    let pass = SpendingPass::new(&world.management);
+    assert_eq!(pass.pass().await.unwrap(), 1, "the other one is not held up");
+    assert_eq!(gone().await, 1);
+    world.must("customer.rename", json!({ "path": "a", "slug": "c" })).await;
+    assert_eq!(pass.pass().await.unwrap(), 0);
+    world.clock.advance(HOUR / 6);
+    assert_eq!((pass.pass().await.unwrap(), gone().await), (1, 0));
+    world.must("mailbox.show", json!({ "address": "x@a.example" })).await;
 }
