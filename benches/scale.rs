@@ -133,8 +133,8 @@ fn mail(options: Options) -> Vec<String> {
         "INSERT INTO folder (id, mailbox_id, name, uid_validity, created_at)
          SELECT id, id, 'INBOX', 1, 0 FROM mailbox"
             .to_owned(),
-        "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count)
-         VALUES (1, 1, 1, 4000, 1500, 1)"
+        "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count, created_at)
+         VALUES (1, 1, 1, 4000, 1500, 1, 0)"
             .to_owned(),
     ];
     for from in (0..messages).step_by(MESSAGES_TOGETHER) {
@@ -279,8 +279,8 @@ fn memory(daemon: &Daemon, name: &str) -> f64 {
 fn section(table: &str, options: Options) -> String {
     format!(
         "What management costs with {} customers ({LEVELS} levels deep, and one chain of {CHAIN}), as many domains, \
-         {} mailboxes and {} messages in one database (SQLite). One customer in a hundred has a ceiling, one in a thousand \
-         a hold on management; each domain has {USAGE_LINES} lines of metering in the present month. Authority is checked in the \
+         {} mailboxes and {} messages in one database (SQLite). A ninth of the hierarchy's marks are holds, the others \
+         ceilings; each domain has {USAGE_LINES} lines of metering in the present month. Authority is checked in the \
          process, {CHECKS} times; everything else is asked for over the admin socket, each request {TIMES} times, \
          answers included. Each figure is the median, with the lowest and the highest in parentheses.\n\n\
          ```\ncargo bench --bench scale -- --write\n```\n\n\
@@ -396,8 +396,7 @@ impl Bench {
 fn main() {
     let options = options();
     let (figures, measured) = std::sync::mpsc::channel();
-    let prepare = move |data: &Path, url: &str| {
-        std::fs::create_dir_all(data).expect("the data directory");
+    let prepare = move |_: &Path, url: &str| {
         let runtime = tokio::runtime::Runtime::new().expect("runtime");
         figures.send(runtime.block_on(prepare(url, options))).expect("a receiver");
     };

@@ -95,6 +95,8 @@ mod round_trip;
 mod samples;
 #[path = "blackbox/storage_report.rs"]
 mod storage_report;
+#[path = "blackbox/stories.rs"]
+mod stories;
 #[path = "blackbox/summaries.rs"]
 mod summaries;
 #[path = "blackbox/system.rs"]

@@ -76,10 +76,13 @@ async fn authenticate(
             (None, None) => None,
         },
         (Some(_), Some(_)) => None,
-        (None, _) => match peer.uid {
-            Some(uid) => management.authenticate_peer(uid).await?,
-            None => None,
-        },
+        (None, _) => {
+            let known = match peer.uid {
+                Some(uid) => management.authenticate_peer(uid).await?,
+                None => None,
+            };
+            return known.ok_or_else(Problem::unknown_peer);
+        }
     };
     found.ok_or_else(Problem::unauthenticated)
 }

@@ -64,7 +64,13 @@ impl Problem {
 
     /// Neither token nor peer is anybody here.
     pub(super) fn unauthenticated() -> Self {
-        let detail = "no valid token or password, and this user id is not mapped to an administrator";
+        let detail = "the token or password is not valid, or its owner may not log in now";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    /// The kernel names somebody who is no administrator, and nothing else was given.
+    pub(super) fn unknown_peer() -> Self {
+        let detail = "this user id is not mapped to an administrator, and there is no token or password";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }
 

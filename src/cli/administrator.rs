@@ -10,7 +10,7 @@ use super::expiry::Expire;
 use super::failure::Failure;
 use super::mailbox::with_password;
 use super::output::{Column, Output, columns};
-use super::plan::{Change, Destruction, Plan};
+use super::plan::{Change, Destruction, Plan, TokenFile};
 use super::prompt::SecretSource;
 
 const LIST: &[Column] = columns![
@@ -38,7 +38,8 @@ const ENDED: &[Column] = columns![
     "Ends with it" "also_ended" List
 ];
 const CREATED: &[Column] = columns![
-    "Name" "name" Text, "Home" "customer" Text, "Token" "token" Text, "Token ends" "expires_at" Time
+    "Name" "name" Text, "Home" "customer" Text, "Token" "token" Text, "Token in" "saved_in" Text,
+    "Token ends" "expires_at" Time
 ];
 const EFFECTIVE: &[Column] = columns![
     "Administrator" "name" Text, "Customer" "customer" Text, "Permissions" "permissions" List,
@@ -50,7 +51,9 @@ const TOKENS: &[Column] = columns![
     "ID" "id" Text, "LABEL" "label" Text, "CREATED" "created_at" Time, "EXPIRES" "expires_at" Time,
     "LAST USED" "last_used_at" Time, "PERMISSIONS" "permissions" List, "NETWORKS" "networks" List
 ];
-const TOKEN: &[Column] = columns!["Id" "id" Text, "Token" "token" Text, "Expires" "expires_at" Time];
+const TOKEN: &[Column] = columns![
+    "Id" "id" Text, "Token" "token" Text, "Token in" "saved_in" Text, "Expires" "expires_at" Time
+];
 const REVOKED: &[Column] = columns!["Token" "id" Text, "Label" "label" Text, "Last used" "last_used_at" Time];
 
 /// Administrators, their grants and tokens. NAME is `name@CODE`, or the bare name where it is unambiguous
@@ -75,6 +78,8 @@ pub(super) enum Command {
         /// Where to write to
         #[arg(long, value_name = "ADDRESS")]
         contact: Option<String>,
+        #[command(flatten)]
+        token_file: TokenFile,
         #[command(flatten)]
         change: Change,
     },
@@ -172,6 +177,8 @@ pub(super) enum Token {
         #[arg(long, value_name = "NETWORK")]
         network: Vec<String>,
         #[command(flatten)]
+        token_file: TokenFile,
+        #[command(flatten)]
         change: Change,
     },
     /// List an administrator's tokens
@@ -254,12 +261,12 @@ impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         let of = |operation, name: &str| Call::new(operation).with("name", name);
         Ok(match self {
-            Self::Create { name, customer, role, delegable, expires, contact, change } => {
+            Self::Create { name, customer, role, delegable, expires, contact, token_file, change } => {
                 let call = Call::new("administrator.create").with("name", name.clone());
                 let call = call.with("customer", customer).with("role", role).maybe("contact", contact);
                 let call = call.maybe("expires_at", expires).flag("delegable", delegable);
                 let done = format!("administrator {name} created");
-                Plan::Change { call, change, done, columns: CREATED }
+                Plan::Issue { call, change, done, columns: CREATED, secret: token_file.into() }
             }
             Self::List { customer } => {
                 let call = Call::new("administrator.list").maybe("customer", customer);
@@ -335,12 +342,17 @@ fn show_administrator(client: &Client, output: &Output, call: &Call) -> Result<E
 impl Token {
     fn plan(self) -> Plan {
         match self {
-            Self::Create { name, label, expires, permission, network, change } => {
+            Self::Create { name, label, expires, permission, network, token_file, change } => {
                 let call = Call::new("token.create").maybe("name", name).maybe("label", label);
                 let given = |list: Vec<String>| (!list.is_empty()).then_some(list);
                 let call = call.maybe("permissions", given(permission)).maybe("networks", given(network));
-                let done = "token made; it is shown only now".to_owned();
-                Plan::Change { call: call.maybe("expires_at", expires), change, done, columns: TOKEN }
+                let shown = if token_file.save_token.is_some() {
+                    "token made"
+                } else {
+                    "token made; it is shown only now"
+                };
+                let (call, done) = (call.maybe("expires_at", expires), shown.to_owned());
+                Plan::Issue { call, change, done, columns: TOKEN, secret: token_file.into() }
             }
             Self::List { name } => {
                 let call = Call::new("token.list").maybe("name", name);

@@ -25,6 +25,9 @@ const SOCKETS: [&str; 2] = ["posthouse-data/admin.sock", "/run/posthouse/admin.s
 const ANSWER_OCTETS_MAX: usize = 256 << 20;
 /// Longest line of a stream, in octets.
 const LINE_OCTETS_MAX: usize = 64 << 20;
+/// What those may have met with who are not let in with a token or a password.
+const NOT_LET_IN: &str = "tokens end with their time, their owner and the owner's password; administrators may be \
+                          disabled, suspended, or outside of their login window";
 /// The media type of streams.
 const NDJSON: &str = "application/x-ndjson";
 
@@ -112,10 +115,12 @@ impl Client {
             (status, answer) = self.exchange(declared, call, dry_run, self.proof(call.operation)?)?;
         }
         if (200..300).contains(&status) {
-            Ok(answer)
-        } else {
-            Err(Failure::problem(call.operation, status, &answer))
+            return Ok(answer);
         }
+        let failure = Failure::problem(call.operation, status, &answer);
+        // Who has said who they are knows how to.
+        let is_named = status == 401 && !matches!(self.identity, Identity::Peer);
+        Err(if is_named { failure.hint(NOT_LET_IN) } else { failure })
     }
 
     /// Runs the operation for which a one-time code was made, as whoever holds it.

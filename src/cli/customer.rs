@@ -12,7 +12,7 @@ use super::hold::{self, Hold, Resume, Suspend};
 use super::legal_hold::LegalHold;
 use super::limit::{Limit, count_limit, factor_limit, size_limit};
 use super::output::{Column, Kind, Output, columns, member, show};
-use super::plan::{Change, Destruction, Plan, all};
+use super::plan::{Change, Destruction, Plan, TokenFile, all};
 use super::setting::Settings;
 
 const LIST: &[Column] = columns![
@@ -37,7 +37,7 @@ const SHEET: &[Column] = columns![
 ];
 const CREATED: &[Column] = columns![
     "Path" "path" Text, "Code" "code" Text, "Domain" "domain" Text, "Administrator" "administrator" Text,
-    "Token" "token" Text
+    "Token" "token" Text, "Token in" "saved_in" Text
 ];
 const PLACED: &[Column] =
     columns!["Mail store of new mailboxes" "store" Text, "Mail stores allowed" "stores" List];
@@ -66,12 +66,18 @@ pub(super) enum Command {
         /// What kind of customer it is; any word
         #[arg(long)]
         kind: Option<String>,
+        /// Its short code, which administrators' names end with: anna@CODE; drawn at random unless a system
+        /// administrator chooses one
+        #[arg(long)]
+        code: Option<String>,
         /// Create this domain for it
         #[arg(long)]
         domain: Option<String>,
         /// Create this administrator for it; the token is printed once
         #[arg(long, value_name = "NAME")]
         admin: Option<String>,
+        #[command(flatten)]
+        token_file: TokenFile,
         /// Where to write to: mail for postmaster goes there
         #[arg(long, value_name = "ADDRESS")]
         contact: Option<String>,
@@ -283,8 +289,10 @@ impl Command {
                 path,
                 name,
                 kind,
+                code,
                 domain,
                 admin,
+                token_file,
                 contact,
                 store,
                 template,
@@ -295,13 +303,16 @@ impl Command {
                 change,
             } => {
                 let call = Call::new("customer.create").with("path", path.clone()).maybe("name", name);
-                let call = call.maybe("kind", kind).maybe("domain", domain);
+                if token_file.save_token.is_some() && admin.is_none() {
+                    return Err(Failure::usage("there is no token to save").hint("give --admin NAME too"));
+                }
+                let call = call.maybe("kind", kind).maybe("code", code).maybe("domain", domain);
                 let call = call.maybe("admin", admin).maybe("contact", contact).maybe("store", store);
                 let call = call.maybe("bytes", bytes).maybe("mailboxes", mailboxes);
                 let call = call.maybe("template", template);
                 let call = call.maybe("expires_at", expires).maybe("on_expiry", on_expiry);
                 let done = format!("customer {path} created");
-                Plan::Change { call, change, done, columns: CREATED }
+                Plan::Issue { call, change, done, columns: CREATED, secret: token_file.into() }
             }
             Self::List { path, tree } => {
                 let call = Call::new("customer.list").maybe("customer", path);

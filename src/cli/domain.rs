@@ -307,9 +307,10 @@ fn show_records(client: &Client, output: &Output, call: &Call) -> Result<ExitCod
     let records = answer.get("records").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     output.table(RECORDS, records)?;
     if answer.get("state").is_some_and(|state| state == "pending") {
-        note(
-            "set the record for the proof, then posthouse domain verify DOMAIN; the daemon also looks by itself",
-        );
+        let name = call.fields.get("domain").and_then(Value::as_str).unwrap_or("DOMAIN");
+        note(format!(
+            "set the record for the proof, then: posthouse domain verify {name}; the daemon also looks by itself"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -85,8 +85,12 @@ impl Failure {
             _ => Exit::Other,
         };
         let message = text("detail").map_or_else(|| format!("the daemon answered {status}"), str::to_owned);
+        let message = match text("resource") {
+            Some(resource) => format!("{message} ({resource})"),
+            None => message,
+        };
         let failure = Self::new(exit, super::output::clean(&message));
-        match hint(operation, code, text("request_id").unwrap_or("-")) {
+        match hint(operation, code, (&failure.message, text("request_id").unwrap_or("-"))) {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
@@ -94,12 +98,14 @@ impl Failure {
 }
 
 /// What to do next.
-fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
+fn hint(operation: &str, code: &str, (detail, request_id): (&str, &str)) -> Option<String> {
     let noun = operation.split('.').next().unwrap_or(operation);
     let hint = match code {
-        "not_found" => match noun {
-            "customer" | "domain" | "mailbox" | "session" | "store" | "server" | "job" => {
-                format!("posthouse {noun} list shows those you may see")
+        // What was not found may be something else than what the command is about.
+        "not_found" => match detail.split(' ').next().unwrap_or(noun) {
+            what @ ("customer" | "domain" | "mailbox" | "session" | "store" | "server" | "job" | "group" | "role"
+            | "request") => {
+                format!("posthouse {what} list shows those you may see")
             }
             "alias" => "posthouse alias list --domain DOMAIN shows those you may see".to_owned(),
             "administrator" | "grant" | "token" => {
@@ -124,8 +130,8 @@ fn hint(operation: &str, code: &str, request_id: &str) -> Option<String> {
             "ask whoever gave it to you for a new one".to_owned()
         }
         "unauthenticated" => {
-            "run it as root or as the daemon's user, map your user id in [admin] administrators, \
-                              or give a token with --token-file, or your name with --login"
+            "run it as root or as the daemon's user, map your user id in [admin] administrators, or give another token \
+             with --token-file, or your name with --login"
                 .to_owned()
         }
         "over_quota" => {

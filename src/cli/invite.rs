@@ -9,7 +9,7 @@ use super::client::Call;
 use super::failure::Failure;
 use super::mailbox::with_password;
 use super::output::{Column, columns};
-use super::plan::{Change, Destruction, Plan};
+use super::plan::{Change, CodeFile, Destruction, Plan};
 use super::prompt::{Password, SecretSource, ask_code};
 
 const LIST: &[Column] = columns![
@@ -23,7 +23,7 @@ const SHEET: &[Column] = columns![
 ];
 const MADE: &[Column] = columns![
     "Id" "id" Text, "Address" "address" Text, "Customer" "customer" Text, "Name" "name" Text, "Roles" "roles" List,
-    "Code, shown only now" "secret" Text, "Ends" "expires_at" Time
+    "Code, shown only now" "secret" Text, "Code in" "saved_in" Text, "Ends" "expires_at" Time
 ];
 const ACCEPTED: &[Column] = columns!["Name to log in with" "name" Text];
 
@@ -49,6 +49,8 @@ pub(super) enum Command {
         /// When the roles end: RFC 3339, or a time from now such as 30d
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
+        #[command(flatten)]
+        code_file: CodeFile,
         #[command(flatten)]
         change: Change,
     },
@@ -107,14 +109,15 @@ impl Redeeming {
 impl Command {
     pub(super) fn plan(self) -> Result<Plan, Failure> {
         Ok(match self {
-            Self::Create { address, customer, name, role, delegable, expires, change } => {
+            Self::Create { address, customer, name, role, delegable, expires, code_file, change } => {
                 let call = Call::new("invitation.create").with("address", address.clone());
                 let call = call.with("customer", customer).maybe("name", name);
                 let call =
                     call.maybe("roles", (!role.is_empty()).then_some(role)).flag("delegable", delegable);
                 let done =
                     format!("{address} is invited; hand the code over, by no mailbox that is hosted here");
-                Plan::Change { call: call.maybe("expires_at", expires), change, done, columns: MADE }
+                let (call, secret) = (call.maybe("expires_at", expires), code_file.into());
+                Plan::Issue { call, change, done, columns: MADE, secret }
             }
             Self::List { customer } => {
                 let call = Call::new("invitation.list").maybe("customer", customer);

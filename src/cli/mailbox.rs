@@ -15,7 +15,7 @@ use super::job::Follow;
 use super::legal_hold::LegalHold;
 use super::limit::{Limit, count_limit, size_limit};
 use super::output::{Column, Output, columns, member};
-use super::plan::{Change, Destruction, Plan, partly};
+use super::plan::{Change, CodeFile, Destruction, Plan, partly};
 use super::prompt::{Password, SecretSource};
 use super::setting::Settings;
 
@@ -30,7 +30,8 @@ const SHEET: &[Column] = columns![
     "Code for the owner ends" "invited_until" Time, "Id" "id" Text, "Created" "created_at" Time
 ];
 const INVITED: &[Column] = columns![
-    "Mailbox" "address" Text, "Code, shown only now" "secret" Text, "Ends" "expires_at" Time
+    "Mailbox" "address" Text, "Code, shown only now" "secret" Text, "Code in" "saved_in" Text,
+    "Ends" "expires_at" Time
 ];
 const ADDRESS: &[Column] = columns!["Mailbox" "address" Text];
 const DELETED: &[Column] = columns![
@@ -106,6 +107,8 @@ pub(super) enum Command {
     Invite {
         /// The mailbox's address
         address: String,
+        #[command(flatten)]
+        code_file: CodeFile,
         #[command(flatten)]
         change: Change,
     },
@@ -275,10 +278,10 @@ impl Command {
                 let call = with_password(call, &secret.read(&address)?);
                 Plan::Change { call, change, done: format!("password of {address} set"), columns: &[] }
             }
-            Self::Invite { address, change } => {
+            Self::Invite { address, code_file, change } => {
                 let call = Call::new("mailbox.invite").with("address", address);
                 let done = "hand the code over to the owner of the mailbox".to_owned();
-                Plan::Change { call, change, done, columns: INVITED }
+                Plan::Issue { call, change, done, columns: INVITED, secret: code_file.into() }
             }
             Self::Uninvite { address, destruction } => {
                 let call = Call::new("mailbox.uninvite").with("address", address.clone());

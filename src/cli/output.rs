@@ -176,6 +176,9 @@ impl Output {
         for column in columns {
             let Some(value) = member(object, column.member) else { continue };
             let text = show(column.kind, Some(value));
+            if text.is_empty() {
+                continue;
+            }
             table.add_row(vec![self.bold(Cell::new(column.title)), Cell::new(text)]);
         }
         (table.row_count() > 0).then(|| trimmed(table))
@@ -251,8 +254,15 @@ fn text(value: &Value) -> String {
 fn text_of_element(value: &Value) -> String {
     match value {
         Value::String(text) => clean(text),
-        other => clean(&other.to_string()),
+        other => setting(other).unwrap_or_else(|| clean(&other.to_string())),
     }
+}
+
+/// A setting in a list of them.
+fn setting(value: &Value) -> Option<String> {
+    let (key, text) = (value.get("key")?.as_str()?, value.get("value")?.as_str()?);
+    let locked = if value.get("locked") == Some(&Value::Bool(true)) { " (locked)" } else { "" };
+    Some(format!("{}={}{locked}", clean(key), clean(text)))
 }
 
 /// `2026-11-22T10:00:00Z` without seconds, as people read it; anything else as it is.

@@ -1,5 +1,9 @@
 //! What a command asks of the daemon, and how the answer is shown.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -35,6 +39,40 @@ pub(super) struct Destruction {
     pub yes: bool,
 }
 
+/// For every verb that makes a token.
+#[derive(Args, Clone, Debug)]
+pub(super) struct TokenFile {
+    /// Write the token to this new file, which nobody else can read, instead of printing it; for --token-file
+    #[arg(long, value_name = "FILE")]
+    pub save_token: Option<PathBuf>,
+}
+
+/// For every verb that makes a one-time code.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CodeFile {
+    /// Write the code to this new file, which nobody else can read, instead of printing it; for --code-file
+    #[arg(long, value_name = "FILE")]
+    pub save_code: Option<PathBuf>,
+}
+
+/// A member of an answer that is shown only once, and the file that it goes to if one is named.
+pub(super) struct Secret {
+    member: &'static str,
+    path: Option<PathBuf>,
+}
+
+impl From<TokenFile> for Secret {
+    fn from(file: TokenFile) -> Self {
+        Self { member: "token", path: file.save_token }
+    }
+}
+
+impl From<CodeFile> for Secret {
+    fn from(file: CodeFile) -> Self {
+        Self { member: "secret", path: file.save_code }
+    }
+}
+
 /// What a command asks of the daemon.
 pub(super) enum Plan {
     /// A list, all pages of it.
@@ -43,6 +81,8 @@ pub(super) enum Plan {
     Show { call: Call, columns: &'static [Column] },
     /// Something is made or changed; the answer's members in `columns` are shown.
     Change { call: Call, change: Change, done: String, columns: &'static [Column] },
+    /// As `Change`; a secret that is made goes to a file if one is named.
+    Issue { call: Call, change: Change, done: String, columns: &'static [Column], secret: Secret },
     /// Something is taken away, after its effects have been shown and somebody consented.
     Destroy {
         call: Call,
@@ -71,6 +111,7 @@ impl Plan {
             Self::List { call, .. }
             | Self::Show { call, .. }
             | Self::Change { call, .. }
+            | Self::Issue { call, .. }
             | Self::Destroy { call, .. }
             | Self::Redeem { call, .. }
             | Self::Own { call, .. }
@@ -94,6 +135,10 @@ impl Plan {
             }
             Self::Redeem { code, call, change, done, columns } => {
                 let answer = client.redeem(&code, &call, change.dry_run)?;
+                changed(output, &answer, change, &done, columns)?;
+            }
+            Self::Issue { call, change, done, columns, secret } => {
+                let answer = issue(client, &call, change, &secret)?;
                 changed(output, &answer, change, &done, columns)?;
             }
             Self::Destroy { call, destruction, effects, question, done } => {
@@ -183,6 +228,24 @@ fn changed(
 ) -> Result<(), Failure> {
     finish(output, answer, change.dry_run, done)?;
     if output.is_json() || change.dry_run { Ok(()) } else { output.sheet(columns, answer) }
+}
+
+/// Makes a secret, and puts it into a file if one is named. The file is made first: what is shown only once and could
+/// not be kept would be lost.
+fn issue(client: &Client, call: &Call, change: Change, secret: &Secret) -> Result<Value, Failure> {
+    let path = secret.path.as_deref().filter(|_| !change.dry_run);
+    let Some(path) = path else { return client.run(call, change.dry_run) };
+    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", path.display()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let mut answer = client.run(call, false).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    let text = answer.as_object_mut().and_then(|members| members.remove(secret.member));
+    let text = text.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n"));
+    written.and_then(|()| file.sync_all()).map_err(failed)?;
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("saved_in".to_owned(), path.display().to_string().into());
+    }
+    Ok(answer)
 }
 
 /// Says what was done, or that it could be.

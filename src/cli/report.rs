@@ -90,9 +90,9 @@ const USAGE_CSV: [&str; 9] = [
 ];
 const BILL: &[Column] = columns![
     "CUSTOMER" "customer" Text, "RESOURCE" "resource" Text, "QUANTITY" "quantity" Count,
-    "UNIT PRICE" "unit_price" Count, "AMOUNT" "amount" Count, "CURRENCY" "currency" Text
+    "UNIT PRICE" "unit_price" Count, "AMOUNT" "amount" Count, "MINOR UNITS OF" "currency" Text
 ];
-const BILL_TOTALS: &[Column] = columns!["CURRENCY" "currency" Text, "AMOUNT" "amount" Count];
+const BILL_TOTALS: &[Column] = columns!["TOTAL" "amount" Count, "MINOR UNITS OF" "currency" Text];
 /// As [`QUOTA_CSV`].
 const BILL_CSV: [&str; 5] = ["resource", "quantity", "unit_price", "amount", "currency"];
 

@@ -1,10 +1,14 @@
 //! Settings, which customers, domains and mailboxes have alike.
 
-use clap::Subcommand;
+use std::process::ExitCode;
 
-use super::client::Call;
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::client::{Call, Client};
+use super::failure::Failure;
 use super::hold::Kind;
-use super::output::{Column, columns};
+use super::output::{Column, Output, columns};
 use super::plan::{Change, Plan};
 
 const LIST: &[Column] = columns![
@@ -73,6 +77,15 @@ pub(super) enum Settings {
     },
 }
 
+/// The only setting of a list, as an object of its own.
+fn show_one(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
+    let answer = client.run(call, false)?;
+    for one in answer.get("items").and_then(Value::as_array).into_iter().flatten() {
+        if output.is_json() { output.document(one)? } else { output.sheet(SHEET, one)? }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 impl Settings {
     pub(super) fn plan(self, kind: Kind) -> Plan {
         let call = |operation, name: String, key: String| {
@@ -84,11 +97,7 @@ impl Settings {
                 columns: LIST,
                 nothing: "no settings",
             },
-            Self::Get { name, key } => Plan::List {
-                call: call("setting.list", name, key),
-                columns: SHEET,
-                nothing: "no such setting",
-            },
+            Self::Get { name, key } => Plan::Own { call: call("setting.list", name, key), show: show_one },
             Self::Set { name, key, value, change } => {
                 let done = format!("{key} of {name} set");
                 let call = call("setting.set", name, key).with("value", value);

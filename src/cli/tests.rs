@@ -5,8 +5,8 @@ use crate::service::registry::operations;
 
 /// One command line for every verb that asks something of the daemon, with every option it has.
 const COMMANDS: &[&str] = &[
-    "customer create a/b --name N --kind K --domain d.test --admin root --contact x@y.test --store main --bytes 1GiB \
-     --mailboxes 5 --expires 90d --on-expiry delete --dry-run",
+    "customer create a/b --name N --kind K --code AB --domain d.test --admin root --save-token f --contact x@y.test \
+     --store main --bytes 1GiB --mailboxes 5 --expires 90d --on-expiry delete --dry-run",
     "customer store a main --allow main,second",
     "customer store a none --allow none --dry-run",
     "customer list a --tree",
@@ -67,7 +67,7 @@ const COMMANDS: &[&str] = &[
     "mailbox quota x@d.test 2GiB --messages 5",
     "mailbox suspend x@d.test --reason abuse --yes",
     "mailbox resume x@d.test --reason abuse",
-    "mailbox invite x@d.test --dry-run",
+    "mailbox invite x@d.test --save-code f --dry-run",
     "mailbox uninvite x@d.test --yes",
     "mailbox rename x@d.test y@d.test --name Anna",
     "mailbox move x@d.test --store second --detach",
@@ -90,7 +90,8 @@ const COMMANDS: &[&str] = &[
     "admin revoke anna --role viewer --customer a --yes",
     "admin effective anna a",
     "admin grants --customer a --made-by anna",
-    "invite create x@d.test --customer a --name anna --role viewer --role billing --delegable --expires 30d --dry-run",
+    "invite create x@d.test --customer a --name anna --role viewer --role billing --delegable --expires 30d \
+     --save-code f --dry-run",
     "invite list --customer a",
     "invite show i1",
     "invite revoke i1 --yes",

@@ -63,6 +63,8 @@ pub struct Setup {
     pub configuration: String,
     /// Lines put into its section `[listen]`.
     pub listen: String,
+    /// Variables of its environment.
+    pub environment: HashMap<String, String>,
     /// Where the data directory is made; nothing for the system's temporary directory.
     pub parent: Option<PathBuf>,
     /// What happens before the first start, with the data directory and the database's URL.
@@ -75,6 +77,7 @@ impl Default for Setup {
             database: Database::Sqlite,
             configuration: String::new(),
             listen: String::new(),
+            environment: HashMap::new(),
             parent: None,
             prepare: None,
         }
@@ -126,6 +129,8 @@ pub struct Daemon {
     log: Arc<Mutex<VecDeque<String>>>,
     listeners: HashMap<String, Vec<String>>,
     certificate_pem: String,
+    /// Variables of its environment, from the next start on.
+    pub environment: HashMap<String, String>,
     // Dropped last: the daemon talks to it until it ends.
     database: Database,
 }
@@ -165,6 +170,7 @@ impl Daemon {
             log: Arc::default(),
             listeners: HashMap::new(),
             certificate_pem,
+            environment: setup.environment,
             database: setup.database,
         };
         daemon.start_again();
@@ -253,6 +259,7 @@ impl Daemon {
             .arg(self.configuration_file())
             .current_dir(self.dir.path())
             .env("NO_COLOR", "1")
+            .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

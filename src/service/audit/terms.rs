@@ -47,32 +47,18 @@ enum Kind {
 /// Place of what is told everywhere.
 const EVERYWHERE: i64 = 0;
 
-const FNV_PRIME: u64 = 0x0100_0000_01b3;
-/// Its fourth power: what is multiplied with for an octet that three octets of zero follow.
-const FNV_PRIME_4: u64 = FNV_PRIME.wrapping_pow(4);
-
-fn hashed(hash: u64, octets: impl IntoIterator<Item = u8>) -> u64 {
-    octets.into_iter().fold(hash, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(FNV_PRIME))
-}
-
-/// FNV-1a of a kind and a place: the beginning of all terms of them.
-fn begun(kind: Kind, place: i64) -> u64 {
-    hashed(hashed(0xcbf2_9ce4_8422_2325, [kind as u8]), place.to_le_bytes())
-}
-
 /// FNV-1a with the finalizer of SplitMix64. Terms that are alike by chance cost a look at a record.
-fn ended(begun: u64, text: &[char]) -> i64 {
-    let mut hash = text.iter().fold(begun, |hash, letter| match u32::from(*letter) {
-        letter @ 0..0x100 => (hash ^ u64::from(letter)).wrapping_mul(FNV_PRIME_4),
-        letter => hashed(hash, letter.to_le_bytes()),
-    });
+fn term(kind: Kind, place: i64, text: &[char]) -> i64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |octet: u8| hash = (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
+    add(kind as u8);
+    place.to_le_bytes().into_iter().for_each(&mut add);
+    for letter in text {
+        u32::from(*letter).to_le_bytes().into_iter().for_each(&mut add);
+    }
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((hash ^ (hash >> 31)) >> (64 - TERM_BITS)).cast_signed()
-}
-
-fn term(kind: Kind, place: i64, text: &[char]) -> i64 {
-    ended(begun(kind, place), text)
 }
 
 fn word(kind: Kind, text: &str) -> i64 {
@@ -95,13 +81,12 @@ struct Terms {
 
 impl Terms {
     fn add(&mut self, kind: Kind, place: i64, text: &[char]) {
-        let begun = begun(kind, place);
         for letters in text.windows(LETTERS) {
             if self.all.len() >= RECORD_TERMS_MAX {
                 self.is_full = true;
                 return;
             }
-            self.all.insert(ended(begun, letters));
+            self.all.insert(term(kind, place, letters));
         }
     }
 
@@ -219,32 +204,6 @@ mod tests {
         assert_eq!(asked[0], ['a', 'b', 'c']);
         assert_eq!(spread(&text[..5]).len(), 3);
         assert!(spread(&text[..2]).is_empty());
-    }
-
-    /// What stands in the index of an installation is found by every later version.
-    #[test]
-    fn terms_are_what_they_always_were() {
-        let octet_by_octet = |kind: Kind, place: i64, text: &str| {
-            let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-            let mut add = |octet: u8| hash = (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
-            add(kind as u8);
-            place.to_le_bytes().into_iter().for_each(&mut add);
-            for letter in text.chars() {
-                u32::from(letter).to_le_bytes().into_iter().for_each(&mut add);
-            }
-            hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((hash ^ (hash >> 31)) >> 16).cast_signed()
-        };
-        for text in ["", "a", "abc", "a@1", "öß€", "\u{0}\u{ff}\u{100}", "\u{10ffff}xy", "mailbox.create"]
-        {
-            for (kind, place) in
-                [(Kind::Text, 0), (Kind::Actor, 7), (Kind::Place, i64::MAX), (Kind::Full, -1)]
-            {
-                let letters: Vec<char> = text.chars().collect();
-                assert_eq!(term(kind, place, &letters), octet_by_octet(kind, place, text), "{text}");
-            }
-        }
     }
 
     #[test]

@@ -274,6 +274,7 @@ async fn prove(
     if !proves(texts, text) {
         let message = match texts.len() {
             0 => format!("there is no TXT record {} yet", record_name(name)),
+            1 => format!("the TXT record at {} is not the proof", record_name(name)),
             count => format!("none of the {count} TXT records at {} is the proof", record_name(name)),
         };
         return Ok(("absent", message));

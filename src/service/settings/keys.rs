@@ -68,7 +68,7 @@ macro_rules! keys {
                     unit: $unit,
                     authority: Authority::$authority,
                     reach: Reach::$reach,
-                    help: $help,
+                    help: $help.trim_ascii_start(),
                     values: <$kind as Kind>::describe,
                     canonical: canonical::<$kind>,
                 },
