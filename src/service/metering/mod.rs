@@ -5,6 +5,7 @@
 //! whatever is purged or moved afterwards.
 
 mod month;
+mod open;
 mod sums;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(in crate::service) use month::Month;
-use sums::{Closing, DAY_HOURS, Received, folded, lines_of};
+pub(in crate::service) use open::OpenMonth;
+use sums::{Closing, DAY_HOURS, Received, folded, lines_of, too_much};
 
 use crate::base::clock::Timestamp;
 use crate::base::id::CustomerId;
@@ -34,6 +36,8 @@ const HOURS_MAX: i64 = 14 * DAY_HOURS;
 const FOLD_DAYS: i64 = 35;
 /// Days before that are looked at again, so that none is left out after nobody looked.
 const FOLD_AGAIN_DAYS: i64 = 14;
+/// From so many domains on, what is settled of the present month is kept in memory.
+const MANY_DOMAINS: usize = 1_000;
 /// Months that are frozen at a time at most.
 const MONTHS_MAX: usize = 24;
 
@@ -61,7 +65,12 @@ impl Metering {
     /// Looks at regular intervals; never ends by itself.
     pub async fn run(self) {
         loop {
-            if let Err(error) = self.pass(self.inner.clock.now()).await {
+            let now = self.inner.clock.now();
+            let done = async {
+                self.pass(now).await?;
+                self.settle(now).await
+            };
+            if let Err(error) = done.await {
                 tracing::warn!(%error, "what customers use could not be metered; it is tried again");
             }
             tokio::time::sleep(INTERVAL).await;
@@ -86,6 +95,22 @@ impl Metering {
         self.fold(until).await?;
         self.freeze(until).await?;
         Ok(added)
+    }
+
+    /// Adds up what is settled of the present month, so that nobody who reads a report has to wait for it.
+    async fn settle(&self, now: Timestamp) -> Result<()> {
+        let month = Month::of_hour(now.secs().div_euclid(3_600));
+        let inner = Arc::clone(&self.inner);
+        self.read(move |conn| {
+            Box::pin(async move {
+                let Some(closed) = metering::closed_hour(conn).await? else { return Ok(()) };
+                if metering::all_domains(conn).await?.len() >= MANY_DOMAINS {
+                    inner.open_month.settled(conn, month, closed + 1).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T>
@@ -310,12 +335,13 @@ pub(in crate::service) struct MonthSums {
     pub is_final: bool,
 }
 
-/// What a month came to in some places.
+/// What a month came to in some places. Of many, what `open` keeps is not read again.
 ///
 /// # Errors
 /// When the database fails.
 pub(in crate::service) async fn month_sums(
     conn: &mut Conn,
+    open: &OpenMonth,
     month: Month,
     places: &[i64],
 ) -> Result<MonthSums> {
@@ -329,13 +355,18 @@ pub(in crate::service) async fn month_sums(
     let mut sums: BTreeMap<i64, Counted> = BTreeMap::new();
     let wanted: HashSet<i64> = places.iter().copied().collect();
     let domains = if until > from { metering::domains(conn, places).await? } else { Vec::new() };
+    let mut unread = from;
+    if domains.len() >= MANY_DOMAINS
+        && let Some(settled) = open.settled(conn, month, until).await?
+    {
+        unread = settled.until;
+        sums.extend(settled.sums.iter().filter(|(place, _)| wanted.contains(*place)));
+    }
     for chunk in domains.chunks(metering::CHUNK_DOMAINS) {
-        let page = domain_sums(conn, chunk, (from, until)).await?;
+        let page = domain_sums(conn, chunk, (unread, until)).await?;
         for (_, place, more) in page.into_iter().filter(|(_, place, _)| wanted.contains(place)) {
             let sum = sums.entry(place).or_default();
-            *sum = sum.plus(&more).ok_or_else(|| {
-                ServiceError::Internal("what was used is more than can be counted".to_owned())
-            })?;
+            *sum = sum.plus(&more).ok_or_else(too_much)?;
         }
     }
     Ok(MonthSums { sums, hours: (until - from).max(0), is_final: false })

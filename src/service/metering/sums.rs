@@ -11,7 +11,7 @@ pub(super) const DAY_HOURS: i64 = 24;
 /// Messages and their octets, by domain and hour.
 pub(super) type Received = BTreeMap<(i64, i64), (i64, i64)>;
 
-fn too_much() -> ServiceError {
+pub(super) fn too_much() -> ServiceError {
     ServiceError::Internal("what was used is more than can be counted".to_owned())
 }
 

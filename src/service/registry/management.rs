@@ -13,6 +13,7 @@ use crate::service::directory::domain_proof::Lookups;
 use crate::service::error::ServiceError;
 use crate::service::jobs::Queue;
 use crate::service::login::Login;
+use crate::service::metering::OpenMonth;
 use crate::service::server::meter::Meter;
 use crate::service::webhooks::Webhooks;
 use crate::storage::bodies::Bodies;
@@ -59,6 +60,8 @@ pub(in crate::service) struct Inner {
     pub(in crate::service) lookups: Lookups,
     /// Tells the runner of new jobs.
     pub(in crate::service) jobs: Queue,
+    /// What is settled of what was used this month.
+    pub(in crate::service) open_month: OpenMonth,
     read_writer: Mutex<Option<JoinHandle<()>>>,
     /// The running sessions of mailbox owners, once the daemon has brought them.
     pub(in crate::service) login: OnceLock<Login>,
@@ -109,6 +112,7 @@ impl Management {
             cursor_key,
             reads,
             jobs: Queue::default(),
+            open_month: OpenMonth::default(),
             read_writer: Mutex::new(Some(writer)),
             login: OnceLock::new(),
             bodies: OnceLock::new(),

@@ -16,7 +16,7 @@ use crate::service::authority::Permission;
 use crate::service::directory::scope::Place;
 use crate::service::directory::targets::OneCustomer;
 use crate::service::error::{Result, ServiceError};
-use crate::service::metering::{Month, month_sums};
+use crate::service::metering::{Month, OpenMonth, month_sums};
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::metadata::metering::{self, Counted, Path};
 use crate::storage::metadata::price::{self, PriceList};
@@ -296,13 +296,14 @@ fn priced(sum: &Counted, list: &PriceList, month: Month) -> Option<Vec<(&'static
 /// When the database fails, or no number holds a sum.
 pub(in crate::service) async fn owed(
     conn: &mut Conn,
+    open: &OpenMonth,
     customer: CustomerId,
     month: Month,
 ) -> Result<BTreeMap<String, i64>> {
     let overflow = || ServiceError::Limit("a bill is more than can be counted".to_owned());
     let paths = metering::paths(conn, customer.0).await?;
     let keys: Vec<i64> = paths.keys().copied().collect();
-    let sums = month_sums(conn, month, &keys).await?.sums;
+    let sums = month_sums(conn, open, month, &keys).await?.sums;
     let down_to = |path: &Path| -> Vec<i64> {
         let levels = path.customers().position(|id| id == customer.0).map_or(0, |at| at + 1);
         path.customers().take(levels).collect()

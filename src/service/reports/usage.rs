@@ -91,7 +91,7 @@ impl Below {
         for &top in &place.tops {
             let paths = metering::paths(tx.conn, top.0).await?;
             let keys: Vec<i64> = paths.keys().copied().collect();
-            let sums = month_sums(tx.conn, month, &keys).await?;
+            let sums = month_sums(tx.conn, &tx.inner.open_month, month, &keys).await?;
             let label = tx.caller.path_of(top).unwrap_or_default();
             all.push(Self { label, top: top.0, paths, sums });
         }

@@ -126,10 +126,15 @@ impl SpendingPass {
     /// Looks at one limit, and does what is due.
     async fn one(&self, row: &SpendingRow, now: Timestamp) -> Result<()> {
         let (id, currency, month) = (row.customer, row.currency.clone(), month_of(row, now));
+        let services = Arc::clone(&self.inner);
         let seen = self.inner.database.read(move |conn| {
             Box::pin(async move {
                 let counted_until = counted_until(conn).await?;
-                let spent = bill::owed(conn, id, month).await?.get(&currency).copied().unwrap_or(0);
+                let spent = bill::owed(conn, &services.open_month, id, month)
+                    .await?
+                    .get(&currency)
+                    .copied()
+                    .unwrap_or(0);
                 Ok::<_, ServiceError>(Seen { month, spent, counted_until })
             })
         });

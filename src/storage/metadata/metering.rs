@@ -374,6 +374,22 @@ pub async fn domains(conn: &mut Conn, paths: &[i64]) -> Result<Vec<i64>> {
     Ok(domains.into_iter().collect())
 }
 
+/// Keys of all domains that were ever counted, ascending.
+///
+/// # Errors
+/// When the database fails.
+pub async fn all_domains(conn: &mut Conn) -> Result<Vec<i64>> {
+    let text = format!(
+        "SELECT {} FROM (SELECT DISTINCT domain_id FROM usage_place) AS p",
+        packed::aggregate(&["p.domain_id"])
+    );
+    let row = conn.row(text, Vec::new()).await?.ok_or(StorageError::Gone("an aggregate"))?;
+    let mut domains: Vec<i64> =
+        packed::rows(row.text_opt(0)?.as_deref())?.into_iter().flat_map(|[domain]| domain).collect();
+    domains.sort_unstable();
+    Ok(domains)
+}
+
 /// Places are named in the statement while they are few; otherwise whoever reads picks them out.
 fn these(paths: &[i64]) -> (&'static str, Vec<Value>) {
     if paths.len() <= FEW_PATHS {

@@ -14,6 +14,7 @@ on_both!(
     every_node_follows_every_change_of_the_hierarchy,
     way_to_a_version_names_what_changed_and_no_more,
     reports_on_many_customers_add_up_and_tell_what_they_leave_out,
+    use_of_many_domains_adds_up_however_often_it_is_asked_for,
 );
 
 /// Customers of the wide world; one more of everything than a report has lines.
@@ -168,14 +169,16 @@ fn wide() -> Vec<String> {
             "domain (id, public_id, customer_id, name, state, created_at)",
             "SELECT 20000 + i, 'd' || i, 20000 + i, 'd' || i || '.test', 'verified', 0 FROM n",
         ),
-        "INSERT INTO mailbox (public_id, domain_id, local_part, password_hash, store_id, uid_validity_next, created_at,
-                              bytes_used, messages_used, bytes_max, tombstone_octets, deleted_at)
+        "INSERT INTO mailbox (public_id, domain_id, local_part, password_hash, store_id, uid_validity_next,
+                              created_at, bytes_used, messages_used, bytes_max, tombstone_octets, deleted_at)
          SELECT 'm' || d.id || l.part, d.id, l.part, 'x', s.id, 1, 0, d.id, 2, 100000, 3,
                 CASE WHEN l.part = 'b' AND d.id % 2 = 0 THEN 5 END
          FROM domain d CROSS JOIN (SELECT 'a' AS part UNION ALL SELECT 'b') l
               CROSS JOIN (SELECT min(id) AS id FROM store) s WHERE d.id > 20000"
             .to_owned(),
-        "INSERT INTO folder (mailbox_id, name, uid_validity, created_at) SELECT id, 'INBOX', 1, 0 FROM mailbox".to_owned(),
+        "INSERT INTO folder (mailbox_id, name, uid_validity, created_at)
+         SELECT id, 'INBOX', 1, 0 FROM mailbox"
+            .to_owned(),
         "UPDATE instance SET value = 'filled' WHERE key = 'tree_version'".to_owned(),
     ]
 }
@@ -266,4 +269,50 @@ async fn reports_on_many_customers_add_up_and_tell_what_they_leave_out(world: Wo
     let verified = world.job("quota.verify", json!({ "repair": true })).await;
     assert_eq!((&verified["drift"], &verified["repaired"]), (&json!(drifted * 3), &json!(true)));
     assert_eq!(world.job("quota.verify", json!({})).await["drift"], 0);
+}
+
+/// What everything and what one customer is told to have used this month: octets and mailboxes times hours, messages.
+async fn used(world: &World, customer: &str) -> [i64; 3] {
+    let report = world.must("report.usage", json!({ "customer": customer })).await;
+    let own = line(&report, "customers", ("customer", customer));
+    ["byte_hours", "mailbox_hours", "messages_in"].map(|name| own[name].as_i64().unwrap())
+}
+
+async fn use_of_many_domains_adds_up_however_often_it_is_asked_for(world: World) {
+    executed(&world, wide()).await;
+    // The clock stands in the hour 500,000 since 1970; the month began 344 hours before.
+    let month = 500_000 - 344;
+    let mut fill = vec![
+        "INSERT INTO usage_path (id, path, names)
+         SELECT c.id,
+                '/1/20000/' || CASE WHEN p.id = 20000 THEN '' ELSE CAST(p.id AS TEXT) || '/' END || c.id || '/',
+                'provider/wide/' || CASE WHEN p.id = 20000 THEN '' ELSE p.slug || '/' END || c.slug
+         FROM customer c JOIN customer p ON p.id = c.parent_id WHERE c.id > 20000"
+            .replace("/1/", &format!("/{}/", world.integer("SELECT id FROM customer WHERE parent_id IS NULL").await)),
+        "INSERT INTO usage_place (domain_id, path_id) SELECT id, customer_id FROM domain WHERE id > 20000".to_owned(),
+    ];
+    // Before the month, in it, and in the last hours: what was left before counts until the first line.
+    for (hour, messages, bytes) in [(month - 9, 100, 7), (month + 10, 1, 5), (499_998, 2, 3), (499_999, 4, 2)]
+    {
+        fill.push(format!(
+            "INSERT INTO usage_line (domain_id, start_hour, hours, path_id, byte_hours, mailbox_hours, messages_in,
+                                     octets_in, bytes_after, mailboxes_after)
+             SELECT id, {hour}, 1, customer_id, 50, 1, {messages}, 0, {bytes}, 1 FROM domain WHERE id > 20000"
+        ));
+    }
+    fill.push("INSERT INTO instance (key, value) VALUES ('metered_hour', '499999')".to_owned());
+    executed(&world, fill).await;
+    // Two domains at and below c1; everywhere else as many as there are customers.
+    let until = |bytes: i64| 10 * 7 + 50 + (499_998 - month - 11) * 5 + 50 + bytes;
+    for (hours, _) in [(0, "at first"), (0, "again"), (1, "an hour later"), (7, "later"), (7, "again")] {
+        executed(
+            &world,
+            vec![format!("UPDATE instance SET value = '{}' WHERE key = 'metered_hour'", 499_999 + hours)],
+        )
+        .await;
+        let each = [until(50 + hours * 2), 344 + hours, 7];
+        assert_eq!(used(&world, "wide").await, each.map(|one| one * CUSTOMERS), "after {hours}");
+        assert_eq!(used(&world, "wide/c1").await, each.map(|one| one * 2), "after {hours}");
+        assert_eq!(used(&world, "wide/c1/c2").await, each, "after {hours}");
+    }
 }
