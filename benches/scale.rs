@@ -52,7 +52,7 @@ const BATCH: usize = 500;
 const MESSAGES_TOGETHER: usize = 1_000_000;
 /// As long as a real one.
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2FsdA$\
-                    0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
+                    0123456789abcdefghijklmnopqrstuvwxyzABCDEFE";
 
 #[derive(Clone, Copy)]
 struct Options {

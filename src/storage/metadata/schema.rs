@@ -168,6 +168,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0027_invitations.sql"),
         include_str!("../../../migrations/postgres/0027_invitations.sql"),
     ),
+    (
+        28,
+        "mailbox_domain",
+        include_str!("../../../migrations/sqlite/0028_mailbox_domain.sql"),
+        include_str!("../../../migrations/postgres/0028_mailbox_domain.sql"),
+    ),
 ];
 
 /// Which database's texts.
