@@ -1,11 +1,12 @@
 //! One-time codes: what an invitation and a code for a mailbox's password have in common.
 //!
 //! Invariants
-//! - A code is good once, for seven days, and for nothing but redeeming it ([`Identity::Invited`]). Only its hash is kept.
-//! - It gives what its maker could give at that moment. When the maker is gone or disabled, or the token that it was made
-//!   with is, it is void.
-//! - It is shown to its maker, once, and to nobody else. It is never put into a mailbox: whoever may set the password of
-//!   that mailbox could read it there, and would come by whatever it gives.
+//! - A code is good once, for seven days, and for nothing but redeeming it ([`Identity::Invited`]). Only its
+//!   hash is kept.
+//! - It gives what its maker could give at that moment. When the maker is gone or disabled, or the token that
+//!   it was made with is, it is void.
+//! - It is shown to its maker, once, and to nobody else. It is never put into a mailbox: whoever may set the
+//!   password of that mailbox could read it there, and would come by whatever it gives.
 //! - Whatever is wrong with it has one answer.
 
 use std::sync::Arc;
@@ -62,8 +63,8 @@ pub(super) fn blank(
     }
 }
 
-/// Makes a code. Answers what was kept of it, and the code itself; not when it is only tried, since that would be good for
-/// nothing.
+/// Makes a code. Answers what was kept of it, and the code itself; not when it is only tried, since that
+/// would be good for nothing.
 pub(super) async fn make(tx: &mut Tx<'_>, row: InvitationRow) -> Result<(InvitationRow, Option<String>)> {
     let secret = format!("{PREFIX}{}", random_text(SECRET_CHARACTERS));
     let public_id = invitation::insert(tx.conn, &row, &secret_hash(&secret)).await?;

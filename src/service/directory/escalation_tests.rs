@@ -1,8 +1,9 @@
-//! Nobody is raised above those who acted: random sequences of grants, revocations, edits of roles, memberships,
-//! ceilings, moves, deletions of administrators, passwords, tokens, invitations, requests with their approval, and time, by
-//! several actors, through the operations as they are. After each change, whoever may more than before, now or later, may no
-//! more of it than the actor could pass on; whose credentials were set had nothing that the actor could not pass on; and who
-//! accepts an invitation has nothing that who invited could not pass on at that moment.
+//! Nobody is raised above those who acted: random sequences of grants, revocations, edits of roles,
+//! memberships, ceilings, moves, deletions of administrators, passwords, tokens, invitations, requests with
+//! their approval, and time, by several actors, through the operations as they are. After each change,
+//! whoever may more than before, now or later, may no more of it than the actor could pass on; whose
+//! credentials were set had nothing that the actor could not pass on; and who accepts an invitation has
+//! nothing that who invited could not pass on at that moment.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -281,8 +282,8 @@ impl World {
         })
     }
 
-    /// Whoever sets somebody's credentials may then be that one: it must be able to pass on all that one has, now and
-    /// later.
+    /// Whoever sets somebody's credentials may then be that one: it must be able to pass on all that one has,
+    /// now and later.
     fn is_stronger(
         &self,
         actor: AdministratorId,

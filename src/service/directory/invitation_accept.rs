@@ -78,8 +78,8 @@ impl Targeted for OpenInvitation {
 }
 
 impl OpenInvitation {
-    /// That of the caller's code, unless it is void: who invited may not make the administrator any more, a role is not
-    /// there any more, or the address is not in a domain of the customer any more.
+    /// That of the caller's code, unless it is void: who invited may not make the administrator any more, a
+    /// role is not there any more, or the address is not in a domain of the customer any more.
     async fn find(tx: &mut Tx<'_>) -> Result<Self> {
         let row = codes::held(tx).await?;
         if row.mailbox.is_some() || tx.caller.tree.node(row.customer).is_none_or(|node| node.is_gone) {

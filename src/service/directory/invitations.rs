@@ -141,8 +141,8 @@ pub(super) fn needs_to_invite(
     needs
 }
 
-/// The domain of the address, if it is verified and the customer's, or that of a customer above where the setting allows
-/// it. What belongs to others is refused whether it exists or not.
+/// The domain of the address, if it is verified and the customer's, or that of a customer above where the
+/// setting allows it. What belongs to others is refused whether it exists or not.
 pub(super) async fn domain_of(tx: &mut Tx<'_>, customer: CustomerId, invited: &Address) -> Result<DomainId> {
     let tree = std::sync::Arc::clone(&tx.caller.tree);
     let found = domain::by_name(tx.conn, invited.domain().as_str()).await?;
@@ -237,8 +237,8 @@ async fn tell(tx: &mut Tx<'_>, invited: &Address, row: &InvitationRow) -> Result
     let text = format!(
         "You are invited to become an administrator, called {}. The invitation ends on {}.\n\nTo accept it you need a \
          code, which whoever invites you gives you in person or by another way that is yours alone. It is not in this \
-         message, and nobody should send it to this mailbox: others may be able to read it here.\n\nWith the code:\n\n    \
-         posthouse invite accept\n\nIf you do not expect this, do nothing.",
+         message, and nobody should send it to this mailbox: others may be able to read it here.\n\n\
+         With the code:\n\n    posthouse invite accept\n\nIf you do not expect this, do nothing.",
         row.name, row.expires_at
     );
     let subject = "You are invited to become an administrator";

@@ -148,8 +148,8 @@ impl Operate for MailboxSetPassword {
         let address = row.address();
         let text = format!(
             "The password of this mailbox, {address}, was set with a one-time code that an administrator had made. \
-             Its sessions have ended.\n\nIf it was not you who has used the code, ask your administrators: whoever knows \
-             the new password can read the mail in it. Who made the code is in their audit trail."
+             Its sessions have ended.\n\nIf it was not you who has used the code, ask your administrators: whoever \
+             knows the new password can read the mail in it. Who made the code is in their audit trail."
         );
         let subject = "The password of this mailbox was set with a one-time code";
         let to = To::Mailbox(row.id);

@@ -157,7 +157,8 @@ pub async fn set_enabled(conn: &mut Conn, id: AdministratorId, enabled: bool) ->
     if changed == 0 { Err(StorageError::Gone("administrator")) } else { Ok(()) }
 }
 
-/// Deletes an administrator softly; its tokens and the codes that it made end for good. Its grants mean nothing until it is undeleted.
+/// Deletes an administrator softly; its tokens and the codes that it made end for good. Its grants mean
+/// nothing until it is undeleted.
 ///
 /// # Errors
 /// When it is gone or the database fails.

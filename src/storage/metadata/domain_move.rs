@@ -35,7 +35,8 @@ pub async fn offered_to(conn: &mut Conn, domain: DomainId, since: Timestamp) -> 
     conn.row(text, params![domain, since]).await?.map(|row| row.text(0)).transpose()
 }
 
-/// Domains of this name that were offered to the customer with this short code since `since`, the verified one first.
+/// Domains of this name that were offered to the customer with this short code since `since`, the verified
+/// one first.
 ///
 /// # Errors
 /// When the database fails.
@@ -57,8 +58,8 @@ pub async fn together(conn: &mut Conn, domain: DomainId) -> Result<Vec<(DomainId
     rows.iter().map(|row| Ok((DomainId(row.int(0)?), row.text(1)?))).collect()
 }
 
-/// Aliases and catch-alls that lead from these domains of a customer to others of it, or from those into these; at most
-/// 100 names.
+/// Aliases and catch-alls that lead from these domains of a customer to others of it, or from those into
+/// these; at most 100 names.
 ///
 /// # Errors
 /// When the database fails.
@@ -90,7 +91,8 @@ pub async fn leading_across(
     Ok(across)
 }
 
-/// Gives domains to another customer; codes for addresses in them end. The caller has locked their mailboxes and moved their charge.
+/// Gives domains to another customer; codes for addresses in them end. The caller has locked their mailboxes
+/// and moved their charge.
 ///
 /// # Errors
 /// When the database fails.

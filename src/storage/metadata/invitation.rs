@@ -1,5 +1,6 @@
-//! One-time codes: for new administrators, and for owners of mailboxes to set their password. Only the BLAKE3 hash of a
-//! code is kept. Whatever ends a code removes its row: so nothing that is undone later brings one back.
+//! One-time codes: for new administrators, and for owners of mailboxes to set their password. Only the BLAKE3
+//! hash of a code is kept. Whatever ends a code removes its row: so nothing that is undone later brings one
+//! back.
 
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;

@@ -280,8 +280,8 @@ pub async fn set_limits(
     one(conn.execute(text, params![id, bytes_max, messages_max]).await?)
 }
 
-/// Deletes a mailbox softly, marked with the operation. It keeps its charge until it is purged; a code that would set its
-/// password ends.
+/// Deletes a mailbox softly, marked with the operation. It keeps its charge until it is purged; a code that
+/// would set its password ends.
 ///
 /// # Errors
 /// When the mailbox is gone or the database fails.
@@ -295,8 +295,8 @@ pub async fn delete(conn: &mut Conn, id: MailboxId, now: Timestamp, operation: &
 /// What undeleting sets in a mailbox.
 pub(super) const COMES_BACK: &str = "deleted_at = NULL, deleted_by = NULL";
 
-/// Undeletes a mailbox at this address of the same customer. The caller has made sure that it is free; when the domain
-/// is another, its limits have been charged (`quota::move_domain_use`).
+/// Undeletes a mailbox at this address of the same customer. The caller has made sure that it is free; when
+/// the domain is another, its limits have been charged (`quota::move_domain_use`).
 ///
 /// # Errors
 /// When the mailbox is gone or the database fails.

@@ -24,9 +24,10 @@ const NUMBER_MAX: i64 = u32::MAX as i64;
 /// Rows that one transaction changes.
 const SLICE_ROWS: i64 = 1_000;
 
-/// Takes out what belonged to the life before: nodes, intents, pins, leases, tokens, one-time codes, answers to repeated
-/// requests, and jobs that were under way. Tokens, codes and idempotency keys go since what was revoked, used or asked
-/// for again after the backup would be valid again. Sets on their way into folders are given up.
+/// Takes out what belonged to the life before: nodes, intents, pins, leases, tokens, one-time codes, answers
+/// to repeated requests, and jobs that were under way. Tokens, codes and idempotency keys go since what was
+/// revoked, used or asked for again after the backup would be valid again. Sets on their way into folders are
+/// given up.
 ///
 /// # Errors
 /// When the database fails.
@@ -54,8 +55,8 @@ pub async fn forget_life(conn: &mut Conn, now: Timestamp) -> Result<()> {
     conn.execute(text, params![error, now]).await.map(drop)
 }
 
-/// Where the packs are from now on: on the volume, and nowhere else. Those that were superseded are in no backup. The
-/// folders of the stores are marked anew.
+/// Where the packs are from now on: on the volume, and nowhere else. Those that were superseded are in no
+/// backup. The folders of the stores are marked anew.
 ///
 /// # Errors
 /// When the database fails.
@@ -67,7 +68,8 @@ pub async fn packs_are_local(conn: &mut Conn) -> Result<()> {
     conn.execute("UPDATE store SET marked = 0", Vec::new()).await.map(drop)
 }
 
-/// Where the packs are: in the object storage of `settings`, whatever their store, read through a cache in `folder`.
+/// Where the packs are: in the object storage of `settings`, whatever their store, read through a cache in
+/// `folder`.
 ///
 /// # Errors
 /// When the database fails.
@@ -78,8 +80,8 @@ pub async fn packs_are_remote(conn: &mut Conn, settings: &StoreSettings, folder:
     conn.execute(text, params![settings.to_database(), folder]).await.map(drop)
 }
 
-/// Folders behind `after` go on above whatever was given since; false when there are no more. Nothing may be on its way
-/// into a folder any more.
+/// Folders behind `after` go on above whatever was given since; false when there are no more. Nothing may be
+/// on its way into a folder any more.
 ///
 /// # Errors
 /// When the database fails.

@@ -391,7 +391,10 @@ async fn invitation_is_void_when_its_ground_is_gone(world: World) {
         invite(&world, &a, asked).await
     };
     // A role that was meant is gone, and another has its name.
-    let role = |customer: &str| json!({ "name": "post", "customer": customer, "base": "manager", "permissions": ["mailbox.read"] });
+    let role = |customer: &str| {
+        let permissions = ["mailbox.read"];
+        json!({ "name": "post", "customer": customer, "base": "manager", "permissions": permissions })
+    };
     world.must("role.create", role("top/a")).await;
     let gone = made("role", json!(["post"])).await;
     assert!(is_good(&world, &gone).await);
