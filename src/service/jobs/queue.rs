@@ -30,6 +30,9 @@ impl Queue {
     }
 }
 
+/// Members of jobs' requests that are keys of rows, unless they are names.
+const KEYS: [&str; 4] = ["mailbox", "store", "folder", "folders"];
+
 /// Enters a job that belongs to `customer`; `target` is what it is about, for people. The operation's answer.
 ///
 /// # Errors
@@ -58,6 +61,16 @@ pub(in crate::service) async fn enqueue<W: Work>(
     };
     let row = job::insert(tx.conn, &new, tx.now).await?;
     tx.starts_job = true;
+    let request = recorded(serde_json::to_value(request).map_err(json)?);
     tx.after = Some(serde_json::json!({ "job": row.public_id, "request": request }));
     show(tx, row)
+}
+
+/// What the trail keeps of a job's request: without keys, which count what all customers have. The record's target says
+/// what they stand for.
+fn recorded(mut request: serde_json::Value) -> serde_json::Value {
+    if let Some(members) = request.as_object_mut() {
+        members.retain(|name, value| value.is_string() || !KEYS.contains(&name.as_str()));
+    }
+    request
 }
