@@ -255,9 +255,9 @@ impl Operate for UsageReportRun {
 }
 
 /// The nearest of what customers have, from below up along a path.
-pub(super) fn nearest<'l, T>(
+pub(super) fn nearest<T>(
     path: impl IntoIterator<Item = i64, IntoIter: DoubleEndedIterator>,
-    lists: &'l HashMap<CustomerId, T>,
-) -> Option<&'l T> {
+    lists: &HashMap<CustomerId, T>,
+) -> Option<&T> {
     path.into_iter().rev().find_map(|id| lists.get(&CustomerId(id)))
 }
