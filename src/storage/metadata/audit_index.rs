@@ -44,7 +44,37 @@ impl Default for Set {
     }
 }
 
+/// Most places that are encoded without making a set of them: most terms have few.
+const FEW_PLACES: usize = 64;
+
+/// Ascending places as [`Set::encode`] would write them.
+fn encoded(places: &[u16]) -> Vec<u8> {
+    if places.len() > FEW_PLACES {
+        return Set::of(places).encode();
+    }
+    let (mut octets, mut before) = (Vec::with_capacity(2 * places.len()), 0);
+    for &place in places {
+        push_step(&mut octets, u32::from(place.saturating_sub(before)));
+        before = place;
+    }
+    octets
+}
+
+/// A difference of at most 15 bits, in one octet or two.
+fn push_step(octets: &mut Vec<u8>, step: u32) {
+    match step {
+        0..0x80 => octets.extend(u8::try_from(step)),
+        _ => octets.extend([(step & 0x7f) as u8 | 0x80, (step >> 7) as u8]),
+    }
+}
+
 impl Set {
+    fn of(places: &[u16]) -> Self {
+        let mut set = Self::default();
+        places.iter().for_each(|&place| set.insert(place));
+        set
+    }
+
     fn insert(&mut self, place: u16) {
         if let Some(word) = self.0.get_mut(usize::from(place >> 6)) {
             *word |= 1 << (place & 63);
@@ -84,10 +114,7 @@ impl Set {
         for place in self.places() {
             let step = place - before;
             before = place;
-            match step {
-                0..0x80 => octets.extend(u8::try_from(step)),
-                _ => octets.extend([(step & 0x7f) as u8 | 0x80, (step >> 7) as u8]),
-            }
+            push_step(&mut octets, step);
             if octets.len() >= BITMAP_OCTETS {
                 return self.0.iter().flat_map(|word| word.to_le_bytes()).collect();
             }
@@ -212,11 +239,10 @@ pub async fn write(conn: &mut Conn, rows: &[(RowKey, Vec<u16>)]) -> Result<()> {
             known.iter().map(|row| Ok((row.int(0)?, row.blob(1)?))).collect::<Result<_>>()?;
         let mut new = Vec::new();
         for ((_, term), places) in own {
-            let mut set = Set::default();
-            places.iter().for_each(|&place| set.insert(place));
             match known.get(term) {
-                None => new.push(params![chunk, *term, set.encode()]),
+                None => new.push(params![chunk, *term, encoded(places)]),
                 Some(before) => {
+                    let mut set = Set::of(places);
                     set.add(before)?;
                     let text = "UPDATE audit_term SET records = $3 WHERE chunk = $1 AND term = $2";
                     conn.execute(text, params![chunk, *term, set.encode()]).await?;
@@ -442,6 +468,7 @@ mod tests {
         let many: Vec<u16> = (0..last).filter(|place| place % 3 != 0).collect();
         for places in [vec![], vec![0], vec![last], vec![0, last], vec![1, 128, 129, 20_000], many] {
             let before = set(places.clone());
+            assert_eq!(encoded(&places), before.encode());
             let mut after = Set::default();
             after.add(&before.encode()).unwrap();
             assert_eq!(after, before);
