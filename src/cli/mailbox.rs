@@ -42,6 +42,10 @@ const DELETED_MESSAGES: &[Column] = columns![
     "FOLDER" "folder" Text, "DELETED" "folder_deleted" Truth, "UID" "uid" Text, "SIZE" "size" Size,
     "RECEIVED" "date" Time, "EXPUNGED" "expunged_at" Time
 ];
+const LOGINS: &[Column] = columns![
+    "HOUR" "hour" Time, "SERVICE" "service" Text, "SOURCE" "source" Text, "LOGINS" "successes" Count,
+    "REFUSED" "failures" Count, "LAST" "last_at" Time
+];
 const MOVED: &[Column] = columns![
     "Messages" "messages" Count, "Mail" "octets" Size, "Damaged, left where they were" "damaged" Count
 ];
@@ -93,6 +97,14 @@ pub(super) enum Command {
     Show {
         /// Its address
         address: String,
+    },
+    /// List who logged in, or tried to, by service, source and hour
+    Logins {
+        /// The mailbox's address
+        address: String,
+        /// From the hour of this time on, such as 2d or 2026-11-22T10:00:00Z; a week unless it is given
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
     },
     /// Set the password; open sessions are closed
     Password {
@@ -272,6 +284,10 @@ impl Command {
             }
             Self::Show { address } => {
                 Plan::Show { call: Call::new("mailbox.show").with("address", address), columns: SHEET }
+            }
+            Self::Logins { address, since } => {
+                let call = Call::new("mailbox.logins").with("address", address).maybe("since", since);
+                Plan::List { call, columns: LOGINS, nothing: "nobody has tried to log in" }
             }
             Self::Password { address, secret, change } => {
                 let call = Call::new("mailbox.password").with("address", address.clone());

@@ -6,19 +6,23 @@
 //! - deleted mailboxes, domains, customers and administrators after `retention.undelete_days`;
 //! - notices after 90 days;
 //! - audit records of reads after 90 days, of changes and refusals after what `audit.retention` says (ten years);
+//! - counts of logins to mailboxes after what `login_log.retention` says (90 days);
 //! - samples of what nodes use, and answers kept for Idempotency-Key, after a day; pins that have expired; jobs 30 days
 //!   after their end.
 //!
 //! # Cancellation
 //! Every slice is a transaction of its own, so that it may be dropped anywhere.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::id::CustomerId;
 use crate::service::audit::prune;
 use crate::service::authority::Authority;
 use crate::service::error::{Result, ServiceError};
+use crate::service::login::log as login_log;
 use crate::service::mailstore::MailStore;
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
@@ -88,6 +92,8 @@ pub struct Removed {
     pub tombstones: u64,
     /// Samples of what nodes use.
     pub samples: u64,
+    /// Lines of the login log.
+    pub logins: u64,
 }
 
 /// Does it.
@@ -100,6 +106,8 @@ pub struct Housekeeping {
     authority: Arc<Authority>,
     /// When looking through the audit records was begun, and up to which time they have been looked at since.
     audit_seen: Mutex<(Timestamp, Timestamp)>,
+    /// The hour since 1970 in which the login log was last swept: its lines are of whole hours.
+    logins_swept: AtomicI64,
 }
 
 impl Housekeeping {
@@ -113,6 +121,7 @@ impl Housekeeping {
             kept,
             authority: Arc::default(),
             audit_seen: Mutex::new((Timestamp(0), Timestamp(0))),
+            logins_swept: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -194,6 +203,7 @@ impl Housekeeping {
             .until_none(move |conn| Box::pin(async move { Ok(notice::prune(conn, before).await?) }))
             .await?;
         removed.audit = self.audit(now).await?;
+        removed.logins = self.logins(now).await?;
         self.folders().await?;
         self.mail_store.expunged_prune().await?;
         let before = now.minus(DAY * self.kept.undelete_days);
@@ -257,6 +267,29 @@ impl Housekeeping {
             }
         }
         Ok(())
+    }
+
+    /// Removes lines of the login log, once an hour.
+    async fn logins(&self, now: Timestamp) -> Result<u64> {
+        let hour = login_log::hour_of(now);
+        if self.logins_swept.load(Ordering::Relaxed) == hour {
+            return Ok(0);
+        }
+        let (mut removed, mut after) = (0, CustomerId(0));
+        loop {
+            let authority = Arc::clone(&self.authority);
+            let slice = self.slice(move |conn| {
+                let authority = Arc::clone(&authority);
+                Box::pin(async move { login_log::sweep(conn, &authority, after, now).await })
+            });
+            let swept = slice.await?;
+            removed += swept.removed;
+            let Some(until) = swept.until else {
+                self.logins_swept.store(hour, Ordering::Relaxed);
+                return Ok(removed);
+            };
+            after = until;
+        }
     }
 
     async fn audit(&self, now: Timestamp) -> Result<u64> {

@@ -50,6 +50,8 @@ mod expunged;
 mod guarantees;
 #[path = "system/legal_hold.rs"]
 mod legal_hold;
+#[path = "system/login_log.rs"]
+mod login_log;
 #[path = "system/metered.rs"]
 mod metered;
 #[path = "system/moved_and_purged.rs"]
@@ -72,6 +74,7 @@ use guarantees::{
     guarantee_is_reserved_above_and_no_one_else_can_take_it, overcommit_bounds_the_limits_right_below,
 };
 use legal_hold::*;
+use login_log::*;
 use metered::{bills_are_sums_of_rounded_lines_by_the_nearest_prices, use_adds_up_by_the_hour_across_moves};
 use moved_and_purged::moved_mail_outlives_the_customer_that_had_it;
 use notices::*;
@@ -109,6 +112,10 @@ on_both!(
     expunged_messages_hold_their_packs_until_their_time_is_over,
     legal_hold_keeps_everything_until_it_is_released,
     legal_hold_on_a_mailbox_keeps_that_one_alone,
+    logins_are_counted_by_service_source_and_hour,
+    further_sources_of_an_hour_share_a_line,
+    logins_that_cannot_be_written_are_written_later,
+    logins_stay_with_the_customer_and_go_after_their_time,
     tampering_with_the_audit_trail_is_located,
     audit_trail_of_a_restored_database_tells_what_is_gone,
     tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,

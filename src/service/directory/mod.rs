@@ -25,6 +25,7 @@ pub(in crate::service) mod invitation_accept;
 pub(in crate::service) mod invitations;
 pub(in crate::service) mod legal_holds;
 pub(in crate::service) mod mailbox_deletion;
+pub(in crate::service) mod mailbox_logins;
 pub(in crate::service) mod mailboxes;
 mod move_effects;
 pub(in crate::service) mod page;

@@ -7,7 +7,7 @@ use crate::service::audit::{AuditProve, AuditSearch, AuditVerify};
 use crate::service::directory::{
     administrator_state, administrators, aliases, ceilings, credentials, customer_life, customer_limits,
     customers, domain_move, domain_proof, domains, grants, groups, holdings, holds, identity,
-    invitation_accept, invitations, legal_holds, mailbox_deletion, mailboxes, password_codes, roles,
+    invitation_accept, invitations, legal_holds, mailbox_deletion, mailbox_logins, mailboxes, password_codes, roles,
     sessions, tokens,
 };
 use crate::service::expiry::{AdministratorExpire, CustomerExpire, MailboxExpire};
@@ -125,6 +125,7 @@ static OPERATIONS: &[Operation] = &[
     declare::<mailboxes::MailboxCreate>(),
     declare::<mailboxes::MailboxList>(),
     declare::<mailboxes::MailboxShow>(),
+    declare::<mailbox_logins::MailboxLogins>(),
     declare::<mailboxes::MailboxRename>(),
     declare::<mailboxes::MailboxPassword>(),
     declare::<password_codes::MailboxInvite>(),

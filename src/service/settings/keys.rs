@@ -101,6 +101,8 @@ keys! {
     LOGIN_WINDOWS: Schedule = "login.windows", "always" "", Above, Mailboxes;
     /// When administrators at home there may log in, in the customer's time zone.
     LOGIN_WINDOWS_ADMINISTRATORS: Schedule = "login.windows_administrators", "always" "", Above, Customers;
+    /// How long counts of logins to mailboxes are kept.
+    LOGIN_LOG_RETENTION: Number<1, 3_653> = "login_log.retention", "90" "days", Above, Customers;
     /// When notices to the customer wait until later, in its time zone.
     NOTICE_DO_NOT_DISTURB: Option<Hours> = "notice.do_not_disturb", "none" "", Own, Customers;
     /// Shortest password that is taken.

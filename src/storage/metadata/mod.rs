@@ -44,6 +44,7 @@ pub mod invitation;
 pub mod job;
 pub mod lane;
 pub mod legal_hold;
+pub mod login_log;
 pub mod mailbox;
 pub mod message;
 pub mod metering;

@@ -11,6 +11,7 @@ use super::audit as records;
 use super::body;
 use super::customer::{TreeLock, tree_version};
 use super::legal_hold::{self, HELD_CUSTOMERS, HELD_DOMAINS, HELD_MAILBOXES};
+use super::login_log;
 use super::pool::{self, Pooled};
 use super::quota;
 use super::sql::{Conn, ids};
@@ -115,7 +116,9 @@ async fn mailbox_slice(
                 RETURNING folder_id, octets, flags, body_id, prefix_id, uid";
     let rows = conn.rows(text, params![mailbox, SLICE_ROWS]).await?;
     if rows.is_empty() {
-        if tombstone::purge_slice(conn, mailbox).await? > 0 {
+        if tombstone::purge_slice(conn, mailbox).await? > 0
+            || login_log::purge_slice(conn, mailbox).await? > 0
+        {
             return Ok(true);
         }
         mailbox_row(conn, mailbox, now).await?;

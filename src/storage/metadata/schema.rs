@@ -174,6 +174,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0028_mailbox_domain.sql"),
         include_str!("../../../migrations/postgres/0028_mailbox_domain.sql"),
     ),
+    (
+        29,
+        "login_log",
+        include_str!("../../../migrations/sqlite/0029_login_log.sql"),
+        include_str!("../../../migrations/postgres/0029_login_log.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -107,6 +107,9 @@ async fn mailbox_is_opened_by_who_may_read_there_and_by_nobody_else(world: World
     let session = readers.open("X@A.example").await.unwrap();
     assert_eq!(session.owner().address().to_string(), "x@a.example");
     assert!(session.owner().may_change().await.is_err());
+    // It is no login of the owner: it has records of its own.
+    world.logins.flush().await;
+    assert_eq!(world.integer("SELECT count(*) FROM login_log").await, 0);
     for address in ["x@b.example", "nobody@a.example"] {
         assert_eq!(readers.refused(address).await, LoginError::Failed, "{address}");
     }
