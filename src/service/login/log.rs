@@ -60,7 +60,7 @@ struct Whose {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum From {
+enum Origin {
     Unix,
     Address(IpAddr),
     Other,
@@ -75,17 +75,17 @@ struct Count {
 
 #[derive(Default)]
 struct Pending {
-    lines: HashMap<Whose, HashMap<From, Count>>,
+    lines: HashMap<Whose, HashMap<Origin, Count>>,
     count: usize,
     lost: i64,
 }
 
 impl Pending {
-    fn add(&mut self, whose: Whose, from: From, more: Count) {
+    fn add(&mut self, whose: Whose, from: Origin, more: Count) {
         let known = self.lines.get(&whose);
-        let has = |from: &From| known.is_some_and(|lines| lines.contains_key(from));
+        let has = |from: &Origin| known.is_some_and(|lines| lines.contains_key(from));
         let is_full = self.count >= LINES_MAX || known.is_some_and(|lines| lines.len() >= SOURCES_MAX);
-        let from = if is_full && !has(&from) { From::Other } else { from };
+        let from = if is_full && !has(&from) { Origin::Other } else { from };
         if !has(&from) {
             if self.count >= LINES_OTHER_MAX {
                 self.lost = self.lost.saturating_add(more.successes).saturating_add(more.failures);
@@ -122,7 +122,7 @@ impl LoginLog {
         let whose = Whose { mailbox, customer, service, hour: hour_of(at) };
         let is_success = outcome == Outcome::Success;
         let more = Count { successes: i64::from(is_success), failures: i64::from(!is_success), last_at: at };
-        self.with(|pending| pending.add(whose, source.map_or(From::Unix, From::Address), more));
+        self.with(|pending| pending.add(whose, source.map_or(Origin::Unix, Origin::Address), more));
     }
 
     /// Writes what was counted. A slice that fails is kept for the next time.
@@ -131,7 +131,7 @@ impl LoginLog {
         if pending.lost > 0 {
             tracing::warn!(logins = pending.lost, "the login log was full: some are not counted");
         }
-        let of = |(whose, lines): (Whose, HashMap<From, Count>)| {
+        let of = |(whose, lines): (Whose, HashMap<Origin, Count>)| {
             lines.into_iter().map(move |(from, count)| (line(whose, from, count), (whose, from, count)))
         };
         let mut lines: Vec<_> = pending.lines.into_iter().flat_map(of).collect();
@@ -154,15 +154,15 @@ impl LoginLog {
     }
 }
 
-fn line(whose: Whose, from: From, count: Count) -> LoginLine {
+fn line(whose: Whose, from: Origin, count: Count) -> LoginLine {
     LoginLine {
         mailbox: whose.mailbox,
         hour: whose.hour,
         service: whose.service.name().to_owned(),
         source: match from {
-            From::Unix => "unix".to_owned(),
-            From::Address(address) => address.to_string(),
-            From::Other => OTHER.to_owned(),
+            Origin::Unix => "unix".to_owned(),
+            Origin::Address(address) => address.to_string(),
+            Origin::Other => OTHER.to_owned(),
         },
         customer: whose.customer,
         successes: count.successes,

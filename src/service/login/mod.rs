@@ -183,7 +183,9 @@ impl Login {
         let whose = found.as_ref().map(|row| (row.id, row.customer));
         // Counting takes less than a thousandth of what the hashing before it takes longer or shorter by chance.
         let count = |outcome| {
-            whose.map(|whose| inner.log.note(whose, service, source, inner.clock.now(), outcome));
+            if let Some(whose) = whose {
+                inner.log.note(whose, service, source, inner.clock.now(), outcome);
+            }
         };
         let Some(mut row) = found.filter(|_| is_right) else {
             inner.throttle.failed(source, &name);
