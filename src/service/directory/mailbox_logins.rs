@@ -77,8 +77,7 @@ impl Operate for MailboxLogins {
         let mut customers = login_log::customers(tx.conn, row.id, hour).await?;
         customers.retain(|&customer| tx.caller.may(Some(customer), Permission::SessionRead));
         let rows = login_log::page(tx.conn, (row.id, &customers), hour, before, limit + 1).await?;
-        let position =
-            |row: &LoginLine| (row.hour, row.service.clone(), row.source.clone(), row.customer.0);
+        let position = |row: &LoginLine| (row.hour, row.service.clone(), row.source.clone(), row.customer.0);
         Page::cut(rows, limit, &cursors, position, shown)
     }
 }

@@ -7,8 +7,8 @@ use crate::service::audit::{AuditProve, AuditSearch, AuditVerify};
 use crate::service::directory::{
     administrator_state, administrators, aliases, ceilings, credentials, customer_life, customer_limits,
     customers, domain_move, domain_proof, domains, grants, groups, holdings, holds, identity,
-    invitation_accept, invitations, legal_holds, mailbox_deletion, mailbox_logins, mailboxes, password_codes, roles,
-    sessions, tokens,
+    invitation_accept, invitations, legal_holds, mailbox_deletion, mailbox_logins, mailboxes, password_codes,
+    roles, sessions, tokens,
 };
 use crate::service::expiry::{AdministratorExpire, CustomerExpire, MailboxExpire};
 use crate::service::notices::{NoticeList, NoticeRead};

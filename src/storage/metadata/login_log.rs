@@ -76,7 +76,8 @@ pub async fn add(conn: &mut Conn, lines: &[LoginLine]) -> Result<()> {
 
 async fn add_chunk(conn: &mut Conn, chunk: &[LoginLine]) -> Result<()> {
     let placeholders = |row: usize| {
-        let column = |(at, kind): (usize, &&str)| format!("CAST(${} AS {kind})", row * COLUMNS.len() + at + 1);
+        let column =
+            |(at, kind): (usize, &&str)| format!("CAST(${} AS {kind})", row * COLUMNS.len() + at + 1);
         format!("({})", COLUMNS.iter().enumerate().map(column).collect::<Vec<_>>().join(", "))
     };
     let values = (0..chunk.len()).map(placeholders).collect::<Vec<_>>().join(", ");

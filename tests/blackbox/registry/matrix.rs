@@ -292,8 +292,10 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         "mailbox.invite" | "mailbox.uninvite" => json!({ "address": address }),
         "invitation.create" => json!({ "address": format!("new@{domain}"), "customer": path }),
         "invitation.show" | "invitation.revoke" => json!({ "id": names.invitation }),
-        "mailbox.show" | "mailbox.logins" | "mailbox.rename" | "mailbox.quota" | "mailbox.suspend" | "mailbox.resume"
-        | "mailbox.delete" | "mailbox.restore" | "session.close" => json!({ "address": address }),
+        "mailbox.show" | "mailbox.logins" | "mailbox.rename" | "mailbox.quota" | "mailbox.suspend"
+        | "mailbox.resume" | "mailbox.delete" | "mailbox.restore" | "session.close" => {
+            json!({ "address": address })
+        }
         "mailbox.move" => json!({ "address": address, "store": "main" }),
         "mailbox.undelete" => json!({ "address": names.deleted_address }),
         "message.deleted" | "message.undelete" => json!({ "address": address }),
