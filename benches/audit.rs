@@ -1,9 +1,9 @@
 //! What searching the audit trail takes, and what keeping it searchable costs.
 //!
-//! `cargo bench --bench audit` fills a database with the records of a provider with 5,000 customers on three levels, brings
-//! them into the index, searches, and prints a table, which `-- --write` puts into `docs/benchmarks.md`. `-- --records N`
-//! says how many records there are (10,000,000), `--rounds N` how many searches of each kind are made, `--postgres` that it
-//! is done on PostgreSQL instead of SQLite. Nothing here passes or fails.
+//! `cargo bench --bench audit` fills a database with the records of a provider with 5,000 customers on three levels,
+//! brings them into the index, searches, and prints a table, which `-- --write` puts into `docs/benchmarks.md`. `--
+//! --records N` says how many records there are (10,000,000), `--rounds N` how many searches of each kind are made,
+//! `--postgres` that it is done on PostgreSQL instead of SQLite. Nothing here passes or fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -120,7 +120,8 @@ fn records(from: usize, until: usize) -> Vec<String> {
          ({OFFICE} + office) || '/'"
     );
     let slugs = format!(
-        "'provider/department' || (office / {of_department}) || '/agency' || (office / {of_agency}) || '/office' || office"
+        "'provider/department' || (office / {of_department}) || '/agency' || (office / {of_agency})
+         || '/office' || office"
     );
     let address = format!(
         "'user' || person || '@office' || office || '.department' || (office / {of_department}) || '.example'"

@@ -64,6 +64,7 @@ const COMMANDS: &[&str] = &[
     "mailbox list --domain d.test --customer a",
     "mailbox list --customer a",
     "mailbox show x@d.test",
+    "mailbox logins x@d.test --since 7d",
     "mailbox quota x@d.test 2GiB --messages 5",
     "mailbox suspend x@d.test --reason abuse --yes",
     "mailbox resume x@d.test --reason abuse",

@@ -20,9 +20,9 @@ use crate::support::imap::{Imap, body_of};
 use crate::support::programs::{need, run, write};
 
 /// Folders with fixtures, oldest first.
-const FIXTURES: &[&str] = &["0001", "0004"];
+const FIXTURES: &[&str] = &["0001", "0004", "0029"];
 /// The folder that a new fixture is written to.
-const MADE: &str = "0004";
+const MADE: &str = "0029";
 /// What is read back: mailbox and folder.
 const FOLDERS: [(&str, &str); 5] = [
     ("alice@acme.test", "INBOX"),
@@ -83,6 +83,36 @@ fn report(daemon: &Daemon) -> Vec<Value> {
 fn deleted(daemon: &Daemon) -> Value {
     let rows = daemon.json(&["mailbox", "deleted", "alice@acme.test", "--folder", "INBOX"]);
     rows.iter().map(|row| json!({ "folder": row["folder"], "uid": row["uid"] })).collect()
+}
+
+/// What is administered besides mailboxes, as the command line tells it.
+fn administration(daemon: &Daemon) -> Value {
+    let commands: [&[&str]; 9] = [
+        &["role", "show", "desk-lead"],
+        &["group", "show", "desk"],
+        &["admin", "show", "dora"],
+        &["template", "show", "small", "--customer", "acme"],
+        &["process", "show", "acme"],
+        &["customer", "settings", "get", "acme/research", "password.length_min"],
+        &["customer", "show", "acme/research"],
+        &["customer", "legal-hold", "list", "acme"],
+        &["customer", "hold", "list", "acme"],
+    ];
+    commands.iter().map(|command| Value::from(daemon.json(command))).collect()
+}
+
+/// Whether `found` says all that `expected` says: later versions may tell more.
+fn says(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        (Value::Object(found), Value::Object(expected)) => {
+            expected.iter().all(|(key, expected)| found.get(key).is_some_and(|found| says(found, expected)))
+        }
+        (Value::Array(found), Value::Array(expected)) => {
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| says(found, expected))
+        }
+        _ => found == expected,
+    }
 }
 
 /// Copies the files of a folder and those below it.
@@ -151,6 +181,10 @@ fn check(daemon: &Daemon, expected: &Value) {
     if let Some(expected) = expected.get("deleted") {
         assert_eq!(&deleted(daemon), expected);
     }
+    if let Some(expected) = expected.get("administration") {
+        let found = administration(daemon);
+        assert!(says(&found, expected), "{found:#}\ninstead of\n{expected:#}");
+    }
     let verify = || daemon.json(&["quota", "verify"]).remove(0)["drift"].clone();
     assert_eq!(verify(), 0);
     // It goes on where it was: new mail gets the next UID, limits hold, old mail is packed and expunged.
@@ -198,6 +232,27 @@ fn with_attachment(subject: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// An administrator with a role of the customer's own by way of a group; a template, a process, a setting, holds, a
+/// guarantee.
+fn manage(daemon: &Daemon) {
+    let commands: [&[&str]; 11] = [
+        &["role", "create", "desk-lead", "--customer", "acme", "--base", "admin", "--allow", "mailbox.read"],
+        &["group", "create", "desk", "--customer", "acme"],
+        &["admin", "create", "dora", "--customer", "acme", "--role", "viewer"],
+        &["group", "add", "desk", "dora"],
+        &["group", "grant", "desk", "--role", "desk-lead", "--customer", "acme/research"],
+        &["template", "create", "small", "--customer", "acme", "--for", "mailbox", "--bytes", "1GiB"],
+        &["process", "set", "acme", "role:admin", "admin:dora"],
+        &["customer", "settings", "set", "acme", "password.length_min", "9"],
+        &["customer", "limit", "acme/research", "--bytes", "100000", "--guarantee", "50000"],
+        &["customer", "legal-hold", "add", "acme/research", "--reason", "case 7"],
+        &["customer", "suspend", "acme/research", "--switch", "send", "--yes"],
+    ];
+    for command in commands {
+        daemon.posthouse(command).ok();
+    }
+}
+
 /// Customers, domains, mailboxes, folders, flags; some bodies packed, some fresh, one shared, one expunged; one
 /// attachment shared by two bodies; jobs that are done.
 fn fill(daemon: &Daemon) {
@@ -207,6 +262,7 @@ fn fill(daemon: &Daemon) {
     daemon.mailbox_with("bob@acme.test", &["--quota", "1000000"]);
     daemon.mailbox_with("carol@research.test", &["--quota", "10000"]);
     daemon.posthouse(&["alias", "create", "sales@acme.test", "alice@acme.test"]).ok();
+    manage(daemon);
     daemon.posthouse(&["domain", "limit", "acme.test", "--bytes", "5000000"]).ok();
     daemon.posthouse(&["customer", "limit", "acme", "--bytes", "9000000"]).ok();
     let both = ["alice@acme.test", "bob@acme.test"];
@@ -248,6 +304,7 @@ fn fixtures_are_made() {
             "folders": everything(&daemon),
             "report": report(&daemon),
             "deleted": deleted(&daemon),
+            "administration": administration(&daemon),
         });
         let url = daemon.database_url();
         daemon.stop();

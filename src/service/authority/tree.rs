@@ -1,6 +1,6 @@
 //! The hierarchy in memory: nodes in depth-first order, so that a subtree is a range and an ancestor test two
-//! comparisons. Nothing here recurses, whatever the depth. What ceilings leave is kept with each node, and whether a hold
-//! stops grants there, so that asking for them costs the same at any depth.
+//! comparisons. Nothing here recurses, whatever the depth. What ceilings leave is kept with each node, and whether a
+//! hold stops grants there, so that asking for them costs the same at any depth.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;

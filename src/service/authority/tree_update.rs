@@ -14,8 +14,8 @@ struct Update<'t> {
     changed: ByCustomer<Option<NodeRow>>,
     /// Those that changed, by the customer above them now.
     joining: ByCustomer<Vec<CustomerId>>,
-    /// Places in the old tree, ascending, of all that changed, and of those above them before and now: ranges without any
-    /// are copied as they are.
+    /// Places in the old tree, ascending, of all that changed, and of those above them before and now: ranges without
+    /// any are copied as they are.
     marked: Vec<usize>,
 }
 
@@ -56,11 +56,11 @@ impl<'t> Update<'t> {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// The nodes in depth-first order.
-    fn nodes(&self, root: CustomerId) -> Vec<CustomerNode> {
-        let mut nodes = Vec::with_capacity(self.old.len().saturating_add(self.changed.len()));
+    /// The nodes in depth-first order; many more than `count` are no tree, and it ends there.
+    fn nodes(&self, root: CustomerId, count: usize) -> Vec<CustomerNode> {
+        let mut nodes = Vec::with_capacity(count);
         let mut pending = vec![(root, 0)];
-        while let Some((id, depth)) = pending.pop() {
+        while let Some((id, depth)) = pending.pop().filter(|_| nodes.len() <= count) {
             let before = self.old.node(id);
             match (self.changed.get(&id), before) {
                 (Some(Some(row)), _) => nodes.push(CustomerNode::new(row.clone(), depth)),
@@ -93,8 +93,9 @@ impl Tree {
         let new = update.changed.iter().filter(|(id, row)| row.is_some() && self.node(**id).is_none());
         let count = (self.len() + new.count()).checked_sub(gone.count()).ok_or_else(misfit)?;
         let root = self.root().map(|root| root.id).ok_or_else(misfit)?;
-        let nodes = update.nodes(root);
-        // Below one that is gone, in a circle, or without anything above: then some are missing.
+        let nodes = update.nodes(root, count);
+        // Some are missing below one that is gone, in a circle, without anything above; some come again below a root
+        // that is not one.
         if nodes.len() != count || nodes.first().is_none_or(|root| root.parent.is_some()) {
             return Err(misfit());
         }

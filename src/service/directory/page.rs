@@ -40,8 +40,8 @@ pub(in crate::service) fn limit(asked: Option<i64>) -> Result<i64> {
 }
 
 /// Makes and reads the cursors of one list: bound to the caller and to everything that filters it. They are sealed
-/// with the installation's key, since positions hold keys that count what others have. No two are alike: a position that
-/// stays would tell that nobody has done anything meanwhile.
+/// with the installation's key, since positions hold keys that count what others have. No two are alike: a position
+/// that stays would tell that nobody has done anything meanwhile.
 pub(in crate::service) struct Cursors {
     key: [u8; 32],
     bound: String,

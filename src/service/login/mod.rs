@@ -111,8 +111,8 @@ impl Login {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Writes the times and counts of logins every few seconds, and ends sessions whose time is over; never returns. Call
-    /// [`Self::flush`] when stopping.
+    /// Writes the times and counts of logins every few seconds, and ends sessions whose time is over; never returns.
+    /// Call [`Self::flush`] when stopping.
     pub async fn run(&self) {
         // Beside each other: whether an administrator may stay in a mailbox takes the database, and must not hold up
         // what the clock alone decides.
@@ -156,7 +156,8 @@ impl Login {
         stream::iter(looks).for_each_concurrent(VISITS_AT_ONCE, |look| look).await;
     }
 
-    /// Writes the times and counts of logins that are not written yet. What cannot be written is tried again the next time.
+    /// Writes the times and counts of logins that are not written yet. What cannot be written is tried again the next
+    /// time.
     pub async fn flush(&self) {
         self.inner.last_logins.flush(&self.inner.database).await;
         self.inner.log.flush(&self.inner.database).await;

@@ -27,8 +27,8 @@ pub(super) struct Settled {
 pub(in crate::service) struct OpenMonth(tokio::sync::Mutex<Option<Arc<Settled>>>);
 
 impl OpenMonth {
-    /// What is settled of a month of which the hours before `until` are closed. Nothing when more is known than is asked
-    /// for: then whoever asks was slow.
+    /// What is settled of a month of which the hours before `until` are closed. Nothing when more is known than is
+    /// asked for: then whoever asks was slow.
     ///
     /// # Errors
     /// When the database fails, or no number holds a sum.

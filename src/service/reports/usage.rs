@@ -56,8 +56,8 @@ pub(in crate::service) struct UsageReport {
     hours: i64,
     /// Whether it is over and will not change any more.
     is_final: bool,
-    /// Customers that used anything, those above first. One that was moved has a line for each place where it was. Where
-    /// there are more than 10,000, those highest up; what the others used is in their sums.
+    /// Customers that used anything, those above first. One that was moved has a line for each place where it was.
+    /// Where there are more than 10,000, those highest up; what the others used is in their sums.
     customers: Vec<UsageLine>,
     /// How many lines are left out, where there are more.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,10 +1,10 @@
 //! The index over the audit trail: which records have which term, as sets that are cut with each other.
 //!
 //! Keys of records are counted in *parts* of 32,768. For each term and part there is one row with the places of the
-//! records in it; records of reads, which are forgotten much earlier, have rows of their own: a part is two *chunks*. The
-//! rows of a chunk stand beside each other, so that filling the index writes few pages. A search goes through the parts
-//! from the newest on, reads the rows of its terms for many parts at once, and cuts the sets: 10 million records are 306
-//! parts. What a term means is the service's (`audit/terms.rs`).
+//! records in it; records of reads, which are forgotten much earlier, have rows of their own: a part is two *chunks*.
+//! The rows of a chunk stand beside each other, so that filling the index writes few pages. A search goes through the
+//! parts from the newest on, reads the rows of its terms for many parts at once, and cuts the sets: 10 million
+//! records are 306 parts. What a term means is the service's (`audit/terms.rs`).
 //!
 //! When all records of a chunk are forgotten its rows are swept ([`dead`], [`sweep`]).
 //!
@@ -397,8 +397,8 @@ pub struct Dead {
     pub is_whole: bool,
 }
 
-/// Parts whose rows are to be swept, the oldest first, at most 64: those with nothing younger than `reads_since`, before
-/// which all reads are gone.
+/// Parts whose rows are to be swept, the oldest first, at most 64: those with nothing younger than `reads_since`,
+/// before which all reads are gone.
 ///
 /// # Errors
 /// When the database fails.

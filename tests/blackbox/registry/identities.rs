@@ -107,7 +107,8 @@ async fn undoing_leaves_the_database_as_it_was(world: World) {
     names.push(Names::make(&world, "a/b").await);
     names.push(Names::make(&world, "c").await);
     for (index, one) in names.iter().enumerate() {
-        let limits = json!({ "path": one.path, "bytes": 5_000, "messages": 50, "mailboxes": 9, "bytes_guarantee": 1_000 });
+        let limits = json!({ "path": one.path, "bytes": 5_000, "messages": 50, "mailboxes": 9,
+                             "bytes_guarantee": 1_000 });
         world.must("customer.limit", limits).await;
         world.use_octets(&one.address, 100 * (index as i64 + 1)).await;
     }
