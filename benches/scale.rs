@@ -160,9 +160,7 @@ fn mail(options: Options) -> Vec<String> {
 
 /// What the domains used this month, as far as it is over: some lines for each.
 fn metering() -> Vec<String> {
-    let hour =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    let closed = hour.cast_signed() / 3_600 - 1;
+    let closed = Clock::system().now().secs() / 3_600 - 1;
     vec![
         "INSERT INTO usage_path (id, path, names)
          WITH RECURSIVE p (id, path, names) AS (

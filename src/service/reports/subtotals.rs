@@ -18,8 +18,8 @@ impl<'t, const N: usize> Own<'t, N> {
 
     /// A customer has so much more itself; one that is not in the tree is nobody's.
     pub fn add(&mut self, customer: CustomerId, more: [i64; N]) {
-        let Some(node) = self.tree.node(customer) else { return };
-        if let Some(own) = self.at.get_mut(node.enter) {
+        let place = self.tree.node(customer).map(|_| self.tree.range(customer).start);
+        if let Some(own) = place.and_then(|place| self.at.get_mut(place)) {
             own.iter_mut().zip(more).for_each(|(sum, more)| *sum += i128::from(more));
         }
     }

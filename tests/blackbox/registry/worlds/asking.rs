@@ -116,7 +116,7 @@ impl Ask {
         let is_drastic = ["delete", "move", "suspend", "disable", "ceiling", "revoke", "expire"]
             .iter()
             .any(|word| operation.name.contains(word));
-        let is_tried = self.special % 2 == 0 || (is_drastic && self.special % 8 != 1);
+        let is_tried = self.special.is_multiple_of(2) || (is_drastic && self.special % 8 != 1);
         options.dry_run = operation.mutates && (is_tried || operation.name == "webhook.test");
         self.vary(operation, &mut fields, matching);
         Asked { operation, fields, options }

@@ -118,7 +118,7 @@ impl Prepared {
     async fn add_outside(world: &World, above: &str, count: usize, outside: &mut Vec<Names>) {
         for _ in 0..count {
             let word = format!("{OUTSIDE}-{}", outside.len());
-            let path = if outside.len() % 2 == 0 { format!("{above}/{word}") } else { word.clone() };
+            let path = if outside.len().is_multiple_of(2) { format!("{above}/{word}") } else { word.clone() };
             outside.push(Names::make_called(world, &path, &word).await);
         }
     }

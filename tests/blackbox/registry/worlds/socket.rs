@@ -1,8 +1,8 @@
 //! The same over the admin socket of real daemons: what the HTTP room adds tells nothing either.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use posthouse::base::clock::Timestamp;
+use posthouse::base::clock::{Clock, Timestamp};
 use posthouse::service::registry::{Method, Operation};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -74,7 +74,7 @@ fn ask_daemon(daemon: &Daemon, token: &str, operation: &Operation, fields: &Valu
     if !query.is_empty() {
         path = format!("{path}?{}", query.join("&"));
     }
-    let body = (!in_query).then(|| Value::Object(fields));
+    let body = (!in_query).then_some(Value::Object(fields));
     let bearer = format!("Bearer {token}");
     let headers = [("Authorization", bearer.as_str())];
     over_socket(&daemon.admin_socket(), method, &path, &headers, body.as_ref()).unwrap()
@@ -114,9 +114,8 @@ fn timeless(value: Value) -> Value {
 #[test]
 fn worlds_over_the_socket_give_the_same_answers() {
     let runtime = runtime();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(60);
-    let prepared =
-        runtime.block_on(Prepared::all(Timestamp::from_secs(i64::try_from(now.as_secs()).unwrap())));
+    let begun = Clock::system().now().minus(Duration::from_secs(60));
+    let prepared = runtime.block_on(Prepared::all(begun));
     let daemons: Vec<Daemon> = prepared.iter().map(serve).collect();
     let mut runner = TestRunner::deterministic();
     let mut answered = 0;
