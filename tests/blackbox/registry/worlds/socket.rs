@@ -134,8 +134,9 @@ fn worlds_over_the_socket_give_the_same_answers() {
             for _ in 0..REQUESTS {
                 let ask = ask().new_tree(&mut runner).unwrap().current();
                 let Asked { operation, fields, options } = ask.of(pair, &matching);
-                // Proofs of the trail are made of what others did in the same seconds.
-                if matches!(operation.name, "audit.prove" | "audit.verify") {
+                // Proofs of the trail are made of what others did in the same seconds, and it is in the order of writing:
+                // reads are written together, a moment later. Worlds in one process, which share a clock, compare it.
+                if operation.name.starts_with("audit.") || operation.name == "event.list" {
                     continue;
                 }
                 // How far a job is differs from moment to moment, and whether a notice has reached the mailbox.
