@@ -394,7 +394,8 @@ impl Bench {
 fn main() {
     let options = options();
     let (figures, measured) = std::sync::mpsc::channel();
-    let prepare = move |_: &Path, url: &str| {
+    let prepare = move |folder: &Path, url: &str| {
+        std::fs::create_dir_all(folder).expect("the data folder");
         let runtime = tokio::runtime::Runtime::new().expect("runtime");
         figures.send(runtime.block_on(prepare(url, options))).expect("a receiver");
     };

@@ -238,12 +238,13 @@ impl Bench {
     fn deliveries(&mut self, seconds: u64, rounds: usize) {
         let mut shares = Vec::new();
         for _ in 0..rounds {
-            let (alone, _) = self.delivery_rate(seconds, false);
-            // What came so far is packed and sent, a third of it dies: all three kinds of work have something to do.
+            // What came so far is packed and sent, and a third of it dies; what comes now is not packed yet: all three
+            // kinds of work have something to do.
             for (path, _) in BACKGROUND.iter().take(2) {
                 self.daemon.job(path);
             }
             self.expunge();
+            let (alone, _) = self.delivery_rate(seconds, false);
             let pids = [self.daemon.pid().expect("the daemon runs"), self.server.pid()];
             let (before, own, all) = (pids.map(cpu_seconds), own_cpu_seconds(), busy_cpu_seconds());
             let start = Instant::now();
