@@ -28,6 +28,8 @@ use crate::storage::metadata::sql::Conn;
 
 /// How often it looks whether an hour is over.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// How soon it tries again what failed.
+const AGAIN: Duration = Duration::from_secs(5);
 /// An hour is closed so long after its end: what arrived in it is committed by then.
 const GRACE: Duration = Duration::from_secs(120);
 /// Hours that are made up for after nobody looked; the delivery trace is not kept for longer.
@@ -70,10 +72,14 @@ impl Metering {
                 self.pass(now).await?;
                 self.settle(now).await
             };
-            if let Err(error) = done.await {
-                tracing::warn!(%error, "what customers use could not be metered; it is tried again");
-            }
-            tokio::time::sleep(INTERVAL).await;
+            let pause = match done.await {
+                Ok(()) => INTERVAL,
+                Err(error) => {
+                    tracing::warn!(%error, "what customers use could not be metered; it is tried again");
+                    AGAIN
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
