@@ -54,8 +54,9 @@ const BACKGROUND: &[(&str, &str)] = &[
 
 fn section(table: &str, messages: usize) -> String {
     format!(
-        "What packs and object storage cost, on SQLite, with an S3 server on the same machine in a process of its own, \
-         which takes its share of the processor too:\n\n\
+        "What packs and object storage cost, on SQLite, with an S3 server on the same machine in a process of its own: \
+         it takes its share of the processor too, and keeps its objects in memory, since a real one has disks of its \
+         own.\n\n\
          ```\nPOSTHOUSE_TEST_CORPUS=FOLDER cargo bench --bench storage -- --write\n```\n\n\
          A cold message is in object storage alone; it is warm when it was read before. Deliveries with and without \
          background work take turns; with it packing, offload and compaction go on beside each other without a pause, \

@@ -1,12 +1,16 @@
 //! The S3 server of the tests as a process of its own, so that its time can be told from the load generator's.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::support::s3::{Requests, S3Server};
 
 /// The argument that makes of the benchmark's program the server.
 pub const SERVE: &str = "--serve-objects";
+
+/// Where Linux has a file system in memory.
+const MEMORY: &str = "/dev/shm";
 
 /// A running server; ends with this value.
 pub struct ObjectStore {
@@ -21,6 +25,10 @@ impl ObjectStore {
         let own = std::env::current_exe().expect("the benchmark's program");
         let mut command = Command::new(own);
         command.arg(SERVE).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // The disks of a real one are not the daemon's.
+        if Path::new(MEMORY).is_dir() {
+            command.env("TMPDIR", MEMORY);
+        }
         let mut child = command.spawn().expect("start the object store");
         let questions = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("its answers"));
