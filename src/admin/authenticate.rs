@@ -1,4 +1,5 @@
-//! Who is asking: a bearer token or a name and password if there are such, else the peer that the kernel names.
+//! Who is asking: a bearer token or a name and password if there are such, else the peer that the kernel names. A code of
+//! a second factor comes in a header beside the password.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -15,10 +16,12 @@ use crate::base::id::public_id;
 use crate::service::context::{Authentication, Source};
 use crate::service::error::ServiceError;
 use crate::service::login::LoginError;
-use crate::service::registry::Management;
+use crate::service::registry::{Management, PasswordRefused};
 
 /// The header that carries the request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header that carries a code of a second factor beside a password; good for one request.
+const SECOND_FACTOR: HeaderName = HeaderName::from_static("second-factor");
 /// Longest token looked at, in octets; ours are far shorter.
 const TOKEN_OCTETS_MAX: usize = 512;
 /// Longest name and password looked at, in octets of base 64.
@@ -72,7 +75,9 @@ async fn authenticate(
         (Some(value), None) => match (bearer(value), basic(value)) {
             (Some(code), _) if Management::is_code(code) => return by_code(management, peer, code).await,
             (Some(token), _) => management.authenticate_token(token, peer.source).await?,
-            (None, Some((name, password))) => return by_password(management, peer, &name, &password).await,
+            (None, Some((name, password))) => {
+                return by_password(management, peer, (&name, &password), code(headers).as_ref()).await;
+            }
             (None, None) => None,
         },
         (Some(_), Some(_)) => None,
@@ -90,16 +95,20 @@ async fn authenticate(
 async fn by_password(
     management: &Management,
     peer: Peer,
-    name: &str,
-    password: &SecretString,
+    (name, password): (&str, &SecretString),
+    code: Option<&SecretString>,
 ) -> Result<Authentication, Problem> {
     // Whom the kernel names says what a bare name may mean, and nothing else.
     let known = match peer.uid {
         Some(uid) => management.authenticate_peer(uid).await?,
         None => None,
     };
-    let proven = management.authenticate_password(name, password, known.as_ref(), peer.source).await;
-    proven.map_err(|error| refused(error, Problem::unauthenticated()))
+    let proven = management.authenticate_password(name, password, code, known.as_ref(), peer.source).await;
+    proven.map_err(|error| match error {
+        PasswordRefused::Login(error) => refused(error, Problem::unauthenticated()),
+        PasswordRefused::CodeRequired => Problem::second_factor("second_factor_required", error.to_string()),
+        PasswordRefused::CodeWrong => Problem::second_factor("second_factor_wrong", error.to_string()),
+    })
 }
 
 async fn by_code(management: &Management, peer: Peer, code: &str) -> Result<Authentication, Problem> {
@@ -113,6 +122,13 @@ fn refused(error: LoginError, failed: Problem) -> Problem {
         LoginError::TooMany => Problem::too_many_logins(),
         LoginError::Unavailable => Problem::from(ServiceError::Unavailable(error.to_string())),
     }
+}
+
+/// The code of a second factor. Of several none is meant: what is wrong with them is said as of a wrong one.
+fn code(headers: &HeaderMap) -> Option<SecretString> {
+    let mut given = headers.get_all(SECOND_FACTOR).iter();
+    let code = given.next()?.to_str().unwrap_or_default();
+    Some(SecretString::from(if given.next().is_some() { "" } else { code }))
 }
 
 /// Name and password of `Basic` (RFC 7617 section 2), in UTF-8.

@@ -68,6 +68,11 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }
 
+    /// The password is right, and a code of the second factor is missing or wrong, which `code` says.
+    pub(super) fn second_factor(code: &'static str, detail: String) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, detail)
+    }
+
     /// The kernel names somebody who is no administrator, and nothing else was given.
     pub(super) fn unknown_peer() -> Self {
         let detail = "this user id is not mapped to an administrator, and there is no token or password";
@@ -148,6 +153,10 @@ impl From<ServiceError> for Problem {
                 let mut problem = Self::new(StatusCode::FORBIDDEN, "forbidden", detail);
                 problem.more.insert("permission".to_owned(), permission.into());
                 problem
+            }
+            ServiceError::SecondFactorNeeded => {
+                let next = "POST /v1/second-factor/enrol, then confirm, or posthouse admin second-factor enrol";
+                Self::new(StatusCode::FORBIDDEN, "second_factor_needed", format!("{detail}: {next}"))
             }
             ServiceError::Conflict { .. } => Self::new(StatusCode::CONFLICT, "conflict", detail),
             // RFC 9110 section 13.1.1: the condition of If-Match is not met.

@@ -21,3 +21,4 @@ pub mod store_settings;
 pub mod telemetry;
 pub mod text;
 pub mod tls;
+pub mod totp;

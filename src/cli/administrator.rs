@@ -12,13 +12,15 @@ use super::mailbox::with_password;
 use super::output::{Column, Output, columns};
 use super::plan::{Change, Destruction, Plan, TokenFile};
 use super::prompt::SecretSource;
+use super::second_factor;
 
 const LIST: &[Column] = columns![
     "NAME" "name" Text, "HOME" "customer" Text, "ROLES" "roles" List, "ENABLED" "enabled" Truth,
-    "CONTACT" "contact" Text, "CREATED" "created_at" Time
+    "SECOND FACTOR" "second_factor" Truth, "CONTACT" "contact" Text, "CREATED" "created_at" Time
 ];
 const SHEET: &[Column] = columns![
-    "Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth, "Contact" "contact" Text,
+    "Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth,
+    "Second factor" "second_factor" Truth, "Recovery codes left" "recovery_codes_left" Text, "Contact" "contact" Text,
     "Groups" "groups" List, "Id" "id" Text, "Created" "created_at" Time
 ];
 pub(super) const GRANTS: &[Column] = columns![
@@ -153,6 +155,9 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
     },
+    /// Second factors: codes of an authenticator beside the password
+    #[command(subcommand)]
+    SecondFactor(second_factor::Command),
     /// Tokens, for programs that act as an administrator
     #[command(subcommand)]
     Token(Token),
@@ -319,6 +324,7 @@ impl Command {
                 let done = format!("password of {name} set; its tokens and sessions have ended");
                 Plan::Change { call, change, done, columns: &[] }
             }
+            Self::SecondFactor(command) => return command.plan(),
             Self::Token(token) => token.plan(),
         })
     }

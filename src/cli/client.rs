@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::{Exit, Failure};
-use super::login::{Login, Proof, bearer};
+use super::login::{Login, Named, Proof, bearer};
 use crate::base::id::public_id;
 use crate::base::secret::read_file;
 use crate::service::registry::{Method, Operation, operation};
@@ -30,6 +30,14 @@ const NOT_LET_IN: &str = "tokens end with their time, their owner and the owner'
                           disabled, suspended, or outside of their login window";
 /// The media type of streams.
 const NDJSON: &str = "application/x-ndjson";
+
+/// The header for a code of the second factor.
+const SECOND_FACTOR: header::HeaderName = header::HeaderName::from_static("second-factor");
+
+/// The word of an answer that is about the second factor.
+fn second_factor(answer: &Value) -> Option<&str> {
+    answer.get("code").and_then(Value::as_str).filter(|code| code.starts_with("second_factor_"))
+}
 
 /// An operation with its fields.
 #[derive(Clone, Debug)]
@@ -84,11 +92,11 @@ impl Client {
     pub(super) fn new(
         socket: Option<PathBuf>,
         token_file: Option<&Path>,
-        login: Option<(String, Option<PathBuf>)>,
+        login: Option<Named>,
     ) -> Result<Self, Failure> {
         let socket = socket.unwrap_or_else(find_socket);
         let identity = match (login, token_file) {
-            (Some((name, password_file)), _) => Identity::Login(Login::new(name, password_file, &socket)?),
+            (Some(named), _) => Identity::Login(Login::new(named, &socket)?),
             (None, Some(file)) => {
                 let token = read_file(file);
                 Identity::Token(token.map_err(|error| Failure::usage(format!("the token: {error}")))?)
@@ -108,6 +116,7 @@ impl Client {
         };
         let (mut status, mut answer) = self.exchange(declared, call, dry_run, self.proof(call.operation)?)?;
         if status == 401
+            && second_factor(&answer).is_none()
             && let Identity::Login(login) = &self.identity
             && login.forget()
         {
@@ -119,7 +128,8 @@ impl Client {
         }
         let failure = Failure::problem(call.operation, status, &answer);
         // Who has said who they are knows how to.
-        let is_named = status == 401 && !matches!(self.identity, Identity::Peer);
+        let is_named =
+            status == 401 && second_factor(&answer).is_none() && !matches!(self.identity, Identity::Peer);
         Err(if is_named { failure.hint(NOT_LET_IN) } else { failure })
     }
 
@@ -134,6 +144,7 @@ impl Client {
         if is_done { Ok(answer) } else { Err(Failure::problem(call.operation, status, &answer)) }
     }
 
+    /// Asks; once more with a code of the second factor where one is asked for.
     fn exchange(
         &self,
         declared: &Operation,
@@ -141,7 +152,20 @@ impl Client {
         dry_run: bool,
         proof: Option<SecretString>,
     ) -> Result<(u16, Value), Failure> {
-        let request = self.request(declared, call, dry_run, proof)?;
+        let (status, answer) = self.ask_once(self.request(declared, call, dry_run, proof.clone())?)?;
+        let Identity::Login(login) = &self.identity else { return Ok((status, answer)) };
+        if second_factor(&answer) != Some("second_factor_required") {
+            return Ok((status, answer));
+        }
+        let mut request = self.request(declared, call, dry_run, proof)?;
+        let code = header::HeaderValue::from_str(login.code()?.expose_secret().trim());
+        let mut code = code.map_err(|_| Failure::usage("this is no code"))?;
+        code.set_sensitive(true);
+        request.headers_mut().insert(SECOND_FACTOR, code);
+        self.ask_once(request)
+    }
+
+    fn ask_once(&self, request: Request<Full<Bytes>>) -> Result<(u16, Value), Failure> {
         let (status, octets) = self.runtime.block_on(self.send(request))?;
         Ok((status, serde_json::from_slice(&octets).map_err(Failure::broken)?))
     }

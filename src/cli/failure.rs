@@ -78,7 +78,8 @@ impl Failure {
         let exit = match code {
             "invalid" | "malformed" | "media_type" | "body_too_large" => Exit::Usage,
             "not_found" | "no_such_path" | "no_such_method" => Exit::NotFound,
-            "forbidden" | "suspended" | "unauthenticated" | "too_many_logins" => Exit::Forbidden,
+            "forbidden" | "suspended" | "unauthenticated" | "too_many_logins" | "second_factor_required"
+            | "second_factor_wrong" | "second_factor_needed" => Exit::Forbidden,
             "conflict" | "precondition_failed" => Exit::Conflict,
             "over_quota" | "limit" => Exit::Limit,
             "unavailable" | "timeout" => Exit::Unavailable,
@@ -134,6 +135,12 @@ fn hint(operation: &str, code: &str, (detail, request_id): (&str, &str)) -> Opti
              with --token-file, or your name with --login"
                 .to_owned()
         }
+        "second_factor_needed" => {
+            "posthouse --login NAME admin second-factor enrol begins to set one up; tokens of before go on".to_owned()
+        }
+        "second_factor_wrong" => {
+            "wait for the next code, and see whether the clocks agree; a recovery code will do as well".to_owned()
+        }
         "over_quota" => {
             "posthouse report quota shows use and limits; raise the limit or make room".to_owned()
         }
@@ -152,6 +159,7 @@ fn command_name(operation: &str) -> String {
     let (noun, verb) = operation.split_once('.').unwrap_or((operation, ""));
     match noun {
         "administrator" => format!("admin {verb}"),
+        "second-factor" => format!("admin second-factor {verb}"),
         "invitation" => format!("invite {verb}"),
         "token" => format!("admin token {verb}"),
         "hold" => format!("customer hold {verb}"),

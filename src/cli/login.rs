@@ -1,5 +1,6 @@
 //! `--login NAME`: an administrator's password is exchanged for a token of a few hours, which is kept in a file that
-//! nobody else can read. What needs the password itself asks for it again.
+//! nobody else can read. What needs the password itself asks for it again, and for a code where there is a second
+//! factor.
 
 use std::cell::{OnceCell, RefCell};
 use std::fs::{DirBuilder, OpenOptions};
@@ -14,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::client::Call;
 use super::failure::{Exit, Failure};
-use super::prompt::ask_password;
+use super::prompt::{ask_password, ask_second_factor};
 use crate::base::secret::read_file;
 
 /// How long the token counts.
@@ -22,14 +23,32 @@ const LIFETIME: &str = "12h";
 /// What it is called.
 const LABEL: &str = "posthouse --login";
 /// Operations that no token may ask for.
-const WITH_PASSWORD: [&str; 2] = ["token.create", "administrator.password"];
+const WITH_PASSWORD: [&str; 6] = [
+    "token.create",
+    "administrator.password",
+    "second-factor.enrol",
+    "second-factor.confirm",
+    "second-factor.recovery-codes",
+    "second-factor.remove",
+];
 /// Octets of the hash of socket and name in the name of the file.
 const FILE_NAME_OCTETS: usize = 12;
+
+/// Somebody who wants to log in.
+pub(super) struct Named {
+    /// `NAME@CODE`.
+    pub name: String,
+    /// Where the password is, if it is not to be asked for.
+    pub password_file: Option<PathBuf>,
+    /// Where a code of the second factor is, if it is not to be asked for.
+    pub code_file: Option<PathBuf>,
+}
 
 /// Somebody who logs in.
 pub(super) struct Login {
     name: String,
     password_file: Option<PathBuf>,
+    code_file: Option<PathBuf>,
     password: OnceCell<SecretString>,
     file: PathBuf,
     token: RefCell<Option<SecretString>>,
@@ -44,8 +63,9 @@ pub(super) enum Proof {
 }
 
 impl Login {
-    /// As `name` at the daemon behind `socket`; with a token from before, if there is one.
-    pub(super) fn new(name: String, password_file: Option<PathBuf>, socket: &Path) -> Result<Self, Failure> {
+    /// At the daemon behind `socket`; with a token from before, if there is one.
+    pub(super) fn new(named: Named, socket: &Path) -> Result<Self, Failure> {
+        let Named { name, password_file, code_file } = named;
         let socket = std::fs::canonicalize(socket).unwrap_or_else(|_| socket.to_owned());
         let mut hasher = blake3::Hasher::new();
         hasher.update(socket.as_os_str().as_encoded_bytes()).update(&[0]).update(name.as_bytes());
@@ -54,7 +74,7 @@ impl Login {
         let hash: String = octets.map(|octet| format!("{octet:02x}")).collect();
         let file = state_dir()?.join(format!("{hash}.token"));
         let token = RefCell::new(read_file(&file).ok().filter(|token| !token.expose_secret().is_empty()));
-        Ok(Self { name, password_file, password: OnceCell::new(), file, token })
+        Ok(Self { name, password_file, code_file, password: OnceCell::new(), file, token })
     }
 
     /// The header for an operation.
@@ -72,6 +92,11 @@ impl Login {
     pub(super) fn exchange(&self) -> Result<(Call, SecretString), Failure> {
         let call = Call::new("token.create").with("label", LABEL).with("expires_at", LIFETIME);
         Ok((call, self.basic()?))
+    }
+
+    /// A code of the second factor, for one request.
+    pub(super) fn code(&self) -> Result<SecretString, Failure> {
+        ask_second_factor(&self.name, self.code_file.as_deref())
     }
 
     /// Keeps the token, here and in the file.

@@ -30,6 +30,7 @@ mod proof;
 mod report;
 mod request;
 mod role;
+mod second_factor;
 mod server;
 mod setting;
 mod spending;
@@ -46,6 +47,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::base::config::{self, Config};
 use client::Client;
 use failure::{Exit, Failure};
+use login::Named;
 use output::{Output, note};
 
 /// A multi-tenant mail hosting server: LMTP and SMTP in, IMAP and POP3 out, each customer's administrators manage
@@ -100,6 +102,9 @@ struct Connection {
     /// Read the password for --login from this file instead of asking for it
     #[arg(long, global = true, value_name = "FILE", requires = "login", help_heading = "Connection")]
     login_password_file: Option<PathBuf>,
+    /// Read a code of the second factor for --login from this file instead of asking for it
+    #[arg(long, global = true, value_name = "FILE", requires = "login", help_heading = "Connection")]
+    login_code_file: Option<PathBuf>,
     /// Print JSON: one document, or one object per line for lists
     #[arg(long, global = true, help_heading = "Connection")]
     json: bool,
@@ -307,7 +312,13 @@ fn exit(code: Exit) -> ExitCode {
 }
 
 fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
-    let Connection { socket, token_file, login, login_password_file, json } = arguments.connection;
+    let Connection { socket, token_file, login, login_password_file, login_code_file, json } =
+        arguments.connection;
+    let login = login.map(|name| Named {
+        name,
+        password_file: login_password_file,
+        code_file: login_code_file,
+    });
     let plan = match arguments.command {
         Command::Quickstart { dir, demo } => return Ok(Start::Quickstart { dir, demo }),
         Command::Serve { config: file } => {
@@ -345,13 +356,11 @@ fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
             return Ok(Start::Done(ExitCode::SUCCESS));
         }
         Command::Import(_) | Command::Export(_) | Command::Plan(_) | Command::Apply(_) => {
-            let login = login.map(|name| (name, login_password_file));
             let client = Client::new(socket, token_file.as_deref(), login)?;
             return many(arguments.command, &client, &Output::new(json)).map(Start::Done);
         }
         command => plan(command)?,
     };
-    let login = login.map(|name| (name, login_password_file));
     let client = Client::new(socket, token_file.as_deref(), login)?;
     let code = plan.carry_out(&client, &Output::new(json))?;
     Ok(Start::Done(code))

@@ -55,6 +55,14 @@ pub(super) struct CodeFile {
     pub save_code: Option<PathBuf>,
 }
 
+/// For every verb that makes recovery codes.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RecoveryFile {
+    /// Write the recovery codes to this new file, one a line, which nobody else can read, instead of printing them
+    #[arg(long, value_name = "FILE")]
+    pub save_codes: Option<PathBuf>,
+}
+
 /// A member of an answer that is shown only once, and the file that it goes to if one is named.
 pub(super) struct Secret {
     member: &'static str,
@@ -70,6 +78,12 @@ impl From<TokenFile> for Secret {
 impl From<CodeFile> for Secret {
     fn from(file: CodeFile) -> Self {
         Self { member: "secret", path: file.save_code }
+    }
+}
+
+impl From<RecoveryFile> for Secret {
+    fn from(file: RecoveryFile) -> Self {
+        Self { member: "recovery_codes", path: file.save_codes }
     }
 }
 
@@ -239,7 +253,10 @@ fn issue(client: &Client, call: &Call, change: Change, secret: &Secret) -> Resul
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let mut answer = client.run(call, false).inspect_err(|_| drop(std::fs::remove_file(path)))?;
     let text = answer.as_object_mut().and_then(|members| members.remove(secret.member));
-    let text = text.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let lines = text.as_ref().and_then(Value::as_array).into_iter().flatten();
+    let mut lines: Vec<&str> = lines.filter_map(Value::as_str).collect();
+    lines.extend(text.as_ref().and_then(Value::as_str));
+    let text = lines.join("\n");
     let written = file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n"));
     written.and_then(|()| file.sync_all()).map_err(failed)?;
     if let Some(members) = answer.as_object_mut() {

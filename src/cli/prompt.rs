@@ -73,6 +73,22 @@ pub(super) fn ask_password(whose: &str, file: Option<&std::path::Path>) -> Resul
     not_empty(hidden(&format!("Password of {whose}: "))?)
 }
 
+/// A code of the second factor of somebody who logs in: from a file, or from a prompt.
+pub(super) fn ask_second_factor(
+    whose: &str,
+    file: Option<&std::path::Path>,
+) -> Result<SecretString, Failure> {
+    if let Some(path) = file {
+        return not_empty(read_file(path).map_err(|error| Failure::usage(error.to_string()))?);
+    }
+    if !std::io::stdin().is_terminal() {
+        let hint = "give it with --login-code-file FILE, or use a token";
+        return Err(Failure::usage("a code of the second factor is needed, and there is no terminal to ask on")
+            .hint(hint));
+    }
+    not_empty(hidden(&format!("Code of the second factor of {whose}: "))?)
+}
+
 /// A one-time code: from a file, or from a prompt.
 pub(super) fn ask_code(file: Option<&std::path::Path>) -> Result<SecretString, Failure> {
     let code = match file {

@@ -116,6 +116,10 @@ const COMMANDS: &[&str] = &[
     "admin disable anna --yes",
     "admin delete anna --yes",
     "admin undelete x",
+    "admin second-factor enrol --dry-run",
+    "admin second-factor recovery-codes --save-codes f",
+    "admin second-factor remove --yes",
+    "admin second-factor reset anna --yes",
     "admin token create anna --label ci --expires 90d --permission mailbox.read --network 192.0.2.0/24",
     "admin token list anna",
     "admin token revoke t1 --yes",
@@ -252,6 +256,7 @@ fn every_operation_has_a_command() {
         "administrator.password",
         "invitation.accept",
         "mailbox.set-password",
+        "second-factor.confirm",
     ]);
     let missing: Vec<&str> =
         operations().iter().map(|operation| operation.name).filter(|name| !reached.contains(name)).collect();

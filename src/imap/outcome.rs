@@ -134,7 +134,7 @@ pub fn answer(out: &mut Vec<u8>, tag: &[u8], outcome: Outcome) -> Verdict {
 fn code_of(error: &ServiceError) -> Option<&'static str> {
     Some(match error {
         ServiceError::NotFound { .. } => "NONEXISTENT",
-        ServiceError::Forbidden { .. } => "NOPERM",
+        ServiceError::Forbidden { .. } | ServiceError::SecondFactorNeeded => "NOPERM",
         ServiceError::Conflict { .. } => "ALREADYEXISTS",
         ServiceError::Changed { .. } => "CANNOT",
         ServiceError::Invalid { .. } => "CANNOT",

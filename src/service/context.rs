@@ -102,6 +102,17 @@ pub enum Identity {
 /// A key that no administrator has.
 const NOBODY: AdministratorId = AdministratorId(-1);
 
+/// What a login with a password has shown besides it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SecondFactor {
+    /// There is none, and none is demanded.
+    NotAsked,
+    /// A code of it.
+    Brought,
+    /// There is none, and one is demanded: all that is open is to set one up.
+    Missing,
+}
+
 /// How somebody was authenticated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Authenticated {
@@ -121,6 +132,8 @@ pub enum Authenticated {
     Password {
         /// Of the hash under which it is kept: another one is another password.
         digest: u64,
+        /// What was shown besides.
+        second_factor: SecondFactor,
     },
     /// By a one-time code.
     Code,
@@ -132,9 +145,15 @@ impl Authenticated {
         match self {
             Self::Peer { uid } => format!("peer uid {uid}"),
             Self::Token { .. } => "token".to_owned(),
+            Self::Password { second_factor: SecondFactor::Brought, .. } => "password and code".to_owned(),
             Self::Password { .. } => "password".to_owned(),
             Self::Code => "code".to_owned(),
         }
+    }
+
+    /// Whether the caller must set up a second factor before anything else.
+    fn lacks_second_factor(&self) -> bool {
+        matches!(self, Self::Password { second_factor: SecondFactor::Missing, .. })
     }
 }
 
@@ -156,6 +175,11 @@ impl Authentication {
             idempotency_key,
             on_behalf: None,
         }
+    }
+
+    /// See [`Authenticated::lacks_second_factor`].
+    pub(in crate::service) fn lacks_second_factor(&self) -> bool {
+        self.authenticated.lacks_second_factor()
     }
 
     /// Whose identity it is.
@@ -197,6 +221,11 @@ impl Context {
     /// The id that stands in the log, the audit trail and the answer.
     pub fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// See [`Authenticated::lacks_second_factor`].
+    pub(in crate::service) fn lacks_second_factor(&self) -> bool {
+        self.authenticated.lacks_second_factor()
     }
 
     /// What the caller is confined to by how it was authenticated; nothing for no bounds.
@@ -268,7 +297,9 @@ impl KeptContext {
         let names = |names: &Vec<String>| PermissionSet::named(names.iter().map(String::as_str));
         let authenticated = match self.token {
             Some(id) => Authenticated::Token { id, only: self.only.as_ref().map(names) },
-            None if self.by_password => Authenticated::Password { digest: 0 },
+            None if self.by_password => {
+                Authenticated::Password { digest: 0, second_factor: SecondFactor::NotAsked }
+            }
             None => Authenticated::Peer { uid: self.peer_uid.unwrap_or_default() },
         };
         Context {

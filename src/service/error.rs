@@ -37,6 +37,9 @@ pub enum ServiceError {
         /// The permission that would have been needed.
         permission: &'static str,
     },
+    /// A second factor is demanded of the caller, who has none yet: until there is one, nothing else is open.
+    #[error("a second factor is demanded of you; set one up first")]
+    SecondFactorNeeded,
     /// It contradicts what is there.
     #[error("{message}")]
     Conflict {
@@ -85,6 +88,7 @@ impl ServiceError {
         match self {
             Self::NotFound { .. } => Some("not-found"),
             Self::Forbidden { .. } => Some("forbidden"),
+            Self::SecondFactorNeeded => Some("second-factor-needed"),
             Self::Conflict { .. } => Some("conflict"),
             Self::Changed { .. } => Some("changed"),
             Self::Invalid { .. } => Some("invalid"),
@@ -102,6 +106,7 @@ impl ServiceError {
         match self {
             Self::NotFound { .. } => "not_found",
             Self::Forbidden { .. } => "forbidden",
+            Self::SecondFactorNeeded => "second_factor_needed",
             Self::Conflict { .. } => "conflict",
             Self::Changed { .. } => "precondition_failed",
             Self::Invalid { .. } => "invalid",

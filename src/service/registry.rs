@@ -18,6 +18,7 @@ mod schema;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+pub use authentication::PasswordRefused;
 pub use list::{operation, operations};
 pub(in crate::service) use management::Inner;
 pub use management::{Management, ManagementOptions};

@@ -67,6 +67,8 @@ mod requests;
 mod roles;
 #[path = "registry/roles_moves.rs"]
 mod roles_moves;
+#[path = "registry/second_factor.rs"]
+mod second_factor;
 #[path = "registry/settings.rs"]
 mod settings;
 #[path = "registry/spending.rs"]

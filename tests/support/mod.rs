@@ -5,6 +5,7 @@
 //! share no code with the server, so that a mistake cannot hide on both sides.
 #![allow(dead_code, reason = "the tests and the benchmarks use different parts")]
 
+pub mod authenticator;
 pub mod corpus;
 pub mod daemon;
 pub mod dns;

@@ -6,8 +6,9 @@
 //! `\Seen` or `\Recent`.
 //!
 //! Promises
-//! - A wrong password, an unknown mailbox and a missing permission have one answer. Which mailboxes there are
-//!   is looked at only once somebody has proven who they are.
+//! - A wrong password, an unknown mailbox and a missing permission have one answer, and so has a password that is not
+//!   enough: who has a second factor, or must have one, comes with a token. Which mailboxes there are is looked at only
+//!   once somebody has proven who they are.
 //! - Nothing is shown before it is recorded: that the mailbox was opened, with the notice to its owner, in
 //!   one transaction; then each folder once ([`enter`]). What cannot be recorded is not opened.
 //! - An access ends within a second when the administrator could not begin it any more: grant, ceiling, hold,
@@ -36,7 +37,7 @@ use crate::service::directory::tokens;
 use crate::service::error::{Result, ServiceError};
 use crate::service::login::{self, LoginError, MailSession};
 use crate::service::notices::{self, Kind, To};
-use crate::service::registry::Management;
+use crate::service::registry::{Management, PasswordRefused};
 use crate::storage::metadata::audit::insert;
 use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::lane::Priority;
@@ -144,7 +145,13 @@ impl ContentAccess {
                 return Ok(authentication);
             }
         }
-        self.management.authenticate_password(name, secret, None, source).await
+        // There is no place for a code here: where one is asked for, or a second factor is demanded, a token it is.
+        match self.management.authenticate_password(name, secret, None, None, source).await {
+            Ok(authentication) if authentication.lacks_second_factor() => Err(LoginError::Failed),
+            Ok(authentication) => Ok(authentication),
+            Err(PasswordRefused::Login(error)) => Err(error),
+            Err(PasswordRefused::CodeRequired | PasswordRefused::CodeWrong) => Err(LoginError::Failed),
+        }
     }
 
     /// `name@CODE` of somebody who has proven who they are.

@@ -2,6 +2,7 @@
 
 use super::administrators::{Administrator, AdministratorDetail, AdministratorRequest, detail, show};
 use super::grants::{could_grant, needs_over};
+use super::second_factor::tell_gone;
 use super::targets::OneAdministrator;
 use crate::service::audit::names;
 use crate::service::authority::Permission;
@@ -11,6 +12,7 @@ use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::metadata::administrator::{self, AdministratorRow};
 use crate::storage::metadata::grant::{self, Holder};
 use crate::storage::metadata::group;
+use crate::storage::metadata::second_factor;
 
 /// Runs a change of an administrator's state.
 async fn set_enabled(tx: &mut Tx<'_>, target: OneAdministrator, enabled: bool) -> Result<Administrator> {
@@ -80,6 +82,28 @@ acts_on_administrator! {
     AdministratorDisable, "administrator.disable", Post, "/v1/administrators/{name}/disable",
     AdministratorUpdate, "Keep an administrator out",
     |tx, target| set_enabled(tx, target, false).await
+}
+
+acts_on_administrator! {
+    /// `second-factor.reset`: for who has lost it. Whoever may, may set the password too.
+    SecondFactorReset, "second-factor.reset", Delete, "/v1/administrators/{name}/second-factor",
+    AdministratorUpdate, "Take away an administrator's second factor and its recovery codes",
+    |tx, target| {
+        if tx.caller.administrator() == Some(target.row.id) {
+            let message = "one's own second factor is removed with one of its codes".to_owned();
+            return Err(ServiceError::Conflict { message });
+        }
+        if !second_factor::delete(tx.conn, target.row.id).await? {
+            let message = format!("{} has no second factor", target.login);
+            return Err(ServiceError::Conflict { message });
+        }
+        if target.row.second_factor {
+            tell_gone(tx, &target).await?;
+        }
+        tx.before = Some(serde_json::json!({ "second_factor": target.row.second_factor }));
+        tx.after = Some(serde_json::json!({ "second_factor": false }));
+        Ok(show(tx, AdministratorRow { second_factor: false, ..target.row }))
+    }
 }
 
 acts_on_administrator! {

@@ -22,6 +22,7 @@ use crate::storage::metadata::customer::CustomerRow;
 use crate::storage::metadata::expiry::Expiring;
 use crate::storage::metadata::grant::{self, Holder};
 use crate::storage::metadata::group;
+use crate::storage::metadata::second_factor;
 
 /// Longest name in octets.
 const NAME_OCTETS_MAX: usize = 64;
@@ -76,6 +77,8 @@ pub(in crate::service) struct Administrator {
     #[serde(skip_serializing_if = "Option::is_none")]
     contact: Option<String>,
     enabled: bool,
+    /// Whether logging in with the password takes a code too.
+    second_factor: bool,
     #[schema(value_type = String)]
     created_at: Timestamp,
 }
@@ -89,6 +92,7 @@ pub(super) fn show(tx: &Tx<'_>, row: AdministratorRow) -> Administrator {
         roles: Vec::new(),
         contact: row.contact,
         enabled: row.enabled,
+        second_factor: row.second_factor,
         created_at: row.created_at,
     }
 }
@@ -257,6 +261,9 @@ pub(in crate::service) struct AdministratorDetail {
     pub grants: Vec<Grant>,
     /// The groups that it is in, as far as the caller may see.
     pub groups: Vec<String>,
+    /// Of a second factor: the recovery codes that were not used yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_codes_left: Option<i64>,
     /// When its time is over, if somebody has said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiry: Option<Expiry>,
@@ -293,7 +300,11 @@ pub(super) async fn detail(tx: &mut Tx<'_>, row: AdministratorRow) -> Result<Adm
     let groups = groups.filter(|group| tx.caller.sees(group.customer));
     let groups = groups.map(|group| OneGroup::new(tx, group).login).collect();
     let expiry = expiry::shown(tx, Expiring::Administrator(row.id)).await?;
-    Ok(AdministratorDetail { administrator: show(tx, row), grants, groups, expiry })
+    let recovery_codes_left = match row.second_factor {
+        true => Some(second_factor::recovery_codes_left(tx.conn, row.id).await?),
+        false => None,
+    };
+    Ok(AdministratorDetail { administrator: show(tx, row), grants, groups, recovery_codes_left, expiry })
 }
 
 /// Keeps the plain text rule for labels in one place.

@@ -34,6 +34,7 @@ pub(in crate::service) mod passwords;
 mod revocation;
 pub(in crate::service) mod roles;
 pub(in crate::service) mod scope;
+pub(in crate::service) mod second_factor;
 pub(in crate::service) mod sessions;
 pub(in crate::service) mod targets;
 pub(in crate::service) mod tokens;

@@ -14,6 +14,7 @@ mod code;
 mod last_login;
 pub(in crate::service) mod log;
 pub mod password;
+pub(in crate::service) mod second_factor;
 mod session;
 mod throttle;
 mod verifier;
@@ -433,7 +434,8 @@ pub(in crate::service) async fn is_open(
     Ok(!is_off(&settings::standing::switches_off(conn, at(&row)).await?, service))
 }
 
-fn unavailable(error: crate::service::error::ServiceError) -> LoginError {
+/// Says it in the log.
+pub(in crate::service) fn unavailable(error: crate::service::error::ServiceError) -> LoginError {
     tracing::error!(%error, "login: the database cannot be asked");
     LoginError::Unavailable
 }

@@ -59,6 +59,8 @@ pub(in crate::service) enum Kind {
     PasswordReset,
     /// An administrator has looked into a mailbox.
     ContentAccess,
+    /// The second factor of an administrator was taken away, or one of its recovery codes was used.
+    SecondFactor,
     /// Somebody may become an administrator.
     Invitation,
     /// A webhook is sent nothing any more.
@@ -78,6 +80,7 @@ impl Kind {
             Self::RequestDecided => "request-decided",
             Self::PasswordReset => "password-reset",
             Self::ContentAccess => "content-access",
+            Self::SecondFactor => "second-factor",
             Self::Invitation => "invitation",
             Self::WebhookOff => "webhook-off",
         }

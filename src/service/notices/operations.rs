@@ -26,7 +26,7 @@ pub(in crate::service) struct Notice {
     #[schema(value_type = String)]
     at: Timestamp,
     /// `quota-warning`, `expiry-warning`, `expiry`, `spending-warning`, `spending`, `request-waiting`,
-    /// `request-decided`, `password-reset`, `content-access` or `webhook-off`.
+    /// `request-decided`, `password-reset`, `content-access`, `second-factor`, `invitation` or `webhook-off`.
     kind: String,
     /// Whom it is for: `you`, `group`, or the path of a customer, a role before it.
     to: String,

@@ -8,7 +8,7 @@ use crate::service::directory::{
     administrator_state, administrators, aliases, ceilings, credentials, customer_life, customer_limits,
     customers, domain_move, domain_proof, domains, grants, groups, holdings, holds, identity,
     invitation_accept, invitations, legal_holds, mailbox_deletion, mailbox_logins, mailboxes, password_codes,
-    roles, sessions, tokens,
+    roles, second_factor, sessions, tokens,
 };
 use crate::service::expiry::{AdministratorExpire, CustomerExpire, MailboxExpire};
 use crate::service::notices::{NoticeList, NoticeRead};
@@ -178,6 +178,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<administrator_state::AdministratorDelete>(),
     declare::<administrator_state::AdministratorUndelete>(),
     declare::<credentials::AdministratorPassword>(),
+    declare::<administrator_state::SecondFactorReset>(),
+    declare::<second_factor::SecondFactorEnrol>(),
+    declare::<second_factor::SecondFactorConfirm>(),
+    declare::<second_factor::SecondFactorRecoveryCodes>(),
+    declare::<second_factor::SecondFactorRemove>(),
     declare::<tokens::TokenCreate>(),
     declare::<tokens::TokenList>(),
     declare::<tokens::TokenRevoke>(),

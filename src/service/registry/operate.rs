@@ -125,6 +125,8 @@ pub(in crate::service) trait Operate: 'static {
     const FOLLOWED: bool = false;
     /// See [`super::Operation::by_code`].
     const BY_CODE: bool = false;
+    /// Whether it is a part of setting up one's own second factor: all that is open to who lacks a demanded one.
+    const SETS_UP_FACTOR: bool = false;
     /// Where it waits for its turn to write.
     const PRIORITY: Priority = Priority::Interactive;
     /// The fields from path, query and body; unknown ones are refused.

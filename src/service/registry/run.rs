@@ -107,6 +107,9 @@ pub(super) fn run<O: Operate>(
         if matches!(context.identity, Identity::Invited { .. }) != O::BY_CODE {
             return Err(ServiceError::Forbidden { permission: "a one-time code" });
         }
+        if context.lacks_second_factor() && !O::SETS_UP_FACTOR {
+            return Err(ServiceError::SecondFactorNeeded);
+        }
         let hash = blake3::hash(request.to_string().as_bytes()).as_bytes().to_vec();
         without_nul(&request)?;
         let request = O::prepare(&inner, parse::<O::Request>(request)?).await?;
@@ -339,7 +342,7 @@ async fn keep<R>(
 }
 
 fn forget_secrets(answer: &mut Value) {
-    for member in ["token", "secret"] {
+    for member in ["token", "secret", "uri", "recovery_codes"] {
         if let Some(secret) = answer.get_mut(member) {
             *secret = Value::Null;
         }

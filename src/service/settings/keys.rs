@@ -1,6 +1,6 @@
 //! The table of settings: every key, declared once.
 
-use super::kinds::{Kind, Number, OnOff, RoleNames};
+use super::kinds::{Demand, Kind, Number, OnOff, RoleNames};
 use crate::base::civil::{Hours, Schedule, Zone};
 
 /// Who may set a key for a customer. For domains and mailboxes it is always somebody of their customer or above.
@@ -97,6 +97,8 @@ keys! {
         "delivery.overquota_defer_hours", "120" "hours", Own, Customers;
     /// Whether people with addresses in verified domains of customers above may be invited to administrate.
     INVITATION_ANCESTOR_DOMAINS: OnOff = "invitation.ancestor_domains", "off" "", Above, Customers;
+    /// Whether administrators at home there must have a second factor to log in with their password.
+    LOGIN_SECOND_FACTOR: Demand = "login.second_factor", "off" "", Own, Customers;
     /// When owners of mailboxes may log in, in the customer's time zone.
     LOGIN_WINDOWS: Schedule = "login.windows", "always" "", Above, Mailboxes;
     /// When administrators at home there may log in, in the customer's time zone.

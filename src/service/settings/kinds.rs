@@ -56,6 +56,37 @@ impl Kind for OnOff {
     }
 }
 
+/// Whether something is demanded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Demand {
+    /// It is not.
+    Off,
+    /// It is.
+    Required,
+}
+
+impl Kind for Demand {
+    fn read(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "off" => Ok(Self::Off),
+            "required" => Ok(Self::Required),
+            _ => Err(format!("expected {}, got {text:?}", Self::describe())),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Off => "off",
+            Self::Required => "required",
+        }
+        .to_owned()
+    }
+
+    fn describe() -> String {
+        "off or required".to_owned()
+    }
+}
+
 /// Most roles that are given at once.
 pub const ROLES_MAX: usize = 16;
 

@@ -25,12 +25,16 @@ pub struct AdministratorRow {
     pub enabled: bool,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whether it has a second factor that is confirmed.
+    pub second_factor: bool,
 }
 
 /// The columns of [`AdministratorRow`].
 macro_rules! columns {
     () => {
-        "SELECT a.id, a.public_id, a.customer_id, a.name, a.contact, a.enabled, a.created_at FROM administrator a "
+        "SELECT a.id, a.public_id, a.customer_id, a.name, a.contact, a.enabled, a.created_at,
+                (SELECT count(*) FROM second_factor f WHERE f.administrator_id = a.id AND f.confirmed_at IS NOT NULL)
+         FROM administrator a "
     };
 }
 
@@ -43,6 +47,7 @@ fn from_row(row: &Row) -> Result<AdministratorRow> {
         contact: row.text_opt(4)?,
         enabled: row.int(5)? != 0,
         created_at: Timestamp(row.int(6)?),
+        second_factor: row.int(7)? != 0,
     })
 }
 

@@ -76,6 +76,7 @@ mod schema;
 pub mod scope;
 pub mod scope_usage;
 pub mod seal;
+pub mod second_factor;
 pub mod setting;
 pub mod snapshot;
 pub mod spending;

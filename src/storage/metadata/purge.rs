@@ -235,6 +235,8 @@ async fn administrator(conn: &mut Conn, administrator: i64, before: Timestamp) -
     }
     for text in [
         "DELETE FROM token WHERE administrator_id = $1",
+        "DELETE FROM second_factor WHERE administrator_id = $1",
+        "DELETE FROM recovery_code WHERE administrator_id = $1",
         "DELETE FROM role_grant WHERE administrator_id = $1",
         "DELETE FROM expiry WHERE administrator_id = $1",
         "DELETE FROM notice_reader WHERE administrator_id = $1",
@@ -275,6 +277,8 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
     conn.execute(text, params![customer, now]).await?;
     for text in [
         "DELETE FROM token WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
+        "DELETE FROM second_factor WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
+        "DELETE FROM recovery_code WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
         "DELETE FROM role_grant WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
         "DELETE FROM group_member WHERE administrator_id IN (SELECT id FROM administrator WHERE customer_id = $1)",
         "DELETE FROM role_grant WHERE group_id IN (SELECT id FROM administrator_group WHERE customer_id = $1)",

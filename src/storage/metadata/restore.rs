@@ -24,8 +24,8 @@ const NUMBER_MAX: i64 = u32::MAX as i64;
 /// Rows that one transaction changes.
 const SLICE_ROWS: i64 = 1_000;
 
-/// Takes out what belonged to the life before: nodes, intents, pins, leases, tokens, one-time codes, answers
-/// to repeated requests, and jobs that were under way. Tokens, codes and idempotency keys go since what was
+/// Takes out what belonged to the life before: nodes, intents, pins, leases, tokens, one-time codes and
+/// recovery codes, answers to repeated requests, and jobs that were under way. Tokens, codes and idempotency keys go since what was
 /// revoked, used or asked for again after the backup would be valid again. Sets on their way into folders are
 /// given up.
 ///
@@ -40,6 +40,7 @@ pub async fn forget_life(conn: &mut Conn, now: Timestamp) -> Result<()> {
         "DELETE FROM node_disk_sample",
         "DELETE FROM token",
         "DELETE FROM invitation",
+        "DELETE FROM recovery_code",
         "DELETE FROM idempotency",
         "DELETE FROM backup",
         "DELETE FROM backup_object",

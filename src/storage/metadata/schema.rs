@@ -180,6 +180,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0029_login_log.sql"),
         include_str!("../../../migrations/postgres/0029_login_log.sql"),
     ),
+    (
+        30,
+        "second_factor",
+        include_str!("../../../migrations/sqlite/0030_second_factor.sql"),
+        include_str!("../../../migrations/postgres/0030_second_factor.sql"),
+    ),
 ];
 
 /// Which database's texts.

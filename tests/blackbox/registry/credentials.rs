@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use posthouse::service::context::Authentication;
 use posthouse::service::login::LoginError;
+use posthouse::service::registry::PasswordRefused;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -32,7 +33,10 @@ async fn by_password(
     peer: Option<&Authentication>,
 ) -> Result<Authentication, LoginError> {
     let password = SecretString::from(password);
-    world.management.authenticate_password(name, &password, peer, None).await
+    world.management.authenticate_password(name, &password, None, peer, None).await.map_err(|refused| match refused {
+        PasswordRefused::Login(error) => error,
+        other => panic!("nobody has a second factor: {other}"),
+    })
 }
 
 async fn fails(world: &World, name: &str, password: &str, peer: Option<&Authentication>) -> LoginError {

@@ -94,7 +94,7 @@ async fn invited_becomes_an_administrator_once(world: World) {
     assert_eq!(listed["items"], json!([]));
 
     let password = SecretString::from(PASSWORD);
-    let anna = world.management.authenticate_password(login, &password, None, None).await.unwrap();
+    let anna = world.management.authenticate_password(login, &password, None, None, None).await.unwrap();
     world.run(&anna, "mailbox.list", json!({ "customer": "a" })).await.unwrap();
     let new = json!({ "name": "new", "customer": "a" });
     assert_eq!(refusal(world.run(&anna, "administrator.create", new).await), "forbidden");

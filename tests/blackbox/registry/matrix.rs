@@ -230,7 +230,11 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         | "job.show"
         | "job.cancel"
         | "invitation.accept"
-        | "mailbox.set-password" => {
+        | "mailbox.set-password"
+        | "second-factor.enrol"
+        | "second-factor.confirm"
+        | "second-factor.recovery-codes"
+        | "second-factor.remove" => {
             return None;
         }
         "customer.create" => json!({ "path": format!("{path}/new") }),
@@ -309,6 +313,7 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         | "administrator.enable"
         | "administrator.disable"
         | "administrator.delete"
+        | "second-factor.reset"
         | "token.create"
         | "token.list" => json!({ "name": administrator }),
         "administrator.password" => json!({ "name": administrator, "password_hash": PASSWORD_HASH }),
@@ -345,6 +350,7 @@ pub fn any_request(operation: &str, names: &Names) -> Value {
             json!({ "dir": "/nonexistent" })
         }
         "backup.show" => json!({ "id": "none" }),
+        "second-factor.confirm" => json!({ "code": "000000" }),
         "job.show" | "job.cancel" => json!({ "id": "zzzzzzzzzzzzzzzz" }),
         _ => json!({}),
     })
