@@ -118,7 +118,7 @@ async fn by_code(management: &Management, peer: Peer, code: &str) -> Result<Auth
 
 fn refused(error: LoginError, failed: Problem) -> Problem {
     match error {
-        LoginError::Failed | LoginError::Held | LoginError::OutsideWindow => failed,
+        LoginError::Failed | LoginError::Held | LoginError::OutsideWindow | LoginError::TlsRequired => failed,
         LoginError::TooMany => Problem::too_many_logins(),
         LoginError::Unavailable => Problem::from(ServiceError::Unavailable(error.to_string())),
     }

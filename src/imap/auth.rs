@@ -172,6 +172,7 @@ fn verify_failed(session: &mut Session, error: LoginError) -> Result<MailSession
     let code = match error {
         LoginError::Failed => "AUTHENTICATIONFAILED",
         LoginError::Held | LoginError::OutsideWindow => "AUTHORIZATIONFAILED",
+        LoginError::TlsRequired => "PRIVACYREQUIRED",
         LoginError::Unavailable => "UNAVAILABLE",
         LoginError::TooMany => "LIMIT",
     };

@@ -2,10 +2,9 @@
 
 use secrecy::ExposeSecret;
 
-use super::sasl::Verify;
+use super::sasl::{Came, Verify};
 use super::socketmap::Directory;
 use crate::base::address::Address;
-use crate::service::context::Source;
 use crate::service::delivery::DeliveryRefusal;
 use crate::service::login::LoginError;
 use crate::wire::sasl::Credentials;
@@ -14,10 +13,12 @@ use crate::wire::sasl::Credentials;
 pub(super) struct Fake;
 
 impl Verify for Fake {
-    async fn verify(&self, credentials: &Credentials, source: Source) -> Result<Address, LoginError> {
+    async fn verify(&self, credentials: &Credentials, came: Came) -> Result<Address, LoginError> {
         match (credentials.username.as_str(), credentials.password.expose_secret()) {
             ("held@x.example", _) => Err(LoginError::Held),
-            ("tim@x.example", _) if source.is_none() => Err(LoginError::TooMany),
+            ("careful@x.example", _) if !came.is_private() => Err(LoginError::TlsRequired),
+            ("careful@x.example", "secret") => "careful@x.example".parse().map_err(|_| LoginError::Failed),
+            ("tim@x.example", _) if came.source.is_none() => Err(LoginError::TooMany),
             ("tim@x.example", "secret") => "tim@x.example".parse().map_err(|_| LoginError::Failed),
             _ => Err(LoginError::Failed),
         }

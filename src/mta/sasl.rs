@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::base::address::Address;
 use crate::base::id::random_bytes;
-use crate::service::context::{Service, Source};
+use crate::service::context::Source;
 use crate::service::login::{Login, LoginError};
 use crate::wire::line::{LineError, Reader};
 use crate::wire::listen::Shutdown;
@@ -31,20 +31,36 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Seed of the cookie's uniqueness: each connection gets a number of its own.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
+/// What the MTA says of the connection on which credentials came to it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Came {
+    /// From where.
+    pub source: Source,
+    /// Whether it was under TLS.
+    pub is_secure: bool,
+}
+
+impl Came {
+    /// Whether nobody on the way could read a password: under TLS, or from the machine itself.
+    pub fn is_private(self) -> bool {
+        self.is_secure || self.source.is_some_and(|address| address.to_canonical().is_loopback())
+    }
+}
+
 /// Verifies credentials; tests put their own in its place.
 pub trait Verify: Send + Sync + 'static {
     /// Whose credentials these are, when they may be used for submission.
     fn verify(
         &self,
         credentials: &Credentials,
-        source: Source,
+        came: Came,
     ) -> impl Future<Output = Result<Address, LoginError>> + Send;
 }
 
 impl Verify for Login {
-    async fn verify(&self, credentials: &Credentials, source: Source) -> Result<Address, LoginError> {
+    async fn verify(&self, credentials: &Credentials, came: Came) -> Result<Address, LoginError> {
         let Credentials { username, password, .. } = credentials;
-        let session = self.password(Service::Submission, username, password, source).await?;
+        let session = self.submission(username, password, came.source, came.is_private()).await?;
         Ok(session.owner().address().clone())
     }
 }
@@ -102,7 +118,7 @@ fn introduction() -> String {
 /// Who a request comes from, and its exchange.
 struct Pending {
     exchange: Exchange,
-    source: Source,
+    came: Came,
 }
 
 struct Session<V> {
@@ -139,17 +155,20 @@ impl<V: Verify> Session<V> {
     async fn start(&mut self, id: u32, rest: &str) -> String {
         let mut fields = rest.split('\t');
         let mechanism = fields.next().unwrap_or_default();
-        let mut source = None;
+        let mut came = Came::default();
         let mut initial = None;
         for field in fields {
             if let Some(address) = field.strip_prefix("rip=") {
-                source = address.parse().ok();
+                came.source = address.parse().ok();
+            } else if field == "secured" || field.starts_with("secured=") {
+                // A flag; newer versions of the protocol say how.
+                came.is_secure = true;
             } else if let Some(response) = field.strip_prefix("resp=") {
                 initial = Some(response.as_bytes());
             }
         }
         match Exchange::start(mechanism, initial) {
-            Ok((exchange, step)) => self.step(id, Pending { exchange, source }, step).await,
+            Ok((exchange, step)) => self.step(id, Pending { exchange, came }, step).await,
             Err(error) => failed_exchange(id, error),
         }
     }
@@ -173,7 +192,7 @@ impl<V: Verify> Session<V> {
                 self.exchanges.insert(id, pending);
                 format!("CONT\t{id}\t{challenge}\n")
             }
-            Step::Done(credentials) => match Box::pin(self.verify.verify(&credentials, pending.source)).await
+            Step::Done(credentials) => match Box::pin(self.verify.verify(&credentials, pending.came)).await
             {
                 Ok(address) => format!("OK\t{id}\tuser={}\n", escaped(&address.to_string())),
                 Err(error) => failed_login(id, &credentials.username, error),
@@ -188,7 +207,7 @@ fn failed_exchange(id: u32, error: SaslError) -> String {
 
 fn failed_login(id: u32, username: &str, error: LoginError) -> String {
     let why = match error {
-        LoginError::Failed => "",
+        LoginError::Failed | LoginError::TlsRequired => "",
         LoginError::Held | LoginError::OutsideWindow => "\tuser_disabled",
         LoginError::Unavailable | LoginError::TooMany => "\ttemp",
     };
@@ -309,6 +328,26 @@ mod tests {
                 "FAIL\t2\treason=unsupported authentication mechanism",
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn whether_the_client_came_under_tls_is_passed_on() {
+        let auth = |id, from: &str| {
+            format!("AUTH\t{id}\tPLAIN\tservice=smtp\t{from}\tresp={}\n", plain("careful@x.example", "secret"))
+        };
+        let lines = talk(format!(
+            "{HELLO}{}{}{}{}{}",
+            auth(1, "rip=192.0.2.9\tsecured"),
+            auth(2, "rip=192.0.2.9\tsecured=tls"),
+            auth(3, "rip=::ffff:127.0.0.1"),
+            auth(4, "rip=192.0.2.9"),
+            auth(5, "lip=127.0.0.1"),
+        ))
+        .await;
+        let refused = "user=careful@x.example\treason=the password of this account is taken under TLS only";
+        let taken = |id| format!("OK\t{id}\tuser=careful@x.example");
+        let failed = |id| format!("FAIL\t{id}\t{refused}");
+        assert_eq!(lines, [taken(1), taken(2), taken(3), failed(4), failed(5)]);
     }
 
     #[tokio::test]

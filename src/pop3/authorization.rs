@@ -175,6 +175,7 @@ impl<'a, M: Maildrops> Authorization<'a, M> {
             }
             Refused::Login(LoginError::Held) => "-ERR [SYS/PERM] This account is suspended for this service",
             Refused::Login(LoginError::OutsideWindow) => "-ERR [SYS/TEMP] Login is not allowed at this time",
+            Refused::Login(LoginError::TlsRequired) => INSECURE,
             Refused::Login(LoginError::Unavailable) => {
                 "-ERR [SYS/TEMP] Authentication is unavailable, try later"
             }

@@ -73,6 +73,8 @@ mod second_factor;
 mod settings;
 #[path = "registry/spending.rs"]
 mod spending;
+#[path = "registry/submission_tls.rs"]
+mod submission_tls;
 #[path = "registry/switches.rs"]
 mod switches;
 #[path = "registry/templates.rs"]

@@ -70,12 +70,24 @@ pub enum LoginError {
     /// Right password, but not at this time of the week.
     #[error("login is not allowed at this time")]
     OutsideWindow,
+    /// Right password, but it came in the clear, where that is not allowed.
+    #[error("the password of this account is taken under TLS only")]
+    TlsRequired,
     /// The database cannot be asked now.
     #[error("authentication is temporarily unavailable")]
     Unavailable,
     /// Too many failures from this address or for this name; try later.
     #[error("too many failed logins, try again later")]
     TooMany,
+}
+
+/// How somebody comes.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    service: Service,
+    source: Source,
+    /// Whether nobody on the way could read the password.
+    is_private: bool,
 }
 
 /// Verifies mailbox credentials and knows who is logged in. Cheap to clone.
@@ -164,7 +176,8 @@ impl Login {
         self.inner.log.flush(&self.inner.database).await;
     }
 
-    /// Verifies `username` (a full address) and `password` for `service`, and registers the session.
+    /// Verifies `username` (a full address) and `password` for `service`, and registers the session. The protocol has
+    /// made sure that nobody but the two ends could read the password.
     ///
     /// # Errors
     /// See [`LoginError`].
@@ -175,6 +188,31 @@ impl Login {
         password: &SecretString,
         source: Source,
     ) -> std::result::Result<MailSession, LoginError> {
+        self.log_in(Way { service, source, is_private: true }, username, password).await
+    }
+
+    /// As [`Self::password`], for submission through an MTA, which has taken the password: `is_private` is whether
+    /// nobody but it and the client could read it.
+    ///
+    /// # Errors
+    /// See [`LoginError`].
+    pub async fn submission(
+        &self,
+        username: &str,
+        password: &SecretString,
+        source: Source,
+        is_private: bool,
+    ) -> std::result::Result<MailSession, LoginError> {
+        self.log_in(Way { service: Service::Submission, source, is_private }, username, password).await
+    }
+
+    async fn log_in(
+        &self,
+        way: Way,
+        username: &str,
+        password: &SecretString,
+    ) -> std::result::Result<MailSession, LoginError> {
+        let Way { service, source, .. } = way;
         let inner = &self.inner;
         let name = username.get(..USERNAME_OCTETS_MAX).unwrap_or(username).to_lowercase();
         if !inner.throttle.admits(source, &name) {
@@ -197,7 +235,7 @@ impl Login {
         };
         inner.throttle.succeeded(source, &name);
         self.renew(&mut row, password).await;
-        let admitted = self.admit(service, &row, source).await;
+        let admitted = self.admit(way, &row).await;
         match &admitted {
             Ok(_) => count(Outcome::Success),
             // Nothing was decided.
@@ -268,21 +306,18 @@ impl Login {
     }
 
     /// Registers a session for a mailbox whose password was right.
-    async fn admit(
-        &self,
-        service: Service,
-        row: &MailboxRow,
-        source: Source,
-    ) -> std::result::Result<MailSession, LoginError> {
-        let inner = &self.inner;
+    async fn admit(&self, way: Way, row: &MailboxRow) -> std::result::Result<MailSession, LoginError> {
+        let (inner, Way { service, source, is_private }) = (&self.inner, way);
         // Watching begins before the last look, so that no change falls between them.
         let watch = self.watch(row.id, &row.password_hash);
         let now = inner.clock.now();
-        let standing = standing(&inner.database, (row.id, row.customer), &row.password_hash, service, now);
+        let way = (service, is_private);
+        let standing = standing(&inner.database, (row.id, row.customer), &row.password_hash, way, now);
         match standing.await.map_err(unavailable)? {
             Standing::Good(windows) => watch.set_windows(windows),
             Standing::Held => return Err(LoginError::Held),
             Standing::OutsideWindow => return Err(LoginError::OutsideWindow),
+            Standing::Clear => return Err(LoginError::TlsRequired),
             Standing::Gone => return Err(LoginError::Failed),
         }
         let address = row.address().parse::<Address>().map_err(|error| {
@@ -368,6 +403,8 @@ enum Standing {
     Held,
     /// This is not one of the times at which login is allowed.
     OutsideWindow,
+    /// The password came in the clear, which is not allowed.
+    Clear,
     /// Deleted, its domain no longer verified or another customer's, or the password is another one.
     Gone,
 }
@@ -376,7 +413,7 @@ async fn standing(
     database: &Database,
     (id, customer): (MailboxId, CustomerId),
     password_hash: &str,
-    service: Service,
+    (service, is_private): (Service, bool),
     now: Timestamp,
 ) -> Result<Standing> {
     let password_hash = password_hash.to_owned();
@@ -386,9 +423,13 @@ async fn standing(
             let Some(row) = row.filter(|row| row.password_hash == password_hash) else {
                 return Ok(Standing::Gone);
             };
-            let OwnerStanding { off, windows } = settings::standing::of_owner(conn, at(&row)).await?;
+            let standing = settings::standing::of_owner(conn, at(&row)).await?;
+            let OwnerStanding { off, windows, submission_tls } = standing;
             if is_off(&off, service) {
                 return Ok(Standing::Held);
+            }
+            if service == Service::Submission && submission_tls && !is_private {
+                return Ok(Standing::Clear);
             }
             let is_time = windows.as_ref().is_none_or(|windows| windows.allow(now));
             Ok(if is_time { Standing::Good(windows) } else { Standing::OutsideWindow })

@@ -243,13 +243,13 @@ impl MailSession {
         let hash = Arc::clone(&self.watch.password_hash.lock().unwrap_or_else(PoisonError::into_inner));
         let whose = (self.owner.mailbox, self.owner.customer);
         let now = self.watch.clock.now();
-        let look = standing(&self.watch.database, whose, &hash, self.service, now);
+        let look = standing(&self.watch.database, whose, &hash, (self.service, true), now);
         match look.await {
             Ok(Standing::Good(windows)) => {
                 self.watch.set_windows(windows);
                 true
             }
-            Ok(Standing::Held | Standing::OutsideWindow | Standing::Gone) => false,
+            Ok(Standing::Held | Standing::OutsideWindow | Standing::Clear | Standing::Gone) => false,
             Err(error) => {
                 tracing::warn!(%error, "whether a session may go on cannot be told now");
                 true

@@ -119,6 +119,8 @@ keys! {
     SERVICE_SMTP: OnOff = "service.smtp", "on" "", Own, Mailboxes;
     /// Whether mail may be submitted through the provider's MTA.
     SERVICE_SUBMISSION: OnOff = "service.submission", "on" "", Own, Mailboxes;
+    /// Whether passwords for submission are taken only from clients that have come to the MTA under TLS.
+    SUBMISSION_TLS: Demand = "submission.tls", "off" "", Own, Mailboxes;
     /// The customer's time zone.
     TIME_ZONE: Zone = "time_zone", "UTC" "", Own, Customers;
 }

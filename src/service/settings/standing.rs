@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use super::keys::{
     Key, LOGIN_WINDOWS, LOGIN_WINDOWS_ADMINISTRATORS, SERVICE_ADMIN, SERVICE_IMAP, SERVICE_POP3,
-    SERVICE_SMTP, SERVICE_SUBMISSION, TIME_ZONE,
+    SERVICE_SMTP, SERVICE_SUBMISSION, SUBMISSION_TLS, TIME_ZONE,
 };
-use super::kinds::{Kind, OnOff};
+use super::kinds::{Demand, Kind, OnOff};
 use super::resolve::{among, resolve};
 use crate::base::civil::{Schedule, Zone};
 use crate::base::clock::Timestamp;
@@ -74,10 +74,12 @@ pub(in crate::service) struct Standing {
     pub off: BTreeSet<String>,
     /// The times at which login is allowed; nothing where it always is.
     pub windows: Option<LoginWindows>,
+    /// Whether passwords for submission are taken under TLS only.
+    pub submission_tls: bool,
 }
 
 async fn standing(conn: &mut Conn, at: At, windows: &Key<Schedule>) -> Result<Standing> {
-    let others = [windows.declaration.name, TIME_ZONE.declaration.name];
+    let others = [windows.declaration.name, TIME_ZONE.declaration.name, SUBMISSION_TLS.declaration.name];
     let keys: Vec<&'static str> = service_keys().chain(others).collect();
     let (mut off, marks) = setting::along_with_holds(conn, at, &keys).await?;
     off.extend(services_off(&marks));
@@ -87,7 +89,8 @@ async fn standing(conn: &mut Conn, at: At, windows: &Key<Schedule>) -> Result<St
     } else {
         Some(LoginWindows { schedule, zone: among(&marks, &TIME_ZONE)? })
     };
-    Ok(Standing { off, windows })
+    let submission_tls = among(&marks, &SUBMISSION_TLS)? == Demand::Required;
+    Ok(Standing { off, windows, submission_tls })
 }
 
 /// What the login of a mailbox's owner depends on.
