@@ -155,7 +155,8 @@ impl From<ServiceError> for Problem {
                 problem
             }
             ServiceError::SecondFactorNeeded => {
-                let next = "POST /v1/second-factor/enrol, then confirm, or posthouse admin second-factor enrol";
+                let next =
+                    "POST /v1/second-factor/enrol, then confirm, or posthouse admin second-factor enrol";
                 Self::new(StatusCode::FORBIDDEN, "second_factor_needed", format!("{detail}: {next}"))
             }
             ServiceError::Conflict { .. } => Self::new(StatusCode::CONFLICT, "conflict", detail),

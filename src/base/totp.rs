@@ -62,7 +62,8 @@ pub fn base32(octets: &[u8]) -> String {
     let letter = |bits: u64| BASE32.get((bits & 31) as usize).map_or('A', |&letter| char::from(letter));
     let mut text = String::with_capacity(octets.len().div_ceil(5) * 8);
     for group in octets.chunks(5) {
-        let bits = group.iter().fold(0, |bits, &octet| bits << 8 | u64::from(octet)) << (8 * (5 - group.len()));
+        let bits =
+            group.iter().fold(0, |bits, &octet| bits << 8 | u64::from(octet)) << (8 * (5 - group.len()));
         let letters = (group.len() * 8).div_ceil(5);
         text.extend((0..letters).map(|number| letter(bits >> (35 - 5 * number))));
     }

@@ -78,8 +78,13 @@ impl Failure {
         let exit = match code {
             "invalid" | "malformed" | "media_type" | "body_too_large" => Exit::Usage,
             "not_found" | "no_such_path" | "no_such_method" => Exit::NotFound,
-            "forbidden" | "suspended" | "unauthenticated" | "too_many_logins" | "second_factor_required"
-            | "second_factor_wrong" | "second_factor_needed" => Exit::Forbidden,
+            "forbidden"
+            | "suspended"
+            | "unauthenticated"
+            | "too_many_logins"
+            | "second_factor_required"
+            | "second_factor_wrong"
+            | "second_factor_needed" => Exit::Forbidden,
             "conflict" | "precondition_failed" => Exit::Conflict,
             "over_quota" | "limit" => Exit::Limit,
             "unavailable" | "timeout" => Exit::Unavailable,

@@ -314,11 +314,8 @@ fn exit(code: Exit) -> ExitCode {
 fn carry_out(arguments: Arguments) -> Result<Start, Failure> {
     let Connection { socket, token_file, login, login_password_file, login_code_file, json } =
         arguments.connection;
-    let login = login.map(|name| Named {
-        name,
-        password_file: login_password_file,
-        code_file: login_code_file,
-    });
+    let login =
+        login.map(|name| Named { name, password_file: login_password_file, code_file: login_code_file });
     let plan = match arguments.command {
         Command::Quickstart { dir, demo } => return Ok(Start::Quickstart { dir, demo }),
         Command::Serve { config: file } => {

@@ -83,8 +83,10 @@ pub(super) fn ask_second_factor(
     }
     if !std::io::stdin().is_terminal() {
         let hint = "give it with --login-code-file FILE, or use a token";
-        return Err(Failure::usage("a code of the second factor is needed, and there is no terminal to ask on")
-            .hint(hint));
+        return Err(Failure::usage(
+            "a code of the second factor is needed, and there is no terminal to ask on",
+        )
+        .hint(hint));
     }
     not_empty(hidden(&format!("Code of the second factor of {whose}: "))?)
 }

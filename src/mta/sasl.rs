@@ -192,8 +192,7 @@ impl<V: Verify> Session<V> {
                 self.exchanges.insert(id, pending);
                 format!("CONT\t{id}\t{challenge}\n")
             }
-            Step::Done(credentials) => match Box::pin(self.verify.verify(&credentials, pending.came)).await
-            {
+            Step::Done(credentials) => match Box::pin(self.verify.verify(&credentials, pending.came)).await {
                 Ok(address) => format!("OK\t{id}\tuser={}\n", escaped(&address.to_string())),
                 Err(error) => failed_login(id, &credentials.username, error),
             },
@@ -333,7 +332,10 @@ mod tests {
     #[tokio::test]
     async fn whether_the_client_came_under_tls_is_passed_on() {
         let auth = |id, from: &str| {
-            format!("AUTH\t{id}\tPLAIN\tservice=smtp\t{from}\tresp={}\n", plain("careful@x.example", "secret"))
+            format!(
+                "AUTH\t{id}\tPLAIN\tservice=smtp\t{from}\tresp={}\n",
+                plain("careful@x.example", "secret")
+            )
         };
         let lines = talk(format!(
             "{HELLO}{}{}{}{}{}",

@@ -116,9 +116,8 @@ fn second_factor_is_set_up_and_asked_for_on_the_command_line() {
             write_in("code", &present_code(begun));
             let confirm = ["admin", "second-factor", "confirm", "--code-file", "code"];
             let confirmed = login(&[&confirm, more].concat());
-            (confirmed.status.code() == Some(0)).then(|| -> Value {
-                serde_json::from_str(&confirmed.stdout).unwrap()
-            })
+            (confirmed.status.code() == Some(0))
+                .then(|| -> Value { serde_json::from_str(&confirmed.stdout).unwrap() })
         })
     };
     let confirmed = confirm(&begun, &["--save-codes", "recovery"]);
@@ -207,7 +206,8 @@ fn code_comes_in_a_header_beside_the_password() {
         assert_eq!((answer.status, &answer.json()["code"]), (401, &json!("unauthenticated")));
     }
     // A code beside a token, or beside the peer, is no matter.
-    let answer = http::over_socket(&daemon.admin_socket(), "GET", "/v1/whoami", &[("Second-Factor", "x")], None);
+    let answer =
+        http::over_socket(&daemon.admin_socket(), "GET", "/v1/whoami", &[("Second-Factor", "x")], None);
     assert_eq!(answer.unwrap().status, 200);
     daemon.posthouse(&["admin", "second-factor", "reset", &name, "--yes"]).ok();
     daemon.posthouse(&["customer", "settings", "lock", "acme", "login.second_factor", "required"]).ok();

@@ -58,7 +58,8 @@ fn counted<T>(tx: &Tx<'_>, whose: AdministratorId, found: Option<T>) -> Result<T
     if found.is_none() {
         tx.inner.login.get().inspect(|login| login.code_failed(whose, tx.context.source));
     }
-    found.ok_or_else(|| wrong("it is wrong, or was used before; each is good once, and the clocks must agree"))
+    found
+        .ok_or_else(|| wrong("it is wrong, or was used before; each is good once, and the clocks must agree"))
 }
 
 /// Refuses who brings no present code: with the login, or with the request where the login is none with a password.
@@ -138,7 +139,8 @@ impl Operate for SecondFactorEnrol {
     async fn run(tx: &mut Tx<'_>, target: OneAdministrator, _: Nothing) -> Result<SecondFactorBegun> {
         let secret = random_bytes(totp::SECRET_OCTETS);
         if !second_factor::begin(tx.conn, target.row.id, &secret, tx.now).await? {
-            let message = "there is a second factor; remove it with one of its codes, or have it reset".to_owned();
+            let message =
+                "there is a second factor; remove it with one of its codes, or have it reset".to_owned();
             return Err(ServiceError::Conflict { message });
         }
         let host = tx.inner.options.host_name.as_str();
@@ -178,10 +180,7 @@ impl Operate for SecondFactorConfirm {
     type Response = RecoveryCodes;
     type Target = OneAdministrator;
 
-    async fn target<'a>(
-        tx: &'a mut Tx<'_>,
-        _: &'a SecondFactorConfirmRequest,
-    ) -> Result<OneAdministrator> {
+    async fn target<'a>(tx: &'a mut Tx<'_>, _: &'a SecondFactorConfirmRequest) -> Result<OneAdministrator> {
         myself(tx).await
     }
 

@@ -140,7 +140,9 @@ mod tests {
         assert_eq!((shown.len(), hashes.len()), (10, 10));
         for (shown, hash) in shown.iter().zip(hashes) {
             assert_eq!((shown.len(), shown.matches('-').count()), (19, 3), "{shown}");
-            for typed in [shown.clone(), shown.to_uppercase(), shown.replace('-', " "), shown.replace('0', "O")] {
+            for typed in
+                [shown.clone(), shown.to_uppercase(), shown.replace('-', " "), shown.replace('0', "O")]
+            {
                 assert_eq!(secret_hash(&plain(&typed).unwrap()), hash, "{typed}");
             }
         }

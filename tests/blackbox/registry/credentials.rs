@@ -33,9 +33,11 @@ async fn by_password(
     peer: Option<&Authentication>,
 ) -> Result<Authentication, LoginError> {
     let password = SecretString::from(password);
-    world.management.authenticate_password(name, &password, None, peer, None).await.map_err(|refused| match refused {
-        PasswordRefused::Login(error) => error,
-        other => panic!("nobody has a second factor: {other}"),
+    world.management.authenticate_password(name, &password, None, peer, None).await.map_err(|refused| {
+        match refused {
+            PasswordRefused::Login(error) => error,
+            other => panic!("nobody has a second factor: {other}"),
+        }
     })
 }
 

@@ -216,9 +216,11 @@ async fn recovery_codes_are_good_once_and_told_of(world: World) {
     let told = world.run(&who, "whoami", json!({})).await.unwrap()["notices"].to_string();
     assert!(told.contains("recovery code"), "{told}");
     // New ones end those of before, and are not told again to who repeats the request.
-    let made = world.run_with(&who, "second-factor.recovery-codes", json!({}), RunOptions::default(), Some("k"));
+    let made =
+        world.run_with(&who, "second-factor.recovery-codes", json!({}), RunOptions::default(), Some("k"));
     let made = made.await.unwrap();
-    let again = world.run_with(&who, "second-factor.recovery-codes", json!({}), RunOptions::default(), Some("k"));
+    let again =
+        world.run_with(&who, "second-factor.recovery-codes", json!({}), RunOptions::default(), Some("k"));
     assert_eq!(again.await.unwrap(), json!({ "name": name, "recovery_codes": null }));
     assert_eq!(phone.refused(&world, Some(&phone.recovery_codes[1])).await, PasswordRefused::CodeWrong);
     let first = made["recovery_codes"][0].as_str().unwrap();
@@ -240,7 +242,8 @@ async fn guessing_codes_is_slowed_down_wherever_it_comes_from(world: World) {
     while last == PasswordRefused::CodeWrong && tried < 100 {
         let source = Some([198, 51, 100, tried].into());
         let code = SecretString::from("0000-0000");
-        let refused = world.management.authenticate_password(&name, &password, Some(&code), None, source).await;
+        let refused =
+            world.management.authenticate_password(&name, &password, Some(&code), None, source).await;
         last = refused.expect_err("a wrong code");
         tried += 1;
     }
@@ -327,10 +330,12 @@ async fn demanded_second_factor_opens_nothing_but_setting_it_up(world: World) {
         assert_eq!(refusal(world.run(&world.system, "setting.set", set("a", wrong)).await), "invalid");
     }
     // By a template, which locks it.
-    let gives = json!({ "settings": [{ "key": "login.second_factor", "value": "required", "locked": true }] });
+    let gives =
+        json!({ "settings": [{ "key": "login.second_factor", "value": "required", "locked": true }] });
     let asked = json!({ "name": "strict", "customer": "/", "kind": "customer", "gives": gives });
     world.must("template.create", asked).await;
-    let new = world.must("customer.create", json!({ "path": "b", "template": "strict", "admin": "bea" })).await;
+    let new =
+        world.must("customer.create", json!({ "path": "b", "template": "strict", "admin": "bea" })).await;
     let bea = new["administrator"].as_str().unwrap().to_owned();
     let by_token = world.login(&new["token"]).await;
     let refused = refusal(world.run(&by_token, "setting.set", set("b", "off")).await);
@@ -342,7 +347,8 @@ async fn demanded_second_factor_opens_nothing_but_setting_it_up(world: World) {
     world.run(&before, "setting.set", set("a", "required")).await.unwrap();
     assert!(!world.management.is_still_admitted(&before).await.unwrap(), "what runs ends");
     let who = log_in(&world, &name, PASSWORD, None).await.unwrap();
-    let others = ["whoami", "mailbox.list", "token.create", "second-factor.recovery-codes", "second-factor.remove"];
+    let others =
+        ["whoami", "mailbox.list", "token.create", "second-factor.recovery-codes", "second-factor.remove"];
     let untouched = dump(&world).await;
     for operation in others {
         let refused = world.run(&who, operation, json!({})).await;
@@ -393,7 +399,8 @@ async fn mailboxes_of_others_are_opened_with_a_token_then(world: World) {
     let session = open(PASSWORD).await.unwrap();
     let phone = Phone::of(&world, &who).await;
     tokio::time::timeout(PATIENCE, session.ended()).await.expect("the session ends");
-    for secret in [PASSWORD.to_owned(), phone.recovery_codes[0].clone(), format!("{PASSWORD}{}", phone.code(&world))]
+    for secret in
+        [PASSWORD.to_owned(), phone.recovery_codes[0].clone(), format!("{PASSWORD}{}", phone.code(&world))]
     {
         assert_eq!(open(&secret).await.err(), Some(LoginError::Failed));
     }
