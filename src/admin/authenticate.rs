@@ -1,5 +1,5 @@
-//! Who is asking: a bearer token or a name and password if there are such, else the peer that the kernel names. A code of
-//! a second factor comes in a header beside the password.
+//! Who is asking: a bearer token or a name and password if there are such, else the peer that the kernel names. A code
+//! of a second factor comes in a header beside the password.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};

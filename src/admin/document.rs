@@ -53,7 +53,8 @@ fn openapi_document(operations: &[Operation]) -> Value {
             "schemas": schemas,
             "securitySchemes": {
                 "token": { "type": "http", "scheme": "bearer" },
-                "password": { "type": "http", "scheme": "basic", "description": "An administrator's name and password" },
+                "password": { "type": "http", "scheme": "basic",
+                    "description": "An administrator's name and password" },
                 "second_factor": { "type": "apiKey", "in": "header", "name": "Second-Factor",
                     "description": "A code of the second factor beside the password; good for one request" },
                 "code": { "type": "http", "scheme": "bearer", "description": "A one-time code in place of a token" },

@@ -32,8 +32,8 @@ pub fn is_code(text: &str) -> bool {
     u32::try_from(text.len()) == Ok(DIGITS) && text.bytes().all(|octet| octet.is_ascii_digit())
 }
 
-/// The step whose code `given` is, of those that are near enough to `now` and come after `last`, the step whose code was
-/// taken last. Takes the same time whatever is given.
+/// The step whose code `given` is, of those that are near enough to `now` and come after `last`, the step whose code
+/// was taken last. Takes the same time whatever is given.
 pub fn matching_step(secret: &[u8], given: &str, now: Timestamp, last: Option<i64>) -> Option<i64> {
     let present = step(now);
     let mut found = None;
@@ -46,8 +46,8 @@ pub fn matching_step(secret: &[u8], given: &str, now: Timestamp, last: Option<i6
     found
 }
 
-/// What an authenticator is told, as text or as a QR code: the key URI that all of them understand. `issuer` is who asks
-/// for the codes, `account` for whom they are.
+/// What an authenticator is told, as text or as a QR code: the key URI that all of them understand. `issuer` is who
+/// asks for the codes, `account` for whom they are.
 pub fn key_uri(secret: &[u8], issuer: &str, account: &str) -> String {
     let (issuer, account) = (percent_encoded(issuer), percent_encoded(account));
     let secret = base32(secret);

@@ -15,7 +15,8 @@ const BEGUN: &[Column] = columns![
     "Administrator" "name" Text, "Secret, shown only now" "secret" Text, "For a QR code" "uri" Text
 ];
 const CODES: &[Column] = columns![
-    "Administrator" "name" Text, "Recovery codes, shown only now" "recovery_codes" List, "Recovery codes in" "saved_in" Text
+    "Administrator" "name" Text, "Recovery codes, shown only now" "recovery_codes" List,
+    "Recovery codes in" "saved_in" Text
 ];
 const GONE: &[Column] = columns!["Administrator" "name" Text];
 

@@ -85,8 +85,8 @@ fn basic_authentication_replaces_the_peer() {
     }
 }
 
-/// The code of a second factor that was begun, as its authenticator shows it at this moment. Where the test stands still
-/// for longer than it is good, the next one is.
+/// The code of a second factor that was begun, as its authenticator shows it at this moment. Where the test stands
+/// still for longer than it is good, the next one is.
 fn present_code(begun: &Value) -> String {
     let authenticator = Authenticator::new(begun["secret"].as_str().unwrap());
     authenticator.code(Clock::system().now())

@@ -1,7 +1,7 @@
 //! Setting up and removing one's own second factor. That of others is reset in `administrator_state.rs`.
 //!
-//! A secret counts for nothing until a code has shown that the authenticator has it. Nothing of it is done with a token:
-//! who has a stolen one must not come to own its owner.
+//! A secret counts for nothing until a code has shown that the authenticator has it. Nothing of it is done with a
+//! token: who has a stolen one must not come to own its owner.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -91,8 +91,8 @@ pub(super) async fn tell_gone(tx: &mut Tx<'_>, target: &OneAdministrator) -> Res
         _ => codes::made_by(tx.caller),
     };
     let text = format!(
-        "The second factor of {} was taken away by {by}. Its codes and recovery codes are good for nothing any more, and \
-         until another one is set up the password alone is enough to log in.",
+        "The second factor of {} was taken away by {by}. Its codes and recovery codes are good for nothing any more. \
+         Logging in takes the password alone, until another one is set up.",
         target.login
     );
     let to = To::Administrator(target.row.id);

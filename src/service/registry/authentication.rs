@@ -147,7 +147,8 @@ impl Management {
     }
 
     /// Whose name and password these are. `name@CODE` is understood by itself; a bare name only where `peer`, whom the
-    /// kernel names, sees exactly one administrator of that name. `code` is one of the second factor, where there is such.
+    /// kernel names, sees exactly one administrator of that name. `code` is one of the second factor, where there is
+    /// such.
     ///
     /// # Errors
     /// [`LoginError::Failed`] whatever is wrong with name and password; the others of [`PasswordRefused`] once they are

@@ -25,9 +25,9 @@ const NUMBER_MAX: i64 = u32::MAX as i64;
 const SLICE_ROWS: i64 = 1_000;
 
 /// Takes out what belonged to the life before: nodes, intents, pins, leases, tokens, one-time codes and
-/// recovery codes, answers to repeated requests, and jobs that were under way. Tokens, codes and idempotency keys go since what was
-/// revoked, used or asked for again after the backup would be valid again. Sets on their way into folders are
-/// given up.
+/// recovery codes, answers to repeated requests, and jobs that were under way. Tokens, codes and idempotency
+/// keys go since what was revoked, used or asked for again after the backup would be valid again. Sets on
+/// their way into folders are given up.
 ///
 /// # Errors
 /// When the database fails.

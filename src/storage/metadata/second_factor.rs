@@ -1,4 +1,5 @@
-//! Second factors of administrators: the secret that their authenticator shares, and the hashes of their recovery codes.
+//! Second factors of administrators: the secret that their authenticator shares, and the hashes of their recovery
+//! codes.
 
 use super::changes::Touched;
 use super::sql::{Conn, Row};
