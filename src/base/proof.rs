@@ -2,10 +2,20 @@
 //! nothing but the proof and, better, the public key from elsewhere.
 //!
 //! From a record to what is signed it goes up five steps: its *parts* (pieces of its columns) give the digests of
-//! columns, these that of the record; records of a customer are links of a chain whose ends are the leaves of a tree
-//! (RFC 6962 section 2.1, with BLAKE3), one for each batch; its root is signed together with a link to the batch
-//! before. A part that the reader of the proof is not told is there as its digest only, which nobody can guess the part
-//! from, since each has a salt of its own. Of other customers' records a proof has nothing but digests of digests.
+//! columns, these that of the record; records of a customer are links of a chain, and links are the leaves of a tree,
+//! one for each batch; its root is signed together with a link to the batch before. A part that the reader of the proof is
+//! not told is there as its digest only, which nobody can guess the part from, since each has a salt of its own. Of other
+//! customers' records a proof has nothing but digests of digests.
+//!
+//! Nor does it tell how many of them there are, or how deep the hierarchy is. A tree has [`LEAVES_MAX`] places whatever was
+//! sealed, of which a leaf has one that follows from a secret; what nobody has is filled with what cannot be told from
+//! digests. The steps of a path from the root down are joined into one digest, each with all above it, so that one digest
+//! stands for those that are not told.
+//!
+//! Proofs of version 2 are checked too: their trees (RFC 6962 section 2.1, with BLAKE3) have as many leaves as customers
+//! had something sealed, and each step of a path is a part of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +27,13 @@ pub type Digest = [u8; 32];
 /// What stands at the top of a proof.
 pub const KIND: &str = "posthouse audit proof";
 /// The form of proofs and of the digests in them.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+/// The form of proofs of what was sealed before.
+pub const VERSION_BEFORE: u32 = 2;
+/// Levels of the tree of a batch above its leaves.
+const LEVELS: usize = 8;
+/// Most leaves of a batch.
+pub const LEAVES_MAX: usize = 1 << LEVELS;
 /// Most steps through a chain or a tree that are gone: a batch has at most 256 records.
 const STEPS_MAX: usize = 1_024;
 
@@ -41,6 +57,12 @@ pub fn part(salt: &[u8], text: &str) -> Digest {
     add_text(&mut hasher, salt);
     add_text(&mut hasher, text.as_bytes());
     done(&hasher)
+}
+
+/// Of a step of a path, and of all steps above it, whose digest is `before`.
+pub fn joined(before: &Digest, part: &Digest) -> Digest {
+    let mut hasher = hasher("posthouse audit path 3");
+    done(hasher.update(before).update(part))
 }
 
 /// Of a column: nothing when it is absent.
@@ -69,7 +91,7 @@ pub fn head(before: &[u8], digest: &[u8]) -> Digest {
     done(hasher.update(before).update(digest))
 }
 
-/// A leaf of the tree: where a chain ends.
+/// A leaf of the tree: a place in a chain, in trees of before the last one of a batch.
 pub fn leaf(chain: &str, seq: i64, head: &[u8]) -> Digest {
     let mut hasher = hasher("posthouse audit leaf 1");
     add_text(&mut hasher, chain.as_bytes());
@@ -111,6 +133,49 @@ pub fn path(mut level: Vec<Digest>, mut index: usize) -> Vec<Neighbour> {
     path
 }
 
+/// What a secret makes of a place in a batch.
+fn drawn(secret: &Digest, purpose: &str, batch: i64, place: [usize; 2]) -> Digest {
+    let mut hasher = blake3::Hasher::new_keyed(secret);
+    add_text(&mut hasher, purpose.as_bytes());
+    hasher.update(&batch.to_be_bytes());
+    for number in place {
+        hasher.update(&(number as u64).to_be_bytes());
+    }
+    done(&hasher)
+}
+
+/// Where so many leaves stand.
+fn places(secret: &Digest, batch: i64, count: usize) -> Vec<usize> {
+    let mut taken = BTreeSet::new();
+    let place = |leaf: usize| {
+        let [first, ..] = drawn(secret, "posthouse audit place 3", batch, [leaf, 0]);
+        let mut ways = (0..LEAVES_MAX).map(|further| (usize::from(first) + further) % LEAVES_MAX);
+        ways.find(|&place| taken.insert(place))
+    };
+    (0..count).filter_map(place).collect()
+}
+
+/// The top of the tree of a batch with these leaves, at most [`LEAVES_MAX`], and the neighbours on the way to it from the
+/// one at `index`. `secret` is the installation's.
+pub fn hiding_tree(secret: &Digest, batch: i64, leaves: &[Digest], index: usize) -> (Digest, Vec<Neighbour>) {
+    let places = places(secret, batch, leaves.len());
+    let mut level: BTreeMap<usize, Digest> = places.iter().copied().zip(leaves.iter().copied()).collect();
+    let (mut place, mut path) = (places.get(index).copied().unwrap_or(0), Vec::new());
+    for height in 0..LEVELS {
+        let at = |place: usize| {
+            let filled = || drawn(secret, "posthouse audit filling 3", batch, [height, place]);
+            level.get(&place).copied().unwrap_or_else(filled)
+        };
+        let other = hex(&at(place ^ 1));
+        path.push(if place.is_multiple_of(2) { Neighbour::Right(other) } else { Neighbour::Left(other) });
+        let above: BTreeSet<usize> = level.keys().map(|place| place / 2).collect();
+        let above = above.into_iter().map(|place| (place, node(&at(2 * place), &at(2 * place + 1))));
+        level = above.collect();
+        place /= 2;
+    }
+    (level.remove(&0).unwrap_or_default(), path)
+}
+
 /// What links a batch to the one before without telling how many there are. `secret` is the installation's.
 pub fn link(secret: &[u8; 32], before: &[u8], batch: i64) -> Digest {
     let mut hasher = blake3::Hasher::new_keyed(secret);
@@ -145,10 +210,13 @@ pub enum Part {
         text: String,
         /// Hexadecimal.
         salt: String,
+        /// Whether it is a step of the path that the part before is a part of.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        joined: bool,
     },
     /// What whoever asked for the proof is not told.
     Hidden {
-        /// Its digest, hexadecimal.
+        /// Its digest, hexadecimal; of a path that of all steps that are not told.
         hidden: String,
     },
 }
@@ -173,9 +241,9 @@ pub struct Chain {
     pub seq: i64,
     /// The chain's head before the record.
     pub before: String,
-    /// Digests of the records behind it in the same batch.
+    /// Digests of the records between it and the leaf: in version 2 those behind it in the same batch.
     pub after: Vec<String>,
-    /// The chain's head at the end of the batch.
+    /// The chain's head at the leaf.
     pub head: String,
 }
 
@@ -195,7 +263,7 @@ pub enum Neighbour {
 pub struct Sealed {
     /// When, in microseconds since 1970.
     pub at_micros: i64,
-    /// The way from the chain's end to the top of the tree.
+    /// The way from the leaf to the top of the tree.
     pub path: Vec<Neighbour>,
     /// The top of the tree.
     pub tree: String,
@@ -215,7 +283,7 @@ pub struct Sealed {
 pub struct Proof {
     /// [`KIND`].
     pub kind: String,
-    /// [`VERSION`].
+    /// [`VERSION`], or [`VERSION_BEFORE`].
     pub version: u32,
     /// The record's columns in their order.
     #[schema(value_type = Vec<Object>)]
@@ -263,7 +331,7 @@ pub struct Proven {
 pub fn check(proof: &Proof, key: Option<&str>) -> Result<Proven, Unproven> {
     let form = |what: &str| Unproven::Form(what.to_owned());
     let of_hex = |text: &str| octets(text).ok_or_else(|| form("a digest is not hexadecimal"));
-    if proof.kind != KIND || proof.version != VERSION {
+    if proof.kind != KIND || ![VERSION_BEFORE, VERSION].contains(&proof.version) {
         return Err(form("kind or version"));
     }
     let (chain, sealed) = (&proof.chain, &proof.sealed);
@@ -318,21 +386,26 @@ fn checked_column(
     of_hex: &impl Fn(&str) -> Result<Vec<u8>, Unproven>,
 ) -> Result<(Option<String>, Digest), Unproven> {
     let Some(parts) = &one.parts else { return Ok((None, column(&one.name, None))) };
+    let form = |what: &str| Unproven::Form(what.to_owned());
     let (mut shown, mut digests) = (String::new(), Vec::new());
     for one in parts {
-        digests.push(match one {
-            Part::Told { text, salt } => {
+        let digest = match one {
+            Part::Told { text, salt, joined: follows } => {
                 shown.push_str(text);
-                part(&of_hex(salt)?, text)
+                let digest = part(&of_hex(salt)?, text);
+                let above =
+                    if *follows { Some(digests.pop().ok_or_else(|| form("a joined part"))?) } else { None };
+                above.map_or(digest, |above| joined(&above, &digest))
             }
             Part::Hidden { hidden } => {
                 if !shown.ends_with('…') {
                     shown.push('…');
                 }
                 let digest: Option<Digest> = of_hex(hidden)?.try_into().ok();
-                digest.ok_or_else(|| Unproven::Form("a hidden part".to_owned()))?
+                digest.ok_or_else(|| form("a hidden part"))?
             }
-        });
+        };
+        digests.push(digest);
     }
     // The signs around references.
     shown.retain(|c| !c.is_control());
@@ -360,11 +433,11 @@ mod tests {
         assert_eq!(tree(Vec::new()), Digest::default());
     }
 
-    /// The proof of the record at `index` of a batch with so many chains.
+    /// The proof of the record at `index` of a batch with so many chains, as they were before.
     fn proof(chains: usize, index: usize) -> Proof {
         let dir = tempfile::tempdir().unwrap();
         let key = SigningKey::open_or_create(&dir.path().join("key")).unwrap();
-        let told = |text: &str| Part::Told { text: text.to_owned(), salt: "0a0b".to_owned() };
+        let told = |text: &str| Part::Told { text: text.to_owned(), salt: "0a0b".to_owned(), joined: false };
         let hidden = Part::Hidden { hidden: hex(&part(b"salt", "secret")) };
         let columns = vec![
             Column { name: "target".to_owned(), parts: Some(vec![told("customer "), hidden]) },
@@ -384,7 +457,7 @@ mod tests {
         let signed = root(&link, 99, &top);
         Proof {
             kind: KIND.to_owned(),
-            version: VERSION,
+            version: VERSION_BEFORE,
             record: columns,
             digest: hex(&digest),
             chain: Chain {
@@ -418,6 +491,60 @@ mod tests {
     }
 
     #[test]
+    fn hiding_tree_leads_up_from_each_leaf_by_as_many_steps_whatever_is_in_it() {
+        let secret = [7; 32];
+        let mut tops = BTreeSet::new();
+        for count in [1, 2, 3, 100, LEAVES_MAX] {
+            let leaves: Vec<Digest> =
+                (0..count).map(|at| leaf("chain", at as i64, &[at as u8; 32])).collect();
+            let (top, _) = hiding_tree(&secret, 5, &leaves, 0);
+            assert!(tops.insert(top));
+            let mut sides = BTreeSet::new();
+            for (index, leaf) in leaves.iter().enumerate() {
+                let (same, path) = hiding_tree(&secret, 5, &leaves, index);
+                assert_eq!((same, path.len()), (top, LEVELS));
+                let climbed = path.iter().fold(*leaf, |below, neighbour| match neighbour {
+                    Neighbour::Left(other) => node(&octets(other).unwrap(), &below),
+                    Neighbour::Right(other) => node(&below, &octets(other).unwrap()),
+                });
+                assert_eq!(climbed, top, "{index} of {count}");
+                sides.insert(path.iter().map(|one| matches!(one, Neighbour::Left(_))).collect::<Vec<_>>());
+            }
+            // Each has a place of its own.
+            assert_eq!(sides.len(), count);
+            let mut other = leaves.clone();
+            other[count - 1][0] ^= 1;
+            assert_ne!(hiding_tree(&secret, 5, &other, 0).0, top);
+            for (secret, batch) in [([8; 32], 5), ([7; 32], 6)] {
+                assert_ne!(hiding_tree(&secret, batch, &leaves, 0).0, top);
+            }
+        }
+        // Where a leaf stands says nothing of how many came before.
+        let place = |batch: i64| places(&secret, batch, 1)[0];
+        assert!((0..100).map(place).collect::<BTreeSet<_>>().len() > 60);
+    }
+
+    #[test]
+    fn steps_of_a_path_that_are_not_told_are_one_digest() {
+        let steps: Vec<Digest> = ["root/", "top/", "low/", "own"].map(|step| part(b"s", step)).to_vec();
+        let path =
+            |from: usize| steps[..=from].iter().copied().reduce(|above, step| joined(&above, &step)).unwrap();
+        let whole = column("customer_path", Some(&[path(3)]));
+        let told = |text: &str, joined| Part::Told { text: text.to_owned(), salt: hex(b"s"), joined };
+        let of = |text: &str| Ok(octets(text).unwrap());
+        for (cut, rest) in [(1, vec!["low/", "own"]), (2, vec!["own"]), (3, vec![])] {
+            let mut parts = vec![Part::Hidden { hidden: hex(&path(cut)) }];
+            parts.extend(rest.iter().map(|text| told(text, true)));
+            let one = Column { name: "customer_path".to_owned(), parts: Some(parts) };
+            let expected = (Some(format!("…{}", rest.concat())), whole);
+            assert_eq!(checked_column(&one, &of).unwrap(), expected);
+        }
+        let parts = vec![told("root/", false), told("top/", true), told("low/", true), told("own", true)];
+        let one = Column { name: "customer_path".to_owned(), parts: Some(parts) };
+        assert_eq!(checked_column(&one, &of).unwrap().1, whole);
+    }
+
+    #[test]
     fn tampered_proofs_are_refused_with_what_differs() {
         let differs = |change: fn(&mut Proof), what: &str| {
             let mut proof = proof(5, 2);
@@ -443,7 +570,13 @@ mod tests {
         differs(|proof| proof.sealed.key = proof.sealed.tree.clone(), "signature");
         differs(|proof| proof.sealed.tree = "zz".to_owned(), "place in the batch");
         differs(|proof| proof.sealed.link = "zz".to_owned(), "hexadecimal");
-        differs(|proof| proof.version = 3, "version");
+        differs(|proof| proof.version = 4, "version");
+        let join = |proof: &mut Proof| {
+            if let Some(Part::Told { joined, .. }) = proof.record[0].parts.as_mut().unwrap().first_mut() {
+                *joined = true;
+            }
+        };
+        differs(join, "joined");
         // Whole, but of somebody else.
         let (one, other) = (proof(3, 1), proof(3, 1));
         assert!(matches!(check(&one, Some(&other.sealed.key)), Err(Unproven::Key(_))));

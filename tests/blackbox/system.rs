@@ -120,6 +120,7 @@ on_both!(
     audit_trail_of_a_restored_database_tells_what_is_gone,
     tampering_with_what_was_not_published_yet_is_not_claimed_to_be_found,
     records_are_proven_to_who_has_nothing_but_the_proof,
+    proofs_tell_neither_how_deep_a_customer_is_nor_what_others_did,
     what_was_pruned_is_told_by_a_sealed_record_and_nothing_else,
     password_set_by_an_administrator_ends_sessions_and_is_told_in_the_mailbox,
     notice_reaches_each_mailbox_once_however_often_it_is_tried,

@@ -1,16 +1,15 @@
 //! What the chains of the audit trail are made of.
 //!
 //! Every change and refusal is a link in the chain of its customer: `head = H(head before, digest of the record)`.
-//! Records are chained in batches; of the heads that a batch moves a tree is made (as in RFC 6962 section 2.1, with
-//! BLAKE3), and its root together with the root of the batch before is signed. Who changes, removes or inserts a record
-//! has to change every root since, and these also stand in a second place ([`super::publish`]).
+//! Records are chained in batches; of the links of a batch a tree is made ([`crate::base::proof`]), and its root
+//! together with the root of the batch before is signed. Who changes, removes or inserts a record has to change every root since, and these also stand in a second place ([`super::publish`]).
 
 use serde::{Deserialize, Serialize};
 
 use super::names::{self, Fragment};
 use crate::base::clock::Timestamp;
 use crate::base::proof::{self, hasher};
-pub(super) use crate::base::proof::{Digest, head, hex, leaf, tree};
+pub(super) use crate::base::proof::{Digest, head, hex, hiding_tree, leaf, tree};
 use crate::service::error::{Result, ServiceError};
 use crate::storage::metadata::audit::Record;
 use crate::storage::metadata::database::Database;
@@ -37,8 +36,11 @@ const SALT_OCTETS: usize = 16;
 /// How the digests of a batch are made: those of the first kind tell whoever checks one record everything about it and
 /// the number of its batch.
 pub(super) const KIND_PLAIN: i64 = 1;
-/// The kind that can be proven in parts ([`crate::base::proof`]).
+/// The kind that can be proven in parts, version 2 of [`crate::base::proof`]: proofs tell how deep a customer is, and how
+/// many customers had something sealed.
 pub(super) const KIND_PARTS: i64 = 2;
+/// The kind whose proofs tell neither.
+pub(super) const KIND_HIDING: i64 = 3;
 
 /// The columns of a record in parts; nothing for one that is absent.
 pub(super) fn columns(record: &Record) -> Vec<(&'static str, Option<Vec<Fragment>>)> {
@@ -82,9 +84,15 @@ pub(super) fn record_digest(record: &Record, kind: i64, secret: &[u8; 32]) -> Di
         return plain_digest(record);
     }
     let digest = |(name, parts): (&str, Option<Vec<Fragment>>)| {
-        let part =
-            |(index, part): (usize, Fragment)| proof::part(&salt(secret, record, name, index), &part.text);
-        let parts: Option<Vec<Digest>> = parts.map(|parts| parts.into_iter().enumerate().map(part).collect());
+        let parts = parts.map(|parts| {
+            let mut digests: Vec<Digest> = Vec::with_capacity(parts.len());
+            for (index, part) in parts.into_iter().enumerate() {
+                let digest = proof::part(&salt(secret, record, name, index), &part.text);
+                let above = digests.pop_if(|_| part.joined && kind != KIND_PARTS);
+                digests.push(above.map_or(digest, |above| proof::joined(&above, &digest)));
+            }
+            digests
+        });
         proof::column(name, parts.as_deref())
     };
     proof::record(&columns(record).into_iter().map(digest).collect::<Vec<_>>())
@@ -181,7 +189,7 @@ mod tests {
             on_behalf: None,
             is_chained: true,
         };
-        for kind in [KIND_PLAIN, KIND_PARTS] {
+        for kind in [KIND_PLAIN, KIND_PARTS, KIND_HIDING] {
             let digest = |record: &Record| record_digest(record, kind, &[1; 32]);
             assert_ne!(digest(&record("ab", "c")), digest(&record("a", "bc")));
             let none = record("a", "b");

@@ -162,6 +162,8 @@ pub(super) fn unescaped(json: &str) -> String {
 pub(super) struct Fragment {
     /// What it says; one after the other they are the whole.
     pub text: String,
+    /// Whether it is a step of the path that the part before is a step of.
+    pub joined: bool,
     told: ToldTo,
 }
 
@@ -171,15 +173,17 @@ enum ToldTo {
     Everybody,
     /// Who sees the root: keys count what all customers have.
     Root,
-    /// Who sees one of the customers with these keys.
+    /// Who sees one of the customers with these keys, and whose own record it is.
     Any(String),
+    /// Who sees one of the customers with these keys: nobody is told what stands above by a record of their own.
+    Place(String),
     /// Who sees all of them.
     All(String),
 }
 
 impl Fragment {
     fn new(text: impl Into<String>, told: ToldTo) -> Self {
-        Self { text: text.into(), told }
+        Self { text: text.into(), joined: false, told }
     }
 
     /// What everybody is told.
@@ -203,6 +207,7 @@ impl Fragment {
             ToldTo::Everybody => true,
             ToldTo::Root => reader.tree.root().is_some_and(|root| reader.sees(root.id)),
             ToldTo::Any(ids) => own || reaches(reader, ids),
+            ToldTo::Place(ids) => reaches(reader, ids),
             ToldTo::All(ids) => own || path_ids(ids).all(|id| reader.sees(CustomerId(id))),
         }
     }
@@ -213,8 +218,9 @@ pub(super) fn path_fragments(ids: &str, slugs: &str) -> Vec<Fragment> {
     let mut above = String::from("/");
     let mut keys = path_ids(ids);
     let slug = |slug: &str| {
+        let joined = above.len() > 1;
         keys.next().into_iter().for_each(|key| above.push_str(&format!("{key}/")));
-        Fragment::new(slug, ToldTo::Any(above.clone()))
+        Fragment { joined, ..Fragment::new(slug, ToldTo::Place(above.clone())) }
     };
     slugs.split_inclusive('/').map(slug).collect()
 }

@@ -1,6 +1,9 @@
 //! `audit prove`: a record with everything that somebody without access needs to see that it is what was sealed.
 //!
-//! A proof tells its reader's view of the record: what the reader is not told is there as digests.
+//! A proof tells its reader's view of the record: what the reader is not told is there as digests. How deep the customer is,
+//! and what others did meanwhile, follows neither from how many digests there are nor from where the record stands.
+
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -8,7 +11,7 @@ use utoipa::ToSchema;
 use super::chain::{self, hex};
 use super::names;
 use crate::base::id::CustomerId;
-use crate::base::proof::{self, Chain, Column, KIND, Part, Proof, Sealed, VERSION};
+use crate::base::proof::{self, Chain, Column, KIND, Part, Proof, Sealed, VERSION, VERSION_BEFORE};
 use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
@@ -87,50 +90,45 @@ impl Operate for AuditProve {
                 .to_owned(),
         };
         let (root, before) = sealed.ok_or_else(unsealed)?;
-        if root.kind != chain::KIND_PARTS {
+        if root.kind == chain::KIND_PLAIN {
             let message = "this record was sealed before there were proofs".to_owned();
             return Err(ServiceError::Conflict { message });
         }
+        let is_hiding = root.kind == chain::KIND_HIDING;
         let secret = instance::known_secret(tx.conn, chain::SECRET).await?;
         let links = seal::batch(tx.conn, root.batch).await?;
         let broken = || ServiceError::Internal("the seal of an audit record is incomplete".to_owned());
-        let place = links.iter().position(|link| link.audit == record.id).ok_or_else(broken)?;
-        let own: Vec<&Link> = links.iter().filter(|link| is_beside(&links, place, link)).collect();
-        let link = links.get(place).ok_or_else(broken)?;
+        let link = links.iter().find(|link| link.audit == record.id).ok_or_else(broken)?;
         let head_before = match link.seq {
             1 => vec![0; 32],
             seq => seal::head_at(tx.conn, link.customer, seq - 1).await?.ok_or_else(broken)?,
         };
-        // The leaves: the last link of each chain, in the order of customers.
-        let is_last = |(index, link): &(usize, &Link)| {
-            links.get(index + 1).is_none_or(|next| next.customer != link.customer)
-        };
-        let ends: Vec<&Link> = links.iter().enumerate().filter(is_last).map(|(_, link)| link).collect();
-        let heads = seal::heads(tx.conn, ends.iter().map(|link| link.customer)).await?;
+        let heads = seal::heads(tx.conn, links.iter().map(|link| link.customer)).await?;
         let name = |customer: i64| heads.get(&customer).map_or("", |head| head.chain.as_str());
-        let leaf = |link: &&Link| {
-            chain::leaf(name(link.customer), link.seq, link.head.as_deref().unwrap_or_default())
-        };
-        let leaves: Vec<chain::Digest> = ends.iter().map(leaf).collect();
-        let index = ends.iter().position(|end| end.customer == link.customer).ok_or_else(broken)?;
-        let end = ends.get(index).and_then(|end| end.head.as_deref()).ok_or_else(broken)?;
-        let after = own.iter().filter(|other| other.seq > link.seq);
+        // The leaf that the record leads to: its own link, or the last one of its chain in the batch.
+        let last = links.iter().filter(|other| !is_hiding && other.customer == link.customer).next_back();
+        let leaf = last.unwrap_or(link);
+        let (tree, path) = tree(&links, leaf, name, is_hiding.then_some((&secret, root.batch)));
+        let head = leaf.head.as_deref().ok_or_else(broken)?;
+        let after = links
+            .iter()
+            .filter(|other| other.customer == link.customer && other.seq > link.seq && other.seq <= leaf.seq);
         Ok(Proof {
             kind: KIND.to_owned(),
-            version: VERSION,
-            record: columns(tx, &target, &secret),
+            version: if is_hiding { VERSION } else { VERSION_BEFORE },
+            record: columns(tx, &target, &secret, is_hiding),
             digest: hex(&link.digest),
             chain: Chain {
                 name: name(link.customer).to_owned(),
                 seq: link.seq,
                 before: hex(&head_before),
                 after: after.map(|link| hex(&link.digest)).collect(),
-                head: hex(end),
+                head: hex(head),
             },
             sealed: Sealed {
                 at_micros: root.at.0,
-                tree: hex(&chain::tree(leaves.clone())),
-                path: proof::path(leaves, index),
+                tree: hex(&tree),
+                path,
                 link: hex(&proof::link(&secret, &before.root, root.batch)),
                 root: hex(&root.root),
                 key: hex(&root.key),
@@ -140,24 +138,59 @@ impl Operate for AuditProve {
     }
 }
 
-/// Whether a link is of the same chain as the one at `place`.
-fn is_beside(links: &[Link], place: usize, link: &Link) -> bool {
-    links.get(place).is_some_and(|own| own.customer == link.customer)
+/// The top of a batch's tree and the way to it from a leaf. With a secret and the batch every link is a leaf; without, the
+/// last one of each chain, in the order of customers.
+fn tree<'h>(
+    links: &[Link],
+    leaf: &Link,
+    name: impl Fn(i64) -> &'h str,
+    hiding: Option<(&[u8; 32], i64)>,
+) -> (chain::Digest, Vec<proof::Neighbour>) {
+    let mut leaves: Vec<&Link> = links.iter().collect();
+    if hiding.is_some() {
+        leaves.sort_by_key(|link| link.audit);
+    } else {
+        let last: HashMap<i64, i64> = links.iter().map(|link| (link.customer, link.seq)).collect();
+        leaves.retain(|link| last.get(&link.customer) == Some(&link.seq));
+    }
+    let index = leaves.iter().position(|link| link.audit == leaf.audit).unwrap_or(0);
+    let digest =
+        |link: &&Link| chain::leaf(name(link.customer), link.seq, link.head.as_deref().unwrap_or_default());
+    let digests: Vec<chain::Digest> = leaves.iter().map(digest).collect();
+    match hiding {
+        Some((secret, batch)) => chain::hiding_tree(secret, batch, &digests, index),
+        None => (chain::tree(digests.clone()), proof::path(digests, index)),
+    }
 }
 
-/// The record's columns as the reader is told them.
-fn columns(tx: &Tx<'_>, target: &OneRecord, secret: &[u8; 32]) -> Vec<Column> {
-    let one = |name: &str, index: usize, fragment: names::Fragment| {
-        let salt = chain::salt(secret, &target.record, name, index);
-        if fragment.is_told(tx.caller, target.own) {
-            Part::Told { text: fragment.text, salt: hex(&salt) }
-        } else {
-            Part::Hidden { hidden: hex(&proof::part(&salt, &fragment.text)) }
+/// The record's columns as the reader is told them. Of a path, the steps that are not told are one digest if they were
+/// sealed so.
+fn columns(tx: &Tx<'_>, target: &OneRecord, secret: &[u8; 32], is_hiding: bool) -> Vec<Column> {
+    let of = |name: &str, fragments: Vec<names::Fragment>| {
+        let mut parts = Vec::new();
+        // The digest of the last part if that is not told.
+        let mut hidden: Option<chain::Digest> = None;
+        for (index, fragment) in fragments.into_iter().enumerate() {
+            let salt = chain::salt(secret, &target.record, name, index);
+            let joined = is_hiding && fragment.joined;
+            if fragment.is_told(tx.caller, target.own) {
+                hidden = None;
+                parts.push(Part::Told { text: fragment.text, salt: hex(&salt), joined });
+                continue;
+            }
+            let digest = proof::part(&salt, &fragment.text);
+            let above = hidden.filter(|_| joined);
+            if above.is_some() {
+                parts.pop();
+            }
+            let digest = above.map_or(digest, |above| proof::joined(&above, &digest));
+            parts.push(Part::Hidden { hidden: hex(&digest) });
+            hidden = Some(digest);
         }
+        parts
     };
     let column = |(name, parts): (&str, Option<Vec<names::Fragment>>)| {
-        let parts = parts
-            .map(|parts| parts.into_iter().enumerate().map(|(index, part)| one(name, index, part)).collect());
+        let parts = parts.map(|parts| of(name, parts));
         Column { name: name.to_owned(), parts }
     };
     chain::columns(&target.record).into_iter().map(column).collect()

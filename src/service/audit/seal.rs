@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::chain::{self, Published};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::public_id;
+use crate::base::proof::LEAVES_MAX;
 use crate::base::signing::SigningKey;
 use crate::service::error::{Result, ServiceError};
 use crate::storage::ledger;
@@ -28,8 +29,8 @@ use crate::storage::metadata::sql::Conn;
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Most records of a batch.
-const BATCH_RECORDS: i64 = 256;
+/// Most records of a batch: each is a leaf of its tree.
+const BATCH_RECORDS: i64 = LEAVES_MAX as i64;
 /// Batches that are published with one sync.
 const PUBLISHED_TOGETHER: i64 = 4;
 
@@ -151,11 +152,12 @@ async fn seal_batch(conn: &mut Conn, key: &SigningKey, now: Timestamp, published
     }
     seal::waited(conn, waiting.iter().map(|(id, _)| *id)).await?;
     let secret = instance::secret(conn, chain::SECRET).await?;
-    let made = (chain::KIND_PARTS, &secret);
+    let made = (chain::KIND_HIDING, &secret);
     let batch = before.batch.max(published) + 1;
     let customers = waiting.iter().filter_map(|(_, record)| record.as_ref().map(customer_of));
     let known = seal::heads(conn, customers).await?;
     let (mut heads, mut links): (BTreeMap<i64, Head>, Vec<Link>) = (BTreeMap::new(), Vec::new());
+    let mut leaves = Vec::new();
     for (audit, record) in waiting {
         let Some(record) = record else {
             tracing::error!(audit, "an audit record was removed before it was sealed");
@@ -169,6 +171,7 @@ async fn seal_batch(conn: &mut Conn, key: &SigningKey, now: Timestamp, published
         let digest = chain::record_digest(&record, made.0, made.1);
         head.seq += 1;
         head.head = chain::head(&head.head, &digest).to_vec();
+        leaves.push(chain::leaf(&head.chain, head.seq, &head.head));
         links.push(Link {
             audit,
             customer,
@@ -183,7 +186,7 @@ async fn seal_batch(conn: &mut Conn, key: &SigningKey, now: Timestamp, published
         return Ok(true);
     }
     let heads: Vec<Head> = heads.into_values().collect();
-    let tree = chain::tree(heads.iter().map(|head| chain::leaf(&head.chain, head.seq, &head.head)).collect());
+    let (tree, _) = chain::hiding_tree(&secret, batch, &leaves, 0);
     let root = chain::root(made, &before.root, batch, now, &tree).to_vec();
     let signature = key.sign(&root);
     let root = Root { batch, at: now, root, key: key.public(), signature, kind: made.0 };

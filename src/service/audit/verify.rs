@@ -247,16 +247,20 @@ impl Check {
         links: &[(Link, Option<Record>)],
         heads: &HashMap<i64, Head>,
     ) -> Result<()> {
-        let mut moved = BTreeSet::new();
+        // As of before, of the last links of each chain, in the order of customers; or of all of them.
+        let (mut ends, mut leaves) = (BTreeMap::new(), Vec::new());
         for (link, record) in links {
             self.link(link, record.as_ref(), root.kind);
-            moved.insert(link.customer);
+            let (seq, head) = self.heads.get(&link.customer).copied().unwrap_or_default();
+            let chain = heads.get(&link.customer).map_or("", |head| head.chain.as_str());
+            let leaf = chain::leaf(chain, seq, &head);
+            ends.insert(link.customer, leaf);
+            leaves.push(leaf);
         }
-        let leaf = |customer: &i64| {
-            let (seq, head) = self.heads.get(customer).copied().unwrap_or_default();
-            chain::leaf(heads.get(customer).map_or("", |head| head.chain.as_str()), seq, &head)
+        let tree = match root.kind {
+            chain::KIND_HIDING => chain::hiding_tree(&self.secret, root.batch, &leaves, 0).0,
+            _ => chain::tree(ends.into_values().collect()),
         };
-        let tree = chain::tree(moved.iter().map(leaf).collect());
         let made = chain::root((root.kind, &self.secret), &self.before, root.batch, root.at, &tree);
         if self.is_whole && made[..] != root.root[..] {
             self.find("root", None, Some(root.at), Some(root.batch));

@@ -195,6 +195,12 @@ pub async fn records_are_proven_to_who_has_nothing_but_the_proof(world: World) {
     }
     let refused = world.run(&world.b, "audit.prove", json!({ "record": id })).await.unwrap_err();
     assert_eq!(refused.to_string(), format!("audit record {id} does not exist"));
+    // Nor is anybody told by a record of their own.
+    let own = first(&world, "a", "store.list").await;
+    let proof = world.run(&world.a, "audit.prove", json!({ "record": own })).await.unwrap();
+    let shown = proven(&proof).unwrap();
+    assert_eq!((shown["customer_path"].as_str(), shown["outcome"].as_str()), ("…a", "forbidden"));
+    assert!(!proof.to_string().contains("provider"), "{proof}");
     // What was changed since is no more what was sealed.
     change(&world, "UPDATE audit SET operation = 'mailbox.delete' WHERE public_id = $1", &id).await;
     let proof = world.run(&world.a, "audit.prove", json!({ "record": id })).await.unwrap();
@@ -235,4 +241,69 @@ pub async fn what_was_pruned_is_told_by_a_sealed_record_and_nothing_else(world: 
     change(&world, more, &told).await;
     let found = findings(&world, &world.system).await;
     assert!(found.contains(&format!("changed \"{told}\"")), "{found:?}");
+}
+
+/// A proof with its texts and digests left out, and its records' ways to their leaves: what can be counted in it.
+fn shape(proof: &Value) -> Value {
+    match proof {
+        Value::Object(members) if members.contains_key("hidden") => json!("hidden"),
+        Value::Object(members) if members.contains_key("left") || members.contains_key("right") => {
+            json!("step")
+        }
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| (name.clone(), shape(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::Array(items) => items.iter().map(shape).collect(),
+        other => json!(if other.is_string() { "text" } else { "number" }),
+    }
+}
+
+/// Whoever reads below a customer finds the same proofs wherever it stands and whatever others do.
+pub async fn proofs_tell_neither_how_deep_a_customer_is_nor_what_others_did(world: World) {
+    let chief = async |path: &str, name: &str| {
+        let asked = json!({ "path": path, "domain": format!("{name}.example"), "admin": "chief" });
+        let made = world.run(&world.system, "customer.create", asked).await.unwrap();
+        let token = made["token"].as_str().unwrap();
+        world.management.authenticate_token(token, None).await.unwrap().unwrap()
+    };
+    let high = chief("high", "high").await;
+    for path in ["one", "one/two", "one/two/three", "one/two/three/four"] {
+        world.run(&world.system, "customer.create", json!({ "path": path })).await.unwrap();
+    }
+    let deep = chief("one/two/three/four/deep", "deep").await;
+    let proof = async |who: &Authentication, path: &str, others: usize| {
+        // What is below the reader, done from above; with it, more or less of others.
+        for number in 0..others {
+            let name = ["a", "b", "one", "one/two"][number % 4];
+            world
+                .run(&world.system, "customer.limit", json!({ "path": name, "messages": 3_000 }))
+                .await
+                .unwrap();
+        }
+        let asked = json!({ "path": format!("{path}/unit{others}"), "messages": 5 });
+        world.run(&world.system, "customer.create", json!({ "path": asked["path"] })).await.unwrap();
+        world.run(&world.system, "customer.limit", asked).await.unwrap();
+        world.sealer.pass().await.unwrap();
+        let wanted = json!({ "operation": "customer.limit", "limit": 1 });
+        let found = world.run(who, "audit.search", wanted).await.unwrap();
+        let record = found["items"][0]["id"].clone();
+        let proof = world.run(who, "audit.prove", json!({ "record": record })).await.unwrap();
+        let shown = proven(&proof).unwrap();
+        let own = path.rsplit('/').next().unwrap();
+        assert_eq!(shown["customer_path"], format!("…{own}/unit{others}"));
+        assert_eq!(shown["target"], format!("customer …{own}/unit{others}"));
+        shape(&proof)
+    };
+    let first = proof(&high, "high", 0).await;
+    for others in [1, 2, 40] {
+        assert_eq!(proof(&high, "high", others).await, first, "{others}");
+    }
+    for others in [0, 3, 40] {
+        assert_eq!(proof(&deep, "one/two/three/four/deep", others).await, first, "{others}");
+    }
+    assert_eq!(first["sealed"]["path"].as_array().unwrap().len(), 8);
+    let report = world.job(&world.system, "audit.verify", json!({})).await.unwrap();
+    assert_eq!(report["found"], 0, "{report}");
 }
