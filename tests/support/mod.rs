@@ -33,13 +33,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// another program's state: it is asked at once, then after pauses that double.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    wait_until(what, || condition().ok_or("not yet"))
+}
+
+/// As [`wait_for`]; what stands in the way is told by the failure.
+#[track_caller]
+pub fn wait_until<T, E: std::fmt::Display>(what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        let obstacle = match attempt() {
+            Ok(value) => return value,
+            Err(obstacle) => obstacle,
+        };
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}: {obstacle}");
         std::thread::sleep(pause);
         pause = (pause * 2).min(LOOK_AGAIN);
     }

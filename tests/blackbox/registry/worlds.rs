@@ -5,10 +5,12 @@
 //! `POSTHOUSE_TEST_FULL=1` tries 1,000 pairs of worlds instead of some.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use posthouse::base::clock::Timestamp;
+use posthouse::base::signing::SigningKey;
+use posthouse::service::audit::Sealer;
 use posthouse::service::expiry::ExpiryPass;
 use posthouse::service::jobs::Runner;
 use posthouse::service::metering::Metering;
@@ -29,8 +31,10 @@ mod asking;
 mod prepared;
 #[path = "worlds/socket.rs"]
 mod socket;
+#[path = "worlds/told.rs"]
+mod told;
 
-use answers::{Matching, told, words};
+use answers::{Matching, words};
 use asking::{Ask, Step, ask, happen_outside, step};
 use prepared::{OUTSIDE, Prepared};
 
@@ -47,6 +51,8 @@ type Tally = Mutex<BTreeMap<&'static str, [u32; 2]>>;
 struct Pair<'p> {
     prepared: [&'p Prepared; 2],
     worlds: [World; 2],
+    sealers: [Arc<Sealer>; 2],
+    _keys: tempfile::TempDir,
     matching: Matching,
     /// Every request until now.
     said: String,
@@ -56,10 +62,21 @@ struct Pair<'p> {
 impl<'p> Pair<'p> {
     async fn new(prepared: [&'p Prepared; 2], tally: &'p Tally) -> Self {
         let [left, right] = prepared;
-        let worlds = [left.open(NOW).await, right.open(NOW).await];
+        let (worlds, keys) = ([left.open(NOW).await, right.open(NOW).await], prepared::folder());
+        let sealers = ["left", "right"].map(|side| keys.path().join(side)).into_iter().zip(&worlds);
+        let sealers: Vec<Arc<Sealer>> = sealers
+            .map(|(file, world)| {
+                let key = SigningKey::open_or_create(&file.with_extension("key")).unwrap();
+                let sealer = Arc::new(Sealer::new(world.database.clone(), world.clock.clone(), key, file));
+                world.management.attach_sealer(Arc::clone(&sealer));
+                sealer
+            })
+            .collect();
         Self {
             prepared,
             worlds,
+            sealers: sealers.try_into().unwrap_or_else(|_| panic!("two sealers")),
+            _keys: keys,
             matching: Matching::of(&left.inside, &right.inside),
             said: String::new(),
             tally,
@@ -73,7 +90,8 @@ impl<'p> Pair<'p> {
                 happen_outside(&self.worlds[world], self.prepared[world], number).await;
             }
             Step::Later { secs } => {
-                for world in &self.worlds {
+                for (world, sealer) in self.worlds.iter().zip(&self.sealers) {
+                    sealer.pass().await.unwrap();
                     world.clock.advance(Duration::from_secs(secs.into()));
                     ExpiryPass::new(&world.management).pass().await.unwrap();
                     RequestPass::new(&world.management).pass().await.unwrap();
@@ -94,7 +112,7 @@ impl<'p> Pair<'p> {
             let who = &prepared.people[ask.who % prepared.people.len()].authentication;
             let outcome = world.run_with(who, name, fields.clone(), asked.options.clone(), None).await;
             count(self.tally, name, outcome.is_ok());
-            let answer = told(name, &outcome);
+            let answer = answers::outcome(name, &outcome);
             // Those inside are told of others only what they have said themselves.
             self.said.push_str(&fields.to_string());
             let text = answer.to_string();

@@ -12,8 +12,6 @@ use super::super::matrix::Names;
 const CODE_LETTERS: usize = 6;
 /// Ids, tags and cursors have this many letters, or more.
 const ID_LETTERS: usize = 16;
-/// Names of nodes have so many.
-const NODE_LETTERS: usize = 12;
 /// Members that are random octets in some encoding.
 const SECRETS: [&str; 4] = ["token", "secret", "etag", "signature"];
 
@@ -22,8 +20,8 @@ const SECRETS: [&str; 4] = ["token", "secret", "etag", "signature"];
 pub struct Matching {
     forth: HashMap<String, String>,
     back: HashMap<String, String>,
-    /// Codes of customers, by which they are known from other words of as many letters.
-    codes: HashSet<String>,
+    /// Codes of customers and names of nodes, by which they are known from other words of as many letters.
+    names: HashSet<String>,
     /// Ids in the order in which they were seen.
     pub ids: Vec<[String; 2]>,
 }
@@ -58,19 +56,20 @@ impl Matching {
 
     fn code(&mut self, left: &str, right: &str) {
         if left.len() == CODE_LETTERS && right.len() == CODE_LETTERS {
-            self.codes.insert(left.to_owned());
-            self.codes.insert(right.to_owned());
+            self.name(left, right);
         }
+    }
+
+    /// These are random names of the same.
+    pub fn name(&mut self, left: &str, right: &str) {
+        self.names.insert(left.to_owned());
+        self.names.insert(right.to_owned());
     }
 
     /// Whether the two are one random text in two worlds.
     fn pair(&mut self, left: &str, right: &str) -> bool {
-        let is_code = |word: &str| self.codes.contains(word);
-        let is_node =
-            |word: &str| word.len() == NODE_LETTERS && word.contains(|letter: char| letter.is_ascii_digit());
-        let is_random = left.len() >= ID_LETTERS
-            || (is_code(left) && is_code(right))
-            || (is_node(left) && is_node(right));
+        let is_name = |word: &str| self.names.contains(word);
+        let is_random = left.len() >= ID_LETTERS || (is_name(left) && is_name(right));
         if left.len() != right.len() || !is_random {
             return false;
         }
@@ -148,14 +147,15 @@ impl Matching {
 }
 
 /// What came of a request, as a value.
-pub fn told(name: &str, outcome: &Result<Value, ServiceError>) -> Value {
+pub fn outcome(name: &str, outcome: &Result<Value, ServiceError>) -> Value {
     match outcome {
         Ok(answer) => json!({ "done": comparable(name, answer.clone()) }),
         Err(error) => json!({ "refused": error.code(), "detail": error.to_string() }),
     }
 }
 
-/// An answer without what depends on how fast the test runs: records of reads are written within a second.
+/// An answer without what depends on how fast the test runs: records of reads are written within a second. Of a proof,
+/// the digests up the signed tree are drawn at random, and stand on the left or right; that there are as many is compared.
 pub fn comparable(name: &str, mut answer: Value) -> Value {
     if name == "audit.search"
         && let Some(items) = answer["items"].as_array_mut()
@@ -164,6 +164,12 @@ pub fn comparable(name: &str, mut answer: Value) -> Value {
             let read = item["operation"].as_str().and_then(operation).is_some_and(|one| !one.mutates);
             !(read && item["outcome"] == "done")
         });
+    }
+    if name == "audit.prove"
+        && let Some(sealed) = answer.get_mut("sealed")
+    {
+        let steps = sealed["path"].as_array().map(Vec::len);
+        *sealed = json!({ "steps": steps, "at_micros": sealed["at_micros"] });
     }
     answer
 }
