@@ -149,7 +149,7 @@ async fn recipient<D: Directory>(directory: &D, key: &str) -> Answer {
     }
     match directory.recipient_state(key).await {
         Err(DeliveryRefusal::NotLocal | DeliveryRefusal::UnknownMailbox) => Ok(None),
-        Err(DeliveryRefusal::Unavailable) => Err(DeliveryRefusal::Unavailable),
+        Err(refusal @ (DeliveryRefusal::Unavailable | DeliveryRefusal::Misdirected(_))) => Err(refusal),
         // It exists; whether it takes mail now is a matter of `access`, and of LMTP.
         Ok(()) | Err(_) => Ok(Some(key.to_owned())),
     }
@@ -168,6 +168,7 @@ async fn access<D: Directory>(directory: &D, key: &str) -> Answer {
                 DeliveryRefusal::Suspended => "450 4.2.1",
                 DeliveryRefusal::OverQuota(_) => "452 4.2.2",
                 DeliveryRefusal::Full(_) => "552 5.2.2",
+                DeliveryRefusal::Misdirected(_) => "451 4.3.5",
                 _ => "451 4.3.0",
             };
             Ok(Some(format!("{code} {refusal}")))

@@ -92,6 +92,7 @@ impl Reply {
             (DeliveryRefusal::TooLarge { .. }, _) => (552, "5.3.4"),
             (DeliveryRefusal::Loop(_), _) => (554, "5.4.6"),
             (DeliveryRefusal::Unavailable, _) => (451, "4.3.0"),
+            (DeliveryRefusal::Misdirected(_), _) => (451, "4.3.5"),
             (DeliveryRefusal::StorageFull, _) => (452, "4.3.1"),
             (DeliveryRefusal::Sibling, _) => (452, "4.3.0"),
         };

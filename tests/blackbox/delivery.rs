@@ -117,14 +117,96 @@ fn alias_and_catch_all_to_a_deleted_mailbox_defer_mail_until_it_is_back() {
     daemon.posthouse(&["domain", "catch-all", "acme.test", "bob@acme.test"]).ok();
     daemon.posthouse(&["mailbox", "delete", "bob@acme.test", "--yes"]).ok();
     for recipient in ["sales@acme.test", "sales+x@acme.test", "whoever@acme.test"] {
-        assert_eq!(one(&mut daemon.lmtp(), recipient, b"x\r\n"), "451 4.3.0", "{recipient}");
-        assert_eq!(one(&mut daemon.smtp(), recipient, b"x\r\n"), "451 4.3.0", "{recipient}");
+        assert_eq!(one(&mut daemon.lmtp(), recipient, b"x\r\n"), "451 4.3.5", "{recipient}");
+        assert_eq!(one(&mut daemon.smtp(), recipient, b"x\r\n"), "451 4.3.5", "{recipient}");
     }
     daemon.posthouse(&["mailbox", "undelete", "bob@acme.test"]).ok();
     for recipient in ["sales@acme.test", "whoever@acme.test"] {
         daemon.deliver(recipient, &message(600, 9));
     }
     assert_eq!(daemon.imap("bob@acme.test").select("INBOX").exists(), Some(2));
+}
+
+/// Makes aliases, each with the next as its only target, and the last with this one. The last is made first, since a
+/// target has to be there; with a target among the aliases they are a loop.
+fn chain(daemon: &Daemon, aliases: &[&str], target: &str) {
+    let mut next = "alice@acme.test".to_owned();
+    for alias in aliases.iter().rev() {
+        let address = format!("{alias}@acme.test");
+        daemon.posthouse(&["alias", "create", &address, &next]).ok();
+        next = address;
+    }
+    let last = format!("{}@acme.test", aliases[aliases.len() - 1]);
+    lead(daemon, &last, &[target]);
+}
+
+fn lead(daemon: &Daemon, alias: &str, targets: &[&str]) {
+    let path = format!("/v1/aliases/{alias}/targets");
+    let answer = daemon.api("PUT", &path, Some(&serde_json::json!({ "targets": targets })));
+    assert_eq!(answer.status, 200, "{}", answer.json());
+}
+
+#[test]
+fn aliases_that_lead_to_each_other_are_refused_clearly_and_lose_nothing() {
+    let daemon = Daemon::with_alice(Setup::default());
+    chain(&daemon, &["a", "b"], "a@acme.test");
+    chain(&daemon, &["long-1", "long-2", "long-3", "long-4"], "long-1@acme.test");
+    let mut stored = 0;
+    let mut loops = vec!["a", "b", "a+detail", "long-1", "long-3"];
+    for is_taken in [false, true] {
+        if is_taken {
+            // Addresses that nobody has come to the same loop.
+            daemon.posthouse(&["domain", "catch-all", "acme.test", "a@acme.test"]).ok();
+            loops.push("whoever");
+        }
+        for name in &loops {
+            let address = format!("{name}@acme.test");
+            let recipients = [address.as_str(), "alice@acme.test"];
+            let replies = daemon.lmtp().deliver(SENDER, &recipients, &message(600, stored)).expect("LMTP");
+            assert_eq!(replies[0].codes(), "451 4.3.5", "{name}: {replies:?}");
+            assert!(replies[0].lines[0].contains("leads to no mailbox"), "{name}: {replies:?}");
+            // The other recipient of the message has it.
+            assert!(replies[1].is_ok(), "{name}: {replies:?}");
+            stored += 1;
+            assert_eq!(one(&mut daemon.smtp(), &address, b"x\r\n"), "451 4.3.5", "{name}");
+        }
+    }
+    let has = |count: u64| {
+        let exists = daemon.imap("alice@acme.test").select("INBOX").exists();
+        assert_eq!(exists.map(u64::from), Some(count));
+    };
+    has(11);
+    assert_eq!(stored, 11);
+    // Who is reached besides a loop gets one copy.
+    daemon.posthouse(&["alias", "create", "team@acme.test", "a@acme.test"]).ok();
+    lead(&daemon, "b@acme.test", &["a@acme.test", "team@acme.test", "alice@acme.test"]);
+    for address in ["a@acme.test", "team@acme.test", "whoever@acme.test"] {
+        daemon.deliver(address, &message(600, 50 + stored));
+        stored += 1;
+        has(stored);
+    }
+}
+
+#[test]
+fn aliases_are_followed_so_far_and_no_recipient_is_left_out() {
+    let daemon = Daemon::with_alice(Setup::default());
+    let names: Vec<String> = (1..=9).map(|number| format!("step-{number}")).collect();
+    let steps: Vec<&str> = names.iter().map(String::as_str).collect();
+    chain(&daemon, &steps, "alice@acme.test");
+    // Eight aliases one after the other, and one too many.
+    daemon.deliver("step-2@acme.test", &message(600, 1));
+    assert_eq!(one(&mut daemon.lmtp(), "step-1@acme.test", b"x\r\n"), "451 4.3.5");
+    // Nobody gets a copy while somebody else would be left out.
+    daemon.mailbox("bob@acme.test");
+    daemon.posthouse(&["alias", "create", "both@acme.test", "bob@acme.test", "step-1@acme.test"]).ok();
+    assert_eq!(one(&mut daemon.lmtp(), "both@acme.test", b"x\r\n"), "451 4.3.5");
+    // What is near by one way and far by another is near.
+    daemon.posthouse(&["alias", "create", "near@acme.test", "bob@acme.test"]).ok();
+    lead(&daemon, "step-9@acme.test", &["near@acme.test"]);
+    lead(&daemon, "both@acme.test", &["near@acme.test", "step-2@acme.test"]);
+    daemon.deliver("both@acme.test", &message(600, 3));
+    let exists = |user: &str| daemon.imap(user).select("INBOX").exists();
+    assert_eq!((exists("alice@acme.test"), exists("bob@acme.test")), (Some(1), Some(1)));
 }
 
 #[test]

@@ -69,6 +69,10 @@ pub enum DeliveryRefusal {
     /// The database or mail store cannot take mail now (451 4.3.0).
     #[error("temporarily unavailable")]
     Unavailable,
+    /// An alias or a catch-all takes mail for the address, and leads to no mailbox, or further than is followed
+    /// (451 4.3.5).
+    #[error("{0}")]
+    Misdirected(&'static str),
     /// The disk is full (452 4.3.1).
     #[error("insufficient storage")]
     StorageFull,
@@ -529,6 +533,7 @@ fn outcome_name(refusal: Option<&DeliveryRefusal>) -> &'static str {
         Some(DeliveryRefusal::OverQuota(_) | DeliveryRefusal::Full(_)) => "over_quota",
         Some(DeliveryRefusal::TooLarge { .. }) => "too_large",
         Some(DeliveryRefusal::Loop(_)) => "loop",
+        Some(DeliveryRefusal::Misdirected(_)) => "misdirected",
         Some(DeliveryRefusal::Unavailable | DeliveryRefusal::StorageFull) => "unavailable",
         Some(DeliveryRefusal::Sibling) => "sibling",
     }

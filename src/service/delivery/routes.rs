@@ -2,6 +2,7 @@
 //!
 //! Answers are kept for a short time and forgotten when anything in the directory changes, on whichever node.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -26,8 +27,11 @@ const ROUTES_MAX: u64 = 20_000;
 const ROUTE_LIFETIME: Duration = Duration::from_secs(30);
 /// Aliases that lead to aliases.
 const ALIAS_DEPTH_MAX: usize = 8;
-/// Mailboxes one address may lead to.
+/// Mailboxes one address may lead to, and aliases on the way to them.
 const TARGETS_MAX: usize = 1_000;
+/// Why mail is deferred for an address that is taken.
+const NOWHERE: &str = "this address leads to no mailbox at present";
+const TOO_FAR: &str = "this address leads through too many aliases, or to too many mailboxes";
 /// The mailbox every domain has (RFC 5321 section 4.5.1).
 const POSTMASTER: &str = "postmaster";
 
@@ -103,29 +107,50 @@ async fn look_up(conn: &mut Conn, text: &str) -> Result<Route, RouteError> {
     };
     let is_postmaster = address.local() == POSTMASTER;
     let mut found = find(conn, &domain, &address).await?;
-    let is_own = !found.is_empty();
-    if found.is_empty() && is_postmaster {
+    let is_own = !found.is_nothing();
+    if found.is_nothing() && is_postmaster {
         return postmaster(conn, Some((address, domain))).await;
     }
-    if found.is_empty()
+    if found.is_nothing()
         && let Some(catch_all) = domain.catch_all.as_deref().and_then(|text| text.parse::<Address>().ok())
     {
-        found = expand(conn, &catch_all).await?;
+        found = reached(conn, &catch_all).await?;
     }
-    if found.is_empty() {
+    if found.is_cut {
+        // Those who were found would have the message, and the others would never know of it.
+        tracing::warn!(domain = %domain.name, "mail is deferred: an alias or catch-all leads too far");
+        return Err(RouteError::Refused(Some(domain.id), DeliveryRefusal::Misdirected(TOO_FAR)));
+    }
+    if found.targets.is_empty() {
         let refusal = if leads_nowhere(conn, &domain, &address).await? {
             tracing::warn!(domain = %domain.name, "mail is deferred: an alias or catch-all leads to no mailbox");
-            DeliveryRefusal::Unavailable
+            DeliveryRefusal::Misdirected(NOWHERE)
         } else {
             DeliveryRefusal::UnknownMailbox
         };
         return Err(RouteError::Refused(Some(domain.id), refusal));
     }
-    let recipient = Recipient { address, targets: found };
+    let recipient = Recipient { address, targets: found.targets };
     Ok(Route { recipient, domain: Some(domain.id), is_postmaster, is_own })
 }
 
-/// Whether somebody meant the address to be taken, and only what it leads to is gone, perhaps to be undeleted.
+/// What an address leads to.
+#[derive(Default)]
+struct Found {
+    /// Mailboxes, each once.
+    targets: Vec<Target>,
+    /// Whether there may be more behind what was not followed any further.
+    is_cut: bool,
+}
+
+impl Found {
+    fn is_nothing(&self) -> bool {
+        self.targets.is_empty() && !self.is_cut
+    }
+}
+
+/// Whether somebody meant the address to be taken, and what it leads to is gone, perhaps to be undeleted, or aliases
+/// lead to each other and to nothing else.
 async fn leads_nowhere(
     conn: &mut Conn,
     domain: &DomainRoute,
@@ -156,10 +181,10 @@ async fn unparsable(conn: &mut Conn, text: &str) -> Result<RouteError, StorageEr
 }
 
 /// Exact mailbox, exact alias, then the same without the detail (RFC 5233).
-async fn find(conn: &mut Conn, domain: &DomainRoute, address: &Address) -> Result<Vec<Target>, StorageError> {
+async fn find(conn: &mut Conn, domain: &DomainRoute, address: &Address) -> Result<Found, StorageError> {
     let exact = find_exact(conn, domain, address.local(), None).await?;
     match address.user_and_detail() {
-        (user, Some(detail)) if exact.is_empty() => find_exact(conn, domain, user, Some(detail)).await,
+        (user, Some(detail)) if exact.is_nothing() => find_exact(conn, domain, user, Some(detail)).await,
         _ => Ok(exact),
     }
 }
@@ -169,17 +194,24 @@ async fn find_exact(
     domain: &DomainRoute,
     local: &str,
     detail: Option<&str>,
-) -> Result<Vec<Target>, StorageError> {
+) -> Result<Found, StorageError> {
     if let Some(mailbox) = recipient::mailbox(conn, domain.id, local).await? {
-        return Ok(target(domain, mailbox, local, detail).into_iter().collect());
+        let targets = target(domain, mailbox, local, detail).into_iter().collect();
+        return Ok(Found { targets, is_cut: false });
     }
-    let mut found = Vec::new();
-    let mut pending: Vec<(String, usize)> =
+    let mut found = Found::default();
+    // In the order of their distance: what several ways lead to is reached by the shortest. An alias that leads back to
+    // one before is not followed again, so that a loop ends.
+    let mut pending: VecDeque<(String, usize)> =
         alias::targets(conn, domain.id, local).await?.into_iter().map(|text| (text, 1)).collect();
     let mut seen: Vec<String> = Vec::new();
-    while let Some((text, depth)) = pending.pop() {
-        if seen.contains(&text) || found.len() >= TARGETS_MAX || seen.len() >= TARGETS_MAX {
+    while let Some((text, depth)) = pending.pop_front() {
+        if seen.contains(&text) {
             continue;
+        }
+        if seen.len() >= TARGETS_MAX {
+            found.is_cut = true;
+            break;
         }
         seen.push(text.clone());
         let Ok(address) = text.parse::<Address>() else { continue };
@@ -187,21 +219,31 @@ async fn find_exact(
         let (user, inner_detail) = address.user_and_detail();
         for (local, inner_detail) in [(address.local(), None), (user, inner_detail)] {
             if let Some(mailbox) = recipient::mailbox(conn, domain.id, local).await? {
-                found.extend(target(&domain, mailbox, local, inner_detail.or(detail)));
+                found.targets.extend(target(&domain, mailbox, local, inner_detail.or(detail)));
                 break;
             }
-            if depth < ALIAS_DEPTH_MAX {
-                let further = alias::targets(conn, domain.id, local).await?;
-                if !further.is_empty() {
-                    pending.extend(further.into_iter().map(|text| (text, depth + 1)));
-                    break;
-                }
+            let further = alias::targets(conn, domain.id, local).await?;
+            if further.is_empty() {
+                continue;
             }
+            if depth < ALIAS_DEPTH_MAX {
+                pending.extend(further.into_iter().map(|text| (text, depth + 1)));
+            } else if further.iter().any(|text| !seen.contains(text)) {
+                found.is_cut = true;
+            }
+            break;
         }
     }
-    found.sort_unstable_by_key(|target| target.mailbox);
-    found.dedup_by_key(|target| target.mailbox);
+    found.targets.sort_unstable_by_key(|target| target.mailbox);
+    found.targets.dedup_by_key(|target| target.mailbox);
     Ok(found)
+}
+
+async fn reached(conn: &mut Conn, address: &Address) -> Result<Found, StorageError> {
+    match recipient::domain(conn, address.domain()).await? {
+        Some(domain) => find(conn, &domain, address).await,
+        None => Ok(Found::default()),
+    }
 }
 
 /// The mailboxes here that an address means: itself, an alias, or a subaddress; no catch-all. None for one elsewhere.
@@ -209,10 +251,7 @@ pub(in crate::service) async fn expand(
     conn: &mut Conn,
     address: &Address,
 ) -> Result<Vec<Target>, StorageError> {
-    match recipient::domain(conn, address.domain()).await? {
-        Some(domain) => find(conn, &domain, address).await,
-        None => Ok(Vec::new()),
-    }
+    Ok(reached(conn, address).await?.targets)
 }
 
 /// Who reads what is sent to postmaster: the first of [`candidates`] that is a mailbox here. Deferred only where there
