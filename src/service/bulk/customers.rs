@@ -6,73 +6,32 @@ use utoipa::ToSchema;
 use super::compare::{Differences, Fields, created, found, readable};
 use super::{Done, Options};
 use crate::service::authority::Permission;
-use crate::service::directory::customer_limits::{CustomerLimit, given};
+use crate::service::directory::customer_limits::{CustomerLimit, given, saying_limits};
 use crate::service::directory::customers::{CustomerCreate, CustomerRename, row};
 use crate::service::directory::scope::{address, plain_text};
 use crate::service::directory::targets::OneCustomer;
 use crate::service::error::Result;
 use crate::service::registry::{Tx, within};
+use crate::storage::metadata::customer::CustomerLimits;
 
-/// A customer, with its own limits; null is no limit.
-#[derive(Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::service) struct CustomerEntry {
-    /// Its path; the customer above must be there.
-    path: String,
-    /// Display name; default: the last part of the path.
-    name: Option<String>,
-    /// Free label such as `department`.
-    kind: Option<String>,
-    /// Address for people; null for none.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
-    contact: Option<Option<String>>,
-    /// When it is created: the mail store for its new mailboxes.
-    store: Option<String>,
-    /// Octets.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    bytes: Option<Option<i64>>,
-    /// Messages.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    messages: Option<Option<i64>>,
-    /// Mailboxes.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    mailboxes: Option<Option<i64>>,
-    /// Aliases.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    aliases: Option<Option<i64>>,
-    /// Domains.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    domains: Option<Option<i64>>,
-    /// Customers below.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    customers: Option<Option<i64>>,
-    /// Administrators.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    administrators: Option<Option<i64>>,
-    /// Octets that are reserved for it.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    bytes_guarantee: Option<Option<i64>>,
-    /// Mailboxes that are reserved for it.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    mailboxes_guarantee: Option<Option<i64>>,
-    /// What the limits on octets of the customers right below may add up to, in percent of its own.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    bytes_overcommit_percent: Option<Option<i64>>,
-    /// As that, of mailboxes.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    mailboxes_overcommit_percent: Option<Option<i64>>,
+saying_limits! {
+    /// A customer, with its own limits; null is no limit.
+    #[derive(Clone, Deserialize, ToSchema)]
+    #[serde(deny_unknown_fields)]
+    pub(in crate::service) struct CustomerEntry {
+        /// Its path; the customer above must be there.
+        path: String,
+        /// Display name; default: the last part of the path.
+        name: Option<String>,
+        /// Free label such as `department`.
+        kind: Option<String>,
+        /// Address for people; null for none.
+        #[serde(default, deserialize_with = "given")]
+        #[schema(value_type = Option<String>)]
+        contact: Option<Option<String>>,
+        /// When it is created: the mail store for its new mailboxes.
+        store: Option<String>,
+    }
 }
 
 impl CustomerEntry {
@@ -83,22 +42,6 @@ impl CustomerEntry {
             Some(there) => self.change(tx, &path, there).await,
             None => self.create(tx, &path).await,
         }
-    }
-
-    fn limits(&self) -> [(&'static str, Option<Option<i64>>); 11] {
-        [
-            ("bytes", self.bytes),
-            ("messages", self.messages),
-            ("mailboxes", self.mailboxes),
-            ("aliases", self.aliases),
-            ("domains", self.domains),
-            ("customers", self.customers),
-            ("administrators", self.administrators),
-            ("bytes_guarantee", self.bytes_guarantee),
-            ("mailboxes_guarantee", self.mailboxes_guarantee),
-            ("bytes_overcommit_percent", self.bytes_overcommit_percent),
-            ("mailboxes_overcommit_percent", self.mailboxes_overcommit_percent),
-        ]
     }
 
     async fn create(&self, tx: &mut Tx<'_>, path: &str) -> Result<Done> {
@@ -112,9 +55,10 @@ impl CustomerEntry {
         fields.maybe("mailboxes", self.mailboxes.flatten());
         within::<CustomerCreate>(tx, fields.all()).await?;
         let mut limits = Fields::naming([("path", path.into())]);
-        let others = self.limits().into_iter().filter(|(name, _)| !matches!(*name, "bytes" | "mailboxes"));
-        for (name, limit) in others {
-            limits.maybe(name, limit.flatten());
+        let mut none = CustomerLimits::default();
+        let all = self.limits(&mut none).into_iter();
+        for (name, _, said) in all.filter(|(name, ..)| !matches!(*name, "bytes" | "mailboxes")) {
+            limits.maybe(name, said.flatten());
         }
         if let Some(fields) = limits.if_any() {
             within::<CustomerLimit>(tx, fields).await?;
@@ -143,23 +87,10 @@ impl CustomerEntry {
             }
             within::<CustomerRename>(tx, fields).await?;
         }
-        let limits = present.limits;
-        let present = [
-            limits.bytes,
-            limits.messages,
-            limits.mailboxes,
-            limits.aliases,
-            limits.domains,
-            limits.customers,
-            limits.administrators,
-            limits.bytes_guarantee,
-            limits.mailboxes_guarantee,
-            limits.bytes_overcommit_percent,
-            limits.mailboxes_overcommit_percent,
-        ];
+        let mut limits = present.limits;
         let mut update = Fields::naming([("path", path.into())]);
-        for ((name, wanted), present) in self.limits().into_iter().zip(present) {
-            differences.set(&mut update, name, present, wanted);
+        for (name, present, wanted) in self.limits(&mut limits) {
+            differences.set(&mut update, name, *present, wanted);
         }
         if let Some(fields) = update.if_any() {
             within::<CustomerLimit>(tx, fields).await?;

@@ -68,57 +68,103 @@ pub(in crate::service) fn given<'de, D: serde::Deserializer<'de>, T: Deserialize
     Option::<T>::deserialize(deserializer).map(Some)
 }
 
-/// The limits to set: absent ones stay, null is no own limit, 0 is nothing at all.
-#[derive(Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::service) struct CustomerLimitRequest {
-    /// Its path or short code.
-    path: String,
-    /// Octets.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    bytes: Option<Option<i64>>,
-    /// Messages.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    messages: Option<Option<i64>>,
-    /// Mailboxes.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    mailboxes: Option<Option<i64>>,
-    /// Aliases.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    aliases: Option<Option<i64>>,
-    /// Domains.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    domains: Option<Option<i64>>,
-    /// Customers below.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    customers: Option<Option<i64>>,
-    /// Administrators.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    administrators: Option<Option<i64>>,
-    /// Octets to reserve for it; at most its limit.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    bytes_guarantee: Option<Option<i64>>,
-    /// Mailboxes to reserve for it; at most its limit.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    mailboxes_guarantee: Option<Option<i64>>,
-    /// What the limits on octets of the customers right below may add up to, in percent of its own; each needs one
-    /// then.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    bytes_overcommit_percent: Option<Option<i64>>,
-    /// As that, of mailboxes.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
-    mailboxes_overcommit_percent: Option<Option<i64>>,
+/// A limit of a customer: its name, its value, and what is said of it.
+pub(in crate::service) type Said<'l> = (&'static str, &'l mut Option<i64>, Option<Option<i64>>);
+
+/// Declares what says limits of a customer, besides fields of its own: absent ones stay, null is no own limit, 0 is
+/// nothing at all. With its `limits` goes every limit of a customer, beside what is said of it.
+macro_rules! saying_limits {
+    ($(#[$attribute:meta])* $visibility:vis struct $name:ident { $($own:tt)* }) => {
+        $(#[$attribute])*
+        $visibility struct $name {
+            $($own)*
+            /// Octets.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            bytes: Option<Option<i64>>,
+            /// Messages.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            messages: Option<Option<i64>>,
+            /// Mailboxes.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            mailboxes: Option<Option<i64>>,
+            /// Aliases.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            aliases: Option<Option<i64>>,
+            /// Domains.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            domains: Option<Option<i64>>,
+            /// Customers below.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            customers: Option<Option<i64>>,
+            /// Administrators.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            administrators: Option<Option<i64>>,
+            /// Octets to reserve for it; at most its limit.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            bytes_guarantee: Option<Option<i64>>,
+            /// Mailboxes to reserve for it; at most its limit.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            mailboxes_guarantee: Option<Option<i64>>,
+            /// What the limits on octets of the customers right below may add up to, in percent of its own; each needs
+            /// one then.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            bytes_overcommit_percent: Option<Option<i64>>,
+            /// As that, of mailboxes.
+            #[serde(default, deserialize_with = "crate::service::directory::customer_limits::given")]
+            #[schema(value_type = Option<i64>)]
+            mailboxes_overcommit_percent: Option<Option<i64>>,
+        }
+
+        impl $name {
+            fn limits<'l>(
+                &self,
+                of: &'l mut $crate::storage::metadata::customer::CustomerLimits,
+            ) -> [$crate::service::directory::customer_limits::Said<'l>; 11] {
+                [
+                    ("bytes", &mut of.bytes, self.bytes),
+                    ("messages", &mut of.messages, self.messages),
+                    ("mailboxes", &mut of.mailboxes, self.mailboxes),
+                    ("aliases", &mut of.aliases, self.aliases),
+                    ("domains", &mut of.domains, self.domains),
+                    ("customers", &mut of.customers, self.customers),
+                    ("administrators", &mut of.administrators, self.administrators),
+                    ("bytes_guarantee", &mut of.bytes_guarantee, self.bytes_guarantee),
+                    ("mailboxes_guarantee", &mut of.mailboxes_guarantee, self.mailboxes_guarantee),
+                    (
+                        "bytes_overcommit_percent",
+                        &mut of.bytes_overcommit_percent,
+                        self.bytes_overcommit_percent,
+                    ),
+                    (
+                        "mailboxes_overcommit_percent",
+                        &mut of.mailboxes_overcommit_percent,
+                        self.mailboxes_overcommit_percent,
+                    ),
+                ]
+            }
+        }
+    };
+}
+pub(in crate::service) use saying_limits;
+
+saying_limits! {
+    /// The limits to set.
+    #[derive(Clone, Deserialize, ToSchema)]
+    #[serde(deny_unknown_fields)]
+    pub(in crate::service) struct CustomerLimitRequest {
+        /// Its path or short code.
+        path: String,
+    }
 }
 
 /// Takes over a limit if one is given.
@@ -170,28 +216,7 @@ impl Operate for CustomerLimit {
         let mut row = row(tx, target.id).await?;
         let before = row.limits;
         tx.before = serde_json::to_value(Limits::from(before)).ok();
-        let limits = &mut row.limits;
-        for (field, slot, given) in [
-            ("bytes", &mut limits.bytes, request.bytes),
-            ("messages", &mut limits.messages, request.messages),
-            ("mailboxes", &mut limits.mailboxes, request.mailboxes),
-            ("aliases", &mut limits.aliases, request.aliases),
-            ("domains", &mut limits.domains, request.domains),
-            ("customers", &mut limits.customers, request.customers),
-            ("administrators", &mut limits.administrators, request.administrators),
-            ("bytes_guarantee", &mut limits.bytes_guarantee, request.bytes_guarantee),
-            ("mailboxes_guarantee", &mut limits.mailboxes_guarantee, request.mailboxes_guarantee),
-            (
-                "bytes_overcommit_percent",
-                &mut limits.bytes_overcommit_percent,
-                request.bytes_overcommit_percent,
-            ),
-            (
-                "mailboxes_overcommit_percent",
-                &mut limits.mailboxes_overcommit_percent,
-                request.mailboxes_overcommit_percent,
-            ),
-        ] {
+        for (field, slot, given) in request.limits(&mut row.limits) {
             set_limit(field, slot, given)?;
         }
         tx.after = serde_json::to_value(Limits::from(row.limits)).ok();
