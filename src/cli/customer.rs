@@ -33,6 +33,8 @@ const SHEET: &[Column] = columns![
     "Overcommit on mail" "limits.bytes_overcommit_percent" Percent,
     "Overcommit on mailboxes" "limits.mailboxes_overcommit_percent" Percent,
     "Expires" "expiry.expires_at" Time, "Then" "expiry.on_expiry" List,
+    "May spend a month" "spending.amount" Count, "Currency" "spending.currency" Text,
+    "Spent" "spending.spent" Count, "When all is spent" "spending.on_limit" List,
     "Id" "id" Text, "Created" "created_at" Time
 ];
 const CREATED: &[Column] = columns![

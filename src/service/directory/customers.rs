@@ -21,6 +21,7 @@ use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::service::settings::standing;
 use crate::service::settings::template::{self, TemplateKind};
+use crate::service::spending::{self, Spending};
 use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow, NewCustomer};
 use crate::storage::metadata::expiry::Expiring;
 use crate::storage::metadata::setting::At;
@@ -407,6 +408,9 @@ pub(in crate::service) struct CustomerDetail {
     /// When its time is over, if somebody has said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     expiry: Option<Expiry>,
+    /// What it may spend in a month, if somebody has said so and the caller may read its bills.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spending: Option<Spending>,
     etag: String,
 }
 
@@ -432,10 +436,12 @@ impl Operate for CustomerShow {
         let placed = Stores::of(tx, target.id).await?.shown();
         let Ceilings { ceiling, withheld } = Ceilings::of(tx, target.id);
         let expiry = expiry::shown(tx, Expiring::Customer(target.id)).await?;
+        let spending = spending::shown(tx, target.id).await?;
         Ok(CustomerDetail {
             ceiling,
             withheld,
             expiry,
+            spending,
             placed,
             etag: etag(&customer, &VOLATILE)?,
             customer,

@@ -39,7 +39,7 @@ use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::metering;
 use crate::storage::metadata::spending::{self, SpendingRow};
 
-pub(in crate::service) use operations::{SpendingList, SpendingSet};
+pub(in crate::service) use operations::{Spending, SpendingList, SpendingSet, shown};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(5);

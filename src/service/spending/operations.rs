@@ -66,6 +66,14 @@ impl Spending {
     }
 }
 
+/// The spending limit of a customer, if it has one and the caller may read what is billed there.
+pub(in crate::service) async fn shown(tx: &mut Tx<'_>, customer: CustomerId) -> Result<Option<Spending>> {
+    if !tx.caller.may(Some(customer), SpendingList::PERMISSION) {
+        return Ok(None);
+    }
+    spending::of(tx.conn, customer).await?.map(|row| Spending::show(&row, None)).transpose()
+}
+
 /// What a customer may spend.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

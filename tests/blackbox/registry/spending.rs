@@ -14,6 +14,7 @@ on_both!(
     customer_is_warned_and_stopped_at_its_limit_until_the_next_month,
     raised_limit_takes_back_exactly_what_it_led_to,
     limit_is_set_above_alone_and_no_list_below_gets_around_it,
+    limit_is_shown_with_the_customer_to_who_may_read_its_bills,
     deleted_customer_that_cannot_come_back_yet_does_later,
 );
 
@@ -226,4 +227,23 @@ async fn deleted_customer_that_cannot_come_back_yet_does_later(world: World) {
     world.clock.advance(HOUR / 6);
     assert_eq!((pass.pass().await.unwrap(), gone().await), (1, 0));
     world.must("mailbox.show", json!({ "address": "x@a.example" })).await;
+}
+
+async fn limit_is_shown_with_the_customer_to_who_may_read_its_bills(world: World) {
+    let chief = world.aboard("a", "a.example").await;
+    let asked = json!({ "name": "reader", "customer": "a", "role": "viewer" });
+    let viewer = world.login(&world.must("administrator.create", asked).await["token"]).await;
+    let shown = async |who: &Authentication| {
+        world.run(who, "customer.show", json!({ "path": "a" })).await.unwrap().get("spending").cloned()
+    };
+    assert_eq!(shown(&chief).await, None);
+    world.must("spending.set", json!({ "path": "a", "amount": 20, "currency": "EUR" })).await;
+    let listed = world.run(&chief, "spending.list", json!({})).await.unwrap();
+    let mut limit = listed["items"][0].clone();
+    assert_eq!(limit.as_object_mut().unwrap().remove("customer"), Some(json!("a")));
+    assert_eq!((&limit["amount"], &limit["on_limit"]), (&json!(20), &json!(["disable-login"])));
+    assert_eq!(shown(&chief).await, Some(limit));
+    // Who may not read bills is told nothing of it.
+    assert_eq!(refusal(world.run(&viewer, "spending.list", json!({})).await), "forbidden");
+    assert_eq!(shown(&viewer).await, None);
 }
