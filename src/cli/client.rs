@@ -114,14 +114,14 @@ impl Client {
             let message = format!("this program does not know the operation {}", call.operation);
             return Err(Failure::new(Exit::Other, message));
         };
-        let (mut status, mut answer) = self.exchange(declared, call, dry_run, self.proof(call.operation)?)?;
+        let (mut status, mut answer) = self.exchange(declared, call, dry_run, self.proof(call)?)?;
         if status == 401
             && second_factor(&answer).is_none()
             && let Identity::Login(login) = &self.identity
             && login.forget()
         {
             // The token of before has ended; the password gets a new one.
-            (status, answer) = self.exchange(declared, call, dry_run, self.proof(call.operation)?)?;
+            (status, answer) = self.exchange(declared, call, dry_run, self.proof(call)?)?;
         }
         if (200..300).contains(&status) {
             return Ok(answer);
@@ -171,7 +171,7 @@ impl Client {
     }
 
     /// The header that says who asks for this operation; a login gets its token first.
-    fn proof(&self, wanted: &str) -> Result<Option<SecretString>, Failure> {
+    fn proof(&self, wanted: &Call) -> Result<Option<SecretString>, Failure> {
         let login = match &self.identity {
             Identity::Peer => return Ok(None),
             Identity::Token(token) => return Ok(Some(bearer(token))),
@@ -220,7 +220,7 @@ impl Client {
         let Some(declared) = declared else {
             return Err(Failure::new(Exit::Other, format!("{} cannot be watched", call.operation)));
         };
-        let mut request = self.request(declared, call, false, self.proof(call.operation)?)?;
+        let mut request = self.request(declared, call, false, self.proof(call)?)?;
         request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static(NDJSON));
         self.runtime.block_on(async {
             let mut lines = match self.open_lines(request).await? {

@@ -22,9 +22,10 @@ use crate::base::secret::read_file;
 const LIFETIME: &str = "12h";
 /// What it is called.
 const LABEL: &str = "posthouse --login";
-/// Operations that no token may ask for.
-const WITH_PASSWORD: [&str; 6] = [
+/// Operations that no token may ask for, or that make a token which would end with the one that asks.
+const WITH_PASSWORD: [&str; 7] = [
     "token.create",
+    "administrator.create",
     "administrator.password",
     "second-factor.enrol",
     "second-factor.confirm",
@@ -77,9 +78,10 @@ impl Login {
         Ok(Self { name, password_file, code_file, password: OnceCell::new(), file, token })
     }
 
-    /// The header for an operation.
-    pub(super) fn proof(&self, operation: &str) -> Result<Proof, Failure> {
-        if WITH_PASSWORD.contains(&operation) {
+    /// The header for what is asked for.
+    pub(super) fn proof(&self, wanted: &Call) -> Result<Proof, Failure> {
+        let has_first_token = wanted.operation == "customer.create" && wanted.fields.contains_key("admin");
+        if has_first_token || WITH_PASSWORD.contains(&wanted.operation) {
             return self.basic().map(Proof::Header);
         }
         Ok(match &*self.token.borrow() {

@@ -47,7 +47,7 @@ pub(super) async fn first(tx: &mut Tx<'_>, home: &CustomerRow, text: &str) -> Re
     let id = create(tx, home.id, &name, None).await?;
     let terms = Terms { delegable: true, ..Terms::default() };
     grants::make(tx, Holder::Administrator(id), home.id, Role::Admin.into(), terms).await?;
-    let made = tokens::make(tx, id, "first", None, tokens::Bounds::default()).await?;
+    let made = tokens::first(tx, id).await?;
     Ok((format!("{name}@{}", home.code), made.token))
 }
 
@@ -178,7 +178,7 @@ impl Operate for AdministratorCreate {
         grants::make(tx, Holder::Administrator(id), target.id, role, terms).await?;
         let made = match request.without_token {
             true => None,
-            false => Some(tokens::make(tx, id, "first", None, tokens::Bounds::default()).await?),
+            false => Some(tokens::first(tx, id).await?),
         };
         let row = row(tx, id).await?;
         let administrator = show(tx, row);

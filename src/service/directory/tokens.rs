@@ -1,5 +1,6 @@
 //! Bearer tokens of administrators. A token may be confined to permissions, of which it has those that its owner holds
-//! when it is used, and to networks. It makes no tokens.
+//! when it is used, and to networks. It makes no tokens, but for the first one of an administrator that it makes, which is
+//! worth no more than itself.
 
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub(in crate::service) struct TokenCreated {
 
 /// What a token is confined to, as it is stored.
 #[derive(Default)]
-pub(super) struct Bounds {
+struct Bounds {
     permissions: Option<String>,
     networks: Option<String>,
 }
@@ -103,7 +104,7 @@ pub(in crate::service) fn is_from_allowed_network(kept: Option<&str>, source: So
 }
 
 /// Makes a token.
-pub(super) async fn make(
+async fn make(
     tx: &mut Tx<'_>,
     administrator: AdministratorId,
     label: &str,
@@ -126,6 +127,20 @@ pub(super) async fn make(
     };
     let id = token::insert(tx.conn, &new, tx.now).await?;
     Ok(TokenCreated { id, token: secret, expires_at })
+}
+
+/// Makes the first token of an administrator who was just made. If a token asks for that, it is confined as that one is and
+/// ends no later: somebody confined must not come out of it by way of somebody new.
+pub(super) async fn first(tx: &mut Tx<'_>, administrator: AdministratorId) -> Result<TokenCreated> {
+    let (mut expires_at, mut bounds) = (tx.now.plus(LIFETIME_DEFAULT), Bounds::default());
+    if let Authenticated::Token { id, .. } = &tx.context.authenticated {
+        // One that was revoked meanwhile makes nothing.
+        let own = token::valid(tx.conn, *id, tx.now).await?;
+        let own = own.ok_or(ServiceError::Forbidden { permission: "token.create" })?;
+        expires_at = expires_at.min(own.expires_at);
+        bounds = Bounds { permissions: own.permissions, networks: own.networks };
+    }
+    make(tx, administrator, "first", Some(expires_at), bounds).await
 }
 
 /// A token to make.

@@ -20,6 +20,7 @@ on_both!(
     token_is_confined_to_its_permissions_and_its_owners,
     token_is_taken_from_its_networks_only,
     token_makes_no_tokens,
+    first_token_that_a_token_makes_is_worth_no_more,
 );
 
 /// The password behind [`PASSWORD_HASH`].
@@ -236,4 +237,49 @@ async fn token_makes_no_tokens(world: World) {
     for asked in [json!({ "expires_at": "12h" }), json!({ "name": low })] {
         world.run(&chief, "token.create", asked).await.unwrap();
     }
+}
+
+async fn first_token_that_a_token_makes_is_worth_no_more(world: World) {
+    let chief = world.aboard("a", "a.example").await;
+    let name = name_of(&world, &chief).await;
+    let asked = json!({ "name": "viewer", "customer": "a", "role": "viewer" });
+    let viewer = world.login(&world.must("administrator.create", asked).await["token"]).await;
+    let told = world.run(&viewer, "whoami", json!({})).await.unwrap();
+    let mut permissions: Vec<Value> = told["grants"][0]["permissions"].as_array().unwrap().clone();
+    let more = ["administrator.create", "administrator.grant", "customer.create"];
+    permissions.extend(more.map(Value::from));
+    let asked = json!({ "name": name, "permissions": permissions, "networks": ["unix"], "expires_at": "5d" });
+    let made = world.must("token.create", asked).await;
+    let confined = world.login(&made["token"]).await;
+    let first = async |who: &Authentication, operation: &str, asked: Value| {
+        let new = world.run(who, operation, asked).await.unwrap();
+        let name = new.get("administrator").unwrap_or(&new["name"]).clone();
+        let tokens = world.must("token.list", json!({ "name": name })).await;
+        assert_eq!(tokens["items"].as_array().unwrap().len(), 1);
+        (new, tokens["items"][0].clone())
+    };
+    let (new, token) =
+        first(&confined, "administrator.create", json!({ "name": "one", "customer": "a" })).await;
+    assert_eq!((&token["expires_at"], &token["networks"]), (&made["expires_at"], &json!(["unix"])));
+    assert_eq!(token["permissions"], json!(permissions));
+    // And what that one could make is worth no more either.
+    let one = world.login(&new["token"]).await;
+    assert_eq!(refusal(world.run(&one, "token.create", json!({})).await), "forbidden");
+    let elsewhere = "192.0.2.1".parse().unwrap();
+    let text = new["token"].as_str().unwrap();
+    assert!(world.management.authenticate_token(text, Some(elsewhere)).await.unwrap().is_none());
+    world.clock.advance(Duration::from_secs(5 * 86_400));
+    assert!(world.management.authenticate_token(text, None).await.unwrap().is_none());
+    // Where the kernel or a password says who asks, it lasts as long as any; a customer's first administrator too.
+    let (_, token) =
+        first(&world.system, "administrator.create", json!({ "name": "two", "customer": "a" })).await;
+    assert_eq!((token.get("networks"), token.get("permissions")), (None, None));
+    let asked = json!({ "path": "a/low", "admin": "three" });
+    let (_, of_token) = first(&chief, "customer.create", asked).await;
+    // The chief's own ends five days before one that is made now would.
+    assert!(of_token["expires_at"].as_str() < token["expires_at"].as_str(), "{of_token} {token}");
+    world.must("administrator.password", set(&name)).await;
+    let chief = by_password(&world, &name, PASSWORD, None).await.unwrap();
+    let (_, again) = first(&chief, "customer.create", json!({ "path": "a/other", "admin": "four" })).await;
+    assert_eq!(again["expires_at"], token["expires_at"]);
 }
