@@ -89,6 +89,13 @@ fn mailbox_is_read_without_a_trace_in_it_and_with_records_of_it() {
         assert!(answer.text.contains("AUTHENTICATIONFAILED"), "{}", answer.text);
 
         let mut session = opened(&daemon, &name);
+        // Names of folders and counts are what the session's own record covers: no folder is opened by them.
+        for command in ["LIST \"\" *", "LSUB \"\" *", "STATUS INBOX (MESSAGES UNSEEN UIDNEXT)"] {
+            let told = session.command(command).unwrap().ok();
+            assert!(!format!("{told:?}").contains("hello"), "{command}: {told:?}");
+        }
+        let of_folders = recorded(&daemon, "content.").into_iter().filter(|one| one.1.contains(" folder "));
+        assert_eq!(of_folders.count(), 0);
         let answer = session.select("INBOX");
         assert!(answer.text.contains("[READ-ONLY]"), "{}", answer.text);
         assert_eq!((answer.exists(), answer.code("PERMANENTFLAGS").as_deref()), (Some(1), Some("()")));
