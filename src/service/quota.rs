@@ -9,7 +9,8 @@ use crate::base::id::CustomerId;
 use crate::service::authority::{Caller, Tree};
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::registry::Tx;
-use crate::storage::metadata::customer::{self, Counted, CustomerLimits};
+use crate::storage::metadata::customer::{self, Counted, Counts, CustomerLimits};
+use crate::storage::metadata::customer_count;
 use crate::storage::metadata::quota::{OverLimit, QuotaOwner};
 use pools::Pools;
 pub use watch::{QuotaWatch, Watched};
@@ -75,6 +76,29 @@ pub(in crate::service) async fn admit_returned(
     Ok(())
 }
 
+/// Tells the limits at a customer and above that there are so many more of something that they are on, or fewer: what
+/// makes or deletes objects does so, in its transaction.
+///
+/// # Errors
+/// When the database fails.
+pub(in crate::service) async fn count(
+    tx: &mut Tx<'_>,
+    place: CustomerId,
+    resource: Resource,
+    more: i64,
+) -> Result<()> {
+    let mut counts = Counts::NONE;
+    match resource {
+        Resource::Mailboxes => counts.mailboxes = more,
+        Resource::Aliases => counts.aliases = more,
+        Resource::Domains => counts.domains = more,
+        Resource::Administrators => counts.administrators = more,
+        // Customers stand in the tree; octets and messages have counters of their own.
+        Resource::Customers | Resource::Bytes | Resource::Messages => return Ok(()),
+    }
+    Ok(customer_count::add(tx.conn, place, counts).await?)
+}
+
 /// An exceeded limit on octets or messages, for the caller.
 pub(in crate::service) fn over(caller: &Caller, over: OverLimit) -> ServiceError {
     let resource = if over.on_messages { Resource::Messages } else { Resource::Bytes };
@@ -93,8 +117,7 @@ async fn fits(
     let keys: Vec<i64> = path.map(|node| node.id.0).collect();
     for row in customer::by_ids(tx.conn, keys).await? {
         let Some(limit) = limit_of(&row.limits, resource) else { continue };
-        let below: Vec<i64> =
-            tree.subtree(row.id).iter().filter(|node| !node.deleted).map(|node| node.id.0).collect();
+        let below = || tree.subtree(row.id).iter().filter(|node| !node.deleted).map(|node| node.id.0);
         let counted = match resource {
             Resource::Aliases => Some(Counted::Aliases),
             Resource::Domains => Some(Counted::Domains),
@@ -103,8 +126,8 @@ async fn fits(
             Resource::Mailboxes | Resource::Bytes | Resource::Messages => continue,
         };
         let used = match counted {
-            Some(counted) => customer::count(tx.conn, &below, counted).await?,
-            None => i64::try_from(below.len()).unwrap_or(i64::MAX).saturating_sub(1),
+            Some(counted) => customer_count::number(tx.conn, row.id, counted, || below().collect()).await?,
+            None => i64::try_from(below().count()).unwrap_or(i64::MAX).saturating_sub(1),
         };
         if used.saturating_add(more) > limit {
             let limit = whose(tx.caller, QuotaOwner::Customer(row.id));

@@ -26,14 +26,6 @@ fn text_listeners(daemon: &Daemon) -> Vec<(String, String)> {
     all
 }
 
-/// Resident memory of a process in KiB, as the kernel counts it.
-fn resident_kib(daemon: &Daemon, field: &str) -> u64 {
-    let pid = daemon.pid().expect("the daemon runs");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
-    let line = status.lines().find(|line| line.starts_with(field)).expect("field of status");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
-}
-
 /// Every protocol still does its work.
 #[track_caller]
 fn assert_serves(daemon: &mut Daemon) {
@@ -87,7 +79,7 @@ fn garbage_on_every_port_harms_nobody() {
 fn endless_lines_are_cut_off_without_being_kept() {
     let mut daemon = Daemon::with_alice(Setup::default());
     assert_serves(&mut daemon);
-    let before = resident_kib(&daemon, "VmRSS");
+    let before = daemon.memory_kib("VmRSS");
     let block = vec![b'a'; 1 << 20];
     for (name, address) in text_listeners(&daemon) {
         let mut connection = Connection::open(&address).expect("connect");
@@ -96,7 +88,7 @@ fn endless_lines_are_cut_off_without_being_kept() {
             sent += 1;
         }
         drop(connection);
-        let peak = resident_kib(&daemon, "VmHWM");
+        let peak = daemon.memory_kib("VmHWM");
         assert!(peak < before + GROWTH_KIB_MAX, "{name}: {before} KiB grew to {peak} KiB");
     }
     assert_serves(&mut daemon);
@@ -106,7 +98,7 @@ fn endless_lines_are_cut_off_without_being_kept() {
 fn endless_lines_inside_a_session_are_cut_off_without_being_kept() {
     let mut daemon = Daemon::with_alice(Setup::default());
     assert_serves(&mut daemon);
-    let before = resident_kib(&daemon, "VmRSS");
+    let before = daemon.memory_kib("VmRSS");
     let block = vec![b'a'; 1 << 20];
     let flood = |connection: &mut Connection| {
         for _ in 0..100 {
@@ -125,7 +117,7 @@ fn endless_lines_inside_a_session_are_cut_off_without_being_kept() {
     let mut session = daemon.pop3("alice@acme.test");
     session.connection.send("RETR ").expect("start");
     flood(&mut session.connection);
-    let peak = resident_kib(&daemon, "VmHWM");
+    let peak = daemon.memory_kib("VmHWM");
     assert!(peak < before + GROWTH_KIB_MAX, "{before} KiB grew to {peak} KiB");
     assert_serves(&mut daemon);
 }
@@ -134,7 +126,7 @@ fn endless_lines_inside_a_session_are_cut_off_without_being_kept() {
 fn huge_literals_are_refused_when_announced() {
     let mut daemon = Daemon::with_alice(Setup::default());
     assert_serves(&mut daemon);
-    let before = resident_kib(&daemon, "VmRSS");
+    let before = daemon.memory_kib("VmRSS");
     for size in ["4294967295", "4294967296", "18446744073709551616", "99999999999999999999999999", "-1", "1x"]
     {
         for plus in ["", "+"] {
@@ -152,7 +144,7 @@ fn huge_literals_are_refused_when_announced() {
             }
         }
     }
-    let peak = resident_kib(&daemon, "VmHWM");
+    let peak = daemon.memory_kib("VmHWM");
     assert!(peak < before + GROWTH_KIB_MAX, "{before} KiB grew to {peak} KiB");
     assert_serves(&mut daemon);
 }
@@ -224,7 +216,7 @@ fn reader_that_stops_reading_costs_bounded_memory_and_journal() {
         let replies = lmtp.deliver("", &["alice@acme.test"], &message(OCTETS, number)).expect("LMTP");
         assert_eq!(replies[0].code, 250);
     }
-    let before = resident_kib(&daemon, "VmRSS");
+    let before = daemon.memory_kib("VmRSS");
     let mut stuck: Vec<Imap> = (0..4).map(|_| daemon.imap("alice@acme.test")).collect();
     for session in &mut stuck {
         session.select("INBOX");
@@ -236,7 +228,7 @@ fn reader_that_stops_reading_costs_bounded_memory_and_journal() {
         let replies = lmtp.deliver("", &["bob@acme.test"], &message(OCTETS, number)).expect("LMTP");
         assert_eq!(replies[0].code, 250);
     }
-    let peak = resident_kib(&daemon, "VmHWM");
+    let peak = daemon.memory_kib("VmHWM");
     assert!(peak < before + 2 * GROWTH_KIB_MAX, "{before} KiB grew to {peak} KiB");
     // Deliveries of 80 MB: a pinned journal would hold them all.
     let journal = largest_journal(&daemon.data_dir());

@@ -9,8 +9,9 @@ use posthouse::base::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::authenticator::Authenticator;
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::daemon::{Daemon, PASSWORD, Setup};
 use crate::support::http;
+use crate::support::imap::Imap;
 use crate::support::programs::write;
 use crate::support::wait_for;
 
@@ -212,4 +213,31 @@ fn code_comes_in_a_header_beside_the_password() {
     daemon.posthouse(&["admin", "second-factor", "reset", &name, "--yes"]).ok();
     daemon.posthouse(&["customer", "settings", "lock", "acme", "login.second_factor", "required"]).ok();
     assert_eq!(whoami(&[]), (403, "second_factor_needed".to_owned()));
+}
+
+/// What a daemon takes at rest, in KiB.
+const AT_REST_KIB_MAX: u64 = 60_000;
+/// What checking one password takes.
+const ARGON2_KIB: u64 = 19_456;
+
+#[test]
+fn memory_of_checked_passwords_goes_back_and_two_instances_are_small_again() {
+    let instances = [Daemon::with(Setup::default()), Daemon::with(Setup::default())];
+    let before = instances.each_ref().map(|daemon| daemon.memory_kib("RssAnon"));
+    for daemon in &instances {
+        daemon.customer("acme", "acme.test");
+        let users: Vec<String> = (0..4).map(|number| format!("user{number}@acme.test")).collect();
+        users.iter().for_each(|user| daemon.mailbox(user));
+        std::thread::scope(|scope| {
+            for user in &users {
+                scope.spawn(|| drop(Imap::login(daemon.address("imap"), user, PASSWORD)));
+            }
+        });
+    }
+    for (daemon, before) in instances.iter().zip(before) {
+        wait_for("the memory of the passwords to go back", || {
+            let now = daemon.memory_kib("RssAnon");
+            (now < before + ARGON2_KIB * 3 / 4 && now < AT_REST_KIB_MAX).then_some(())
+        });
+    }
 }

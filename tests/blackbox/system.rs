@@ -44,6 +44,8 @@ const WORD: &str = "correct horse battery";
 
 #[path = "system/clock_steps.rs"]
 mod clock_steps;
+#[path = "system/counted.rs"]
+mod counted;
 #[path = "system/expunged.rs"]
 mod expunged;
 #[path = "system/guarantees.rs"]
@@ -68,6 +70,10 @@ mod sealed;
 mod watched;
 
 use clock_steps::*;
+use counted::{
+    limit_on_mailboxes_asks_the_number_that_is_kept,
+    numbers_at_customers_with_limits_are_kept_through_every_change,
+};
 use expunged::expunged_messages_hold_their_packs_until_their_time_is_over;
 use guarantees::{
     deliveries_at_once_stop_exactly_at_what_a_guarantee_leaves,
@@ -129,6 +135,8 @@ on_both!(
     guarantee_is_reserved_above_and_no_one_else_can_take_it,
     overcommit_bounds_the_limits_right_below,
     deliveries_at_once_stop_exactly_at_what_a_guarantee_leaves,
+    numbers_at_customers_with_limits_are_kept_through_every_change,
+    limit_on_mailboxes_asks_the_number_that_is_kept,
     random_changes_equal_a_naive_model,
     use_adds_up_by_the_hour_across_moves,
     bills_are_sums_of_rounded_lines_by_the_nearest_prices,

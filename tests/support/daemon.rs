@@ -230,6 +230,15 @@ impl Daemon {
         adopted.or_else(|| self.child.as_ref().map(Child::id))
     }
 
+    /// Memory of the daemon in KiB, as the kernel counts it: a field of `/proc/PID/status` such as `VmRSS`.
+    #[track_caller]
+    pub fn memory_kib(&self, field: &str) -> u64 {
+        let pid = self.pid().expect("the daemon runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("field of status");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
     /// Waits until a process other than `pid` has the data directory and serves; from now on that one is the daemon.
     /// The process that this test started must have ended with 0.
     #[track_caller]

@@ -112,6 +112,7 @@ acts_on_administrator! {
     AdministratorDelete, "Delete an administrator and its tokens; administrator undelete brings it back",
     |tx, target| {
         administrator::delete(tx.conn, target.row.id, tx.now, &tx.operation_id).await?;
+        quota::count(tx, target.row.customer, Resource::Administrators, -1).await?;
         let before = show(tx, target.row);
         tx.before = serde_json::to_value(&before).ok();
         Ok(before)
@@ -147,6 +148,7 @@ impl Operate for AdministratorUndelete {
         }
         quota::admit(tx, row.customer, Resource::Administrators, 1).await?;
         administrator::undelete(tx.conn, row.id).await?;
+        quota::count(tx, row.customer, Resource::Administrators, 1).await?;
         let tree = std::sync::Arc::clone(&tx.caller.tree);
         let mut recorded = Vec::new();
         for row in grant::of(tx.conn, Holder::Administrator(row.id)).await? {

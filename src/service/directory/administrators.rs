@@ -59,7 +59,9 @@ pub(super) async fn create(
     contact: Option<&str>,
 ) -> Result<AdministratorId> {
     let taken = || ServiceError::Conflict { message: format!("administrator {name} exists already there") };
-    administrator::insert(tx.conn, home, name, contact, tx.now).await?.ok_or_else(taken)
+    let id = administrator::insert(tx.conn, home, name, contact, tx.now).await?.ok_or_else(taken)?;
+    quota::count(tx, home, Resource::Administrators, 1).await?;
+    Ok(id)
 }
 
 /// An administrator.
@@ -228,7 +230,7 @@ impl Operate for AdministratorList {
         let filter = AdministratorListRequest { limit: None, cursor: None, ..request.clone() };
         let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
-        let rows = administrator::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
+        let rows = administrator::page(tx.conn, &target.customers(tx), after, limit + 1).await?;
         let mut roles: HashMap<AdministratorId, Vec<String>> = HashMap::new();
         let keys: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
         for row in grant::of_administrators(tx.conn, &keys).await? {

@@ -89,6 +89,7 @@ impl Operate for AliasCreate {
         if !alias::insert(tx.conn, home.id, wanted.local(), &targets, tx.now).await? {
             return Err(taken());
         }
+        quota::count(tx, home.customer, Resource::Aliases, 1).await?;
         let rows = alias::all_by_address(tx.conn, wanted.local(), &home.name).await?;
         let gone = || ServiceError::Internal("an alias vanished inside a transaction".to_owned());
         let made = rows.into_iter().find(|row| row.domain == home.id).ok_or_else(gone)?;
@@ -220,6 +221,7 @@ impl Operate for AliasDelete {
 
     async fn run(tx: &mut Tx<'_>, OneAlias(row): OneAlias, _: AliasRequest) -> Result<Alias> {
         alias::delete(tx.conn, row.id).await?;
+        quota::count(tx, row.customer, Resource::Aliases, -1).await?;
         let before = show(tx, row);
         tx.before = serde_json::to_value(&before).ok();
         Ok(before)

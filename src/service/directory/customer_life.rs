@@ -15,7 +15,7 @@ use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::storage::metadata::customer::{Counts, TreeLock};
 use crate::storage::metadata::pool::{self, Pooled};
 use crate::storage::metadata::quota::MovedUse;
-use crate::storage::metadata::{customer, quota as counters, setting};
+use crate::storage::metadata::{customer, customer_count, quota as counters, setting};
 
 /// Where to move.
 #[derive(Clone, Deserialize, ToSchema)]
@@ -115,7 +115,7 @@ impl Operate for CustomerMove {
             )));
         }
         let subtree = tree.subtree_ids(moving.id);
-        admit_counts(tx, &moving, parent, to.id).await?;
+        let counts = admit_counts(tx, &moving, parent, to.id).await?;
         let used = counters::lock_customers(tx.conn, &subtree).await?;
         let passed = pool::passed_by(tx.conn, moving.id, Pooled::Octets).await?;
         let (old, new) = (tree.path_up(parent), tree.path_up(to.id));
@@ -134,6 +134,9 @@ impl Operate for CustomerMove {
         let (effects, recorded) = departure.carry_out(tx).await?;
         setting::inherit(tx.conn, &subtree, lost, common).await?;
         customer::set_parent(tx.conn, moving.id, to.id).await?;
+        customer_count::mailboxes_counted(tx.conn, moving.id, &[]).await?;
+        customer_count::add(tx.conn, parent, counts.negated()).await?;
+        customer_count::add(tx.conn, to.id, counts).await?;
         quota::overcommit::admit_below(tx, Some(to.id)).await?;
         // The record at the customer has the old place on its path; the new one gets its own.
         tx.also.push(to.id);
@@ -161,8 +164,14 @@ impl Operate for CustomerMove {
     }
 }
 
-/// Whether the limits on numbers of objects above the new place admit what comes.
-async fn admit_counts(tx: &mut Tx<'_>, moving: &OneCustomer, from: CustomerId, to: CustomerId) -> Result<()> {
+/// Whether the limits on numbers of objects above the new place admit what comes; what that is, as far as it is told to
+/// the customers above.
+async fn admit_counts(
+    tx: &mut Tx<'_>,
+    moving: &OneCustomer,
+    from: CustomerId,
+    to: CustomerId,
+) -> Result<Counts> {
     let live = tx.caller.tree.subtree(moving.id).iter().filter(|node| !node.deleted);
     let live: Vec<i64> = live.map(|node| node.id.0).collect();
     let mut counts = customer::counts(tx.conn, &live).await?;
@@ -171,7 +180,7 @@ async fn admit_counts(tx: &mut Tx<'_>, moving: &OneCustomer, from: CustomerId, t
     for (resource, count) in resources(customers, counts) {
         quota::admit_along(tx, to, Some(from), resource, count).await?;
     }
-    Ok(())
+    Ok(counts)
 }
 
 /// Numbers of customers, and of what they have, by what limits them.
@@ -215,7 +224,13 @@ impl Operate for CustomerDelete {
         let live: Vec<i64> = live.map(|node| node.id.0).collect();
         let counts = customer::counts(tx.conn, &live).await?;
         let subtree = tx.caller.tree.subtree_ids(target.id);
+        // What it passes on is gone for the customers above; nothing is left below.
+        let gone = Counts { mailboxes: quota::pools::passed_mailboxes(tx, target.id).await?, ..counts };
         customer::delete(tx.conn, &subtree, tx.now, &tx.operation_id).await?;
+        customer_count::forget(tx.conn, &subtree).await?;
+        if let Some(parent) = target.parent {
+            customer_count::add(tx.conn, parent, gone.negated()).await?;
+        }
         let row = row(tx, target.id).await?;
         let deleted = Deleted {
             customer: show(tx, row),
@@ -286,7 +301,9 @@ impl Operate for CustomerUndelete {
         let mut counts = customer::counts(tx.conn, &live).await?;
         // What it passes on has come back to the customers above; its own limits admitted all of it before.
         let passed = quota::pools::passed_mailboxes(tx, target.id).await?;
+        customer_count::mailboxes_counted(tx.conn, target.id, &[]).await?;
         if let Some(parent) = target.parent {
+            customer_count::add(tx.conn, parent, Counts { mailboxes: passed, ..counts }).await?;
             quota::admit_returned(tx, &tree, parent, &[(Resource::Mailboxes, passed)]).await?;
         }
         quota::overcommit::admit_below(tx, target.parent).await?;

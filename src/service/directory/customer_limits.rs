@@ -10,6 +10,7 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::metadata::customer::{self, CustomerLimits, CustomerRow};
+use crate::storage::metadata::customer_count;
 use crate::storage::metadata::quota::{self as counters, Limited};
 
 /// Limits of a customer.
@@ -245,6 +246,9 @@ pub(super) async fn set_limits(
         let passed = quota::pools::passed_mailboxes(tx, row.id).await?;
         customer::set_limits(tx.conn, row.id, new).await?;
         let more = quota::pools::passed_mailboxes(tx, row.id).await? - passed;
+        // What climbs through a guarantee needs to know what is committed there.
+        customer_count::mailboxes_counted(tx.conn, row.id, &[]).await?;
+        quota::count(tx, parent, Resource::Mailboxes, more).await?;
         // What is there by now is how it is afterwards.
         quota::admit_returned(tx, &tree, parent, &[(Resource::Mailboxes, more)]).await?;
     } else {

@@ -15,9 +15,12 @@ use crate::service::authority::Tree;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Operate, Targeted, Tx, declare};
+use crate::storage::metadata::customer::Counts;
 use crate::storage::metadata::domain::{self, DomainRow};
 use crate::storage::metadata::quota::MovedUse;
-use crate::storage::metadata::{domain_move, hold, home, legal_hold, quota as counters, setting};
+use crate::storage::metadata::{
+    customer_count, domain_move, hold, home, legal_hold, quota as counters, setting,
+};
 
 /// How long an offer stands.
 pub(in crate::service) const OFFER_DURATION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -253,6 +256,9 @@ async fn give(
     hold::inherit_domains(tx.conn, &ids, (from, to.id), leaves.clone(), common).await?;
     setting::inherit_domains(tx.conn, &ids, (from, to.id), leaves, common).await?;
     domain_move::set_customer(tx.conn, &ids, to.id).await?;
+    let moved = Counts { mailboxes, aliases, domains, administrators: 0 };
+    customer_count::add(tx.conn, from, moved.negated()).await?;
+    customer_count::add(tx.conn, to.id, moved).await?;
     home::domains_moved(tx.conn, &ids, tx.now).await?;
     tx.also.extend([from, to.id]);
     tx.after = Some(serde_json::json!({

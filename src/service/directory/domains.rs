@@ -18,9 +18,12 @@ use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::service::settings::standing;
+use crate::storage::metadata::customer::Counts;
 use crate::storage::metadata::domain::{self, DomainRow, NewDomain};
 use crate::storage::metadata::setting::At;
-use crate::storage::metadata::{alias, domain_check, domain_move, mailbox, quota as counters};
+use crate::storage::metadata::{
+    alias, customer_count, domain_check, domain_move, mailbox, quota as counters,
+};
 
 /// A domain.
 #[derive(Clone, Serialize, ToSchema)]
@@ -121,6 +124,7 @@ pub(super) async fn create(
     let new = NewDomain { customer, name: name.as_str().to_owned(), verified, alias_of };
     let taken = || ServiceError::Conflict { message: format!("domain {name} exists already") };
     let id = domain::insert(tx.conn, &new, tx.now).await?.ok_or_else(taken)?;
+    quota::count(tx, customer, Resource::Domains, 1).await?;
     let row = row(tx, id).await?;
     Ok(show(tx, row))
 }
@@ -516,6 +520,9 @@ impl Operate for DomainDelete {
         let sums = domain::sums(tx.conn, &[row.id.0]).await?;
         let leads = alias::leading_into(tx.conn, &row).await?;
         domain::delete(tx.conn, row.id, tx.now, &tx.operation_id).await?;
+        let [mailboxes, _, aliases] = sums.first().map(|(_, sums)| *sums).unwrap_or_default();
+        let gone = Counts { mailboxes, aliases, domains: 1, administrators: 0 };
+        customer_count::add(tx.conn, row.customer, gone.negated()).await?;
         let domain = show(tx, row).with(sums.first().map(|(_, sums)| sums));
         let deleted =
             DomainDeleted { domain, aliases_here: leads.aliases, catch_alls_here: leads.catch_alls };
@@ -571,6 +578,8 @@ impl Operate for DomainUndelete {
         domain::undelete(tx.conn, row.id, &operation).await?;
         let sums = domain::sums(tx.conn, &[row.id.0]).await?;
         let [mailboxes, _, aliases] = sums.first().map(|(_, sums)| *sums).unwrap_or_default();
+        let counts = Counts { mailboxes, aliases, domains: 1, administrators: 0 };
+        customer_count::add(tx.conn, row.customer, counts).await?;
         let returned =
             [(Resource::Domains, 1), (Resource::Mailboxes, mailboxes), (Resource::Aliases, aliases)];
         let tree = std::sync::Arc::clone(&tx.caller.tree);

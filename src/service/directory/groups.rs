@@ -127,7 +127,7 @@ impl Operate for GroupList {
         let filter = GroupListRequest { limit: None, cursor: None, ..request.clone() };
         let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
-        let rows = group::page(tx.conn, &target.customer_ids(tx), after, limit + 1).await?;
+        let rows = group::page(tx.conn, &target.customers(tx), after, limit + 1).await?;
         Page::cut(rows, limit, &cursors, |row| (row.name.clone(), row.id.0), |row| show(tx, row))
     }
 }

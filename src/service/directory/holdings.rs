@@ -57,7 +57,7 @@ impl Operate for GrantList {
                 found => Some(found?.row.id),
             },
         };
-        let rows = grant::page(tx.conn, &target.customer_ids(tx), maker, after, limit + 1).await?;
+        let rows = grant::page(tx.conn, &target.customers(tx), maker, after, limit + 1).await?;
         let names = holders(tx, &rows).await?;
         // Every customer asked for is visible, so that every grant can be shown.
         let mut page = Page::cut(

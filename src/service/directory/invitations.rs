@@ -276,7 +276,7 @@ impl Operate for InvitationList {
         let filter = InvitationListRequest { limit: None, cursor: None, ..request.clone() };
         let cursors = Cursors::new(tx, &filter);
         let after = cursors.read(request.cursor.as_deref())?;
-        let rows = invitation::page(tx.conn, &target.customer_ids(tx), tx.now, after, limit + 1).await?;
+        let rows = invitation::page(tx.conn, &target.customers(tx), tx.now, after, limit + 1).await?;
         Page::cut(rows, limit, &cursors, |row| row.id, |row| show(tx, row))
     }
 }

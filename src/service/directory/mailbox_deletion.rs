@@ -5,7 +5,8 @@ use utoipa::ToSchema;
 
 use super::mailboxes::{Mailbox, MailboxRequest, show};
 use super::targets::OneMailbox;
-use crate::service::error::Result;
+use crate::service::error::{Resource, Result};
+use crate::service::quota;
 use crate::service::registry::{Operate, Tx, declare};
 use crate::storage::metadata::{alias, domain, mailbox};
 
@@ -37,6 +38,7 @@ impl Operate for MailboxDelete {
             list.dedup();
         }
         mailbox::delete(tx.conn, row.id, tx.now, &tx.operation_id).await?;
+        quota::count(tx, row.customer, Resource::Mailboxes, -1).await?;
         let deleted = MailboxDeleted { mailbox: show(tx, row), aliases, catch_alls };
         tx.before = serde_json::to_value(&deleted).ok();
         Ok(deleted)

@@ -166,6 +166,7 @@ impl Operate for MailboxCreate {
             messages_max,
         };
         let id = mailbox::insert(tx.conn, &new, tx.now).await?.ok_or_else(taken)?;
+        quota::count(tx, home.customer, Resource::Mailboxes, 1).await?;
         if let Some(template) = &template {
             template.furnish_mailbox(tx, id).await?;
         }
@@ -559,6 +560,7 @@ impl Operate for MailboxUndelete {
             return Err(quota::over(tx.caller, over));
         }
         mailbox::undelete(tx.conn, row.id, home.id, wanted.local()).await?;
+        quota::count(tx, row.customer, Resource::Mailboxes, 1).await?;
         let row = self::row(tx, row.id).await?;
         let after = show(tx, row);
         tx.after = serde_json::to_value(&after).ok();

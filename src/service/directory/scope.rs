@@ -72,7 +72,7 @@ impl Place {
         let tree = &tx.caller.tree;
         let count: usize = self.tops.iter().map(|&top| tree.subtree(top).len()).sum();
         if count <= FEW_CUSTOMERS {
-            return Customers::Few(self.customer_ids(tx));
+            return Customers::few(self.customer_ids(tx));
         }
         let (tree, tops, permission) = (Arc::clone(tree), self.tops.clone(), self.permission);
         Customers::Many(Box::new(move |customer| {
@@ -95,8 +95,19 @@ impl Place {
     /// Those of [`Self::customer_ids`] behind `after`, if it is among them; at most `limit`.
     pub fn customer_ids_behind(&self, tx: &Tx<'_>, after: Option<CustomerId>, limit: usize) -> Vec<i64> {
         let tree = &tx.caller.tree;
-        let seen = after.and_then(|after| self.nodes(tree).position(|node| node.id == after));
-        self.nodes(tree).skip(seen.map_or(0, |index| index + 1)).map(|node| node.id.0).take(limit).collect()
+        let is_there = |after: CustomerId| {
+            self.includes(tx, after) && tree.node(after).is_some_and(|node| !node.deleted)
+        };
+        let after = after.filter(|&after| is_there(after));
+        let first = after.and_then(|after| self.tops.iter().position(|&top| tree.covers(top, after)));
+        let tops = self.tops.iter().skip(first.unwrap_or(0)).enumerate();
+        let subtrees = tops.flat_map(|(at, &top)| {
+            let after = after.filter(|_| at == 0);
+            let seen = after.map_or(0, |after| tree.range(after).start + 1 - tree.range(top).start);
+            tree.subtree(top).iter().skip(seen)
+        });
+        let nodes = subtrees.filter(|node| !node.deleted && node.allowed.has(self.permission));
+        nodes.map(|node| node.id.0).take(limit).collect()
     }
 
     /// Whether the customer is among those meant.

@@ -3,7 +3,7 @@
 //! Comparison takes constant time. Parameters of imported hashes are bounded, since whoever imports them chooses
 //! what each login costs.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use password_hash::PasswordVerifier;
@@ -19,6 +19,10 @@ use crate::base::id::random_bytes;
 const ARGON2_MEMORY_KIB: u32 = 19_456;
 const ARGON2_PASSES: u32 = 2;
 const ARGON2_LANES: u32 = 1;
+/// The memory of a hash is reserved as a piece of at least this size and touched as far as it is needed. Pieces above
+/// 32 MiB glibc always maps on their own, so that they go back to the system when they are given up; smaller ones it
+/// keeps once one has been given up (mallopt(3), M_MMAP_THRESHOLD).
+const ARGON2_RESERVED_KIB_MIN: usize = 33 * 1024;
 const SALT_OCTETS: usize = 16;
 const HASH_OCTETS: usize = 32;
 
@@ -192,7 +196,13 @@ pub fn verify_nothing(password: &SecretString) {
 
 fn argon2id([memory, passes, lanes]: [u32; 3], password: &[u8], salt: &[u8], hash: &mut [u8]) -> Option<()> {
     let params = Params::new(memory, passes, lanes, Some(hash.len())).ok()?;
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(password, salt, hash).ok()
+    let count = params.block_count();
+    let mut blocks = Vec::new();
+    // A block is 1 KiB.
+    blocks.try_reserve_exact(count.max(ARGON2_RESERVED_KIB_MIN)).ok()?;
+    blocks.resize(count, Block::new());
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    argon2.hash_password_into_with_memory(password, salt, hash, blocks.as_mut_slice()).ok()
 }
 
 fn digest_of<D: Digest>(password: &[u8], salt: &[u8]) -> Vec<u8> {

@@ -363,10 +363,20 @@ pub(in crate::service) async fn month_sums(
     let domains = if until > from { metering::domains(conn, places).await? } else { Vec::new() };
     let mut unread = from;
     if domains.len() >= MANY_DOMAINS
-        && let Some(settled) = open.settled(conn, month, until).await?
+        && let Some(known) = open.settled(conn, month, until).await?
     {
-        unread = settled.until;
-        sums.extend(settled.sums.iter().filter(|(place, _)| wanted.contains(*place)));
+        unread = known.settled.until;
+        sums.extend(known.settled.sums.iter().filter(|(place, _)| wanted.contains(*place)));
+        if let Some(young) = known.young {
+            unread = until;
+            for (place, more) in young.into_iter().filter(|(place, _)| wanted.contains(place)) {
+                let sum = sums.entry(place).or_default();
+                *sum = sum.plus(&more).ok_or_else(too_much)?;
+            }
+        }
+    }
+    if unread >= until {
+        return Ok(MonthSums { sums, hours: (until - from).max(0), is_final: false });
     }
     for chunk in domains.chunks(metering::CHUNK_DOMAINS) {
         let page = domain_sums(conn, chunk, (unread, until)).await?;

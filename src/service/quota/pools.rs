@@ -1,4 +1,5 @@
-//! Limits and guarantees of mailboxes: counted when somebody asks, along the paths that a change concerns.
+//! Limits and guarantees of mailboxes, along the paths that a change concerns. What is committed there was counted once
+//! and is kept (`storage/metadata/customer_count.rs`), so asking costs what the paths are long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,7 @@ use crate::base::id::CustomerId;
 use crate::service::authority::Tree;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::registry::Tx;
-use crate::storage::metadata::customer;
+use crate::storage::metadata::customer_count;
 use crate::storage::metadata::pool::{self, Pool, Pooled};
 use crate::storage::metadata::quota::QuotaOwner;
 
@@ -18,33 +19,36 @@ pub(in crate::service) struct Pools {
 }
 
 impl Pools {
-    /// Counts along the paths of `places` in `tree`.
+    /// Reads along the paths of `places` in `tree`; counts what is not known yet.
     ///
     /// # Errors
     /// When the database fails, or guarantees add up to more than can be counted.
     pub async fn read(tx: &mut Tx<'_>, tree: &Tree, places: &[CustomerId]) -> Result<Self> {
         let on_paths: BTreeSet<i64> =
             places.iter().flat_map(|place| tree.path(*place)).map(|node| node.id.0).collect();
-        let rows = customer::by_ids(tx.conn, on_paths.iter().copied()).await?;
-        let limited: BTreeSet<i64> =
-            rows.iter().filter(|row| row.limits.mailboxes.is_some()).map(|row| row.id.0).collect();
-        // Above the topmost limit nothing refuses.
-        let top =
-            |place: &CustomerId| tree.path(*place).into_iter().find(|node| limited.contains(&node.id.0));
-        let tops: BTreeSet<i64> = places.iter().filter_map(top).map(|node| node.id.0).collect();
-        let mut now = BTreeMap::new();
-        for id in tops.into_iter().map(CustomerId) {
-            let here: Vec<i64> =
-                on_paths.iter().copied().filter(|&one| tree.covers(id, CustomerId(one))).collect();
-            let groups = pool::groups(tx.conn, id, &here, Pooled::Mailboxes).await?;
-            let committed = pool::committed(&groups)?;
-            for row in rows.iter().filter(|row| here.contains(&row.id.0)) {
-                let limits = &row.limits;
-                let committed = committed.get(&row.id.0).copied().unwrap_or_default();
-                let guarantee = limits.mailboxes_guarantee.filter(|_| row.deleted_at.is_none());
-                now.insert(row.id.0, Pool { max: limits.mailboxes, guarantee, committed });
+        let mut limited = customer_count::limited(tx.conn, on_paths).await?;
+        for place in places {
+            let unknown: Vec<i64> = {
+                let known = |id: &CustomerId| limited.get(&id.0);
+                // Above the topmost limit nothing refuses.
+                let path = tree.path(*place).into_iter().map(|node| node.id);
+                let below = path.skip_while(|id| known(id).is_none_or(|known| known.max.is_none()));
+                let unknown = |id: &CustomerId| known(id).is_some_and(|known| known.committed.is_none());
+                below.filter(unknown).map(|id| id.0).collect()
+            };
+            let Some(&top) = unknown.first() else { continue };
+            let counted = customer_count::mailboxes_counted(tx.conn, CustomerId(top), &unknown).await?;
+            for (id, committed) in counted {
+                if let Some(known) = limited.get_mut(&id) {
+                    known.committed = Some(committed);
+                }
             }
         }
+        let pool = |(id, known): (i64, customer_count::Known)| {
+            let customer_count::Known { max, guarantee, committed } = known;
+            Some((id, Pool { max, guarantee, committed: committed? }))
+        };
+        let now: BTreeMap<i64, Pool> = limited.into_iter().filter_map(pool).collect();
         Ok(Self { before: now.clone(), now })
     }
 

@@ -4,7 +4,7 @@
 //! drifted.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ use crate::service::error::{Result, ServiceError};
 use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
 use crate::service::registry::{Operate, Targeted as _, Tx, declare};
 use crate::storage::metadata::audit::insert;
+use crate::storage::metadata::customer::{self, TreeLock};
+use crate::storage::metadata::customer_count::{self, Recounted};
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::recount::{self, CountedMailbox, CountedOwner, OwnersPage, Sum};
 use crate::storage::metadata::scope::{Customers, FEW_CUSTOMERS};
@@ -75,8 +77,9 @@ pub(in crate::service) struct Drift {
     /// `mailbox`, `folder`, `domain` or `customer`.
     kind: Cow<'static, str>,
     name: String,
-    /// `bytes` or `messages`; of a mailbox also `undeletable_bytes`; of a customer also `committed_bytes`; of a folder
-    /// also `unseen`, `recent`, `deleted` or `deleted_bytes`.
+    /// `bytes` or `messages`; of a mailbox also `undeletable_bytes`; of a customer also `committed_bytes`, and where it
+    /// has limits on them `mailboxes`, `aliases`, `domains` or `administrators`; of a folder also `unseen`, `recent`,
+    /// `deleted` or `deleted_bytes`.
     resource: Cow<'static, str>,
     /// Absent where a counter is missing.
     recorded: Option<i64>,
@@ -91,7 +94,7 @@ pub(in crate::service) struct QuotaReport {
     mailboxes: u64,
     /// Domains with a limit.
     domains: u64,
-    /// Customers with a limit or a guarantee.
+    /// Customers with a limit or a guarantee, as far as it has been asked for.
     customers: u64,
     /// How many values have drifted; 0 is right.
     drift: u64,
@@ -120,7 +123,8 @@ impl Work for Recount {
         let mut count = Count { shared, repair: request.repair, so_far };
         count.mailboxes().await?;
         count.domains().await?;
-        count.customers().await?;
+        let limited = count.customers().await?;
+        count.numbers(&limited).await?;
         let mut report = count.so_far.report;
         report.repaired = request.repair && report.drift > 0;
         Ok(report)
@@ -138,7 +142,7 @@ struct Shared {
 fn places(tree: &Arc<Tree>, top: CustomerId) -> Customers {
     let below = tree.subtree_ids(top);
     if below.len() <= FEW_CUSTOMERS {
-        return Customers::Few(below);
+        return Customers::few(below);
     }
     let tree = Arc::clone(tree);
     Customers::Many(Box::new(move |customer| tree.covers(top, customer)))
@@ -238,14 +242,16 @@ impl Count {
         }
     }
 
-    async fn customers(&mut self) -> Result<()> {
+    /// Octets and messages of customers; which those were.
+    async fn customers(&mut self) -> Result<BTreeSet<i64>> {
         let shared = Arc::clone(&self.shared);
         let read = self.shared.context.inner.database.read(|conn| {
             Box::pin(
                 async move { Ok::<_, ServiceError>(recount::limited_customers(conn, &shared.places).await?) },
             )
         });
-        for id in read.await?.into_iter().map(CustomerId) {
+        let limited = read.await?;
+        for id in limited.iter().copied().map(CustomerId) {
             let read = self.shared.context.inner.database.read(|conn| {
                 Box::pin(async move { Ok::<_, ServiceError>(recount::customer(conn, id).await?) })
             });
@@ -268,7 +274,39 @@ impl Count {
             let drifts = owner_drifts("customer", &name, &customer);
             self.owner(drifts, id, Owner::Customer(id)).await?;
         }
-        Ok(())
+        Ok(limited.into_iter().collect())
+    }
+
+    /// Numbers of objects at customers that have limits on them; those of `seen` are in the report already.
+    async fn numbers(&mut self, seen: &BTreeSet<i64>) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let database = &self.shared.context.inner.database;
+            let read = database.read(move |conn| {
+                Box::pin(async move { Ok::<_, ServiceError>(customer_count::known_at(conn, after).await?) })
+            });
+            let page: Vec<CustomerId> = read.await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.0;
+            let shared = Arc::clone(&self.shared);
+            for id in page.into_iter().filter(|id| shared.places.has(*id)) {
+                let read = shared.context.inner.database.read(move |conn| {
+                    Box::pin(async move { Ok::<_, ServiceError>(customer_count::recount(conn, id).await?) })
+                });
+                let recounted: Vec<Recounted> = read.await?;
+                self.so_far.report.customers += u64::from(!seen.contains(&id.0));
+                let name = shared.caller.path_of(id).unwrap_or_default();
+                let drifted = recounted.into_iter().filter(|one| one.recorded != one.counted);
+                let drifts = drifted.map(|one| Drift {
+                    kind: Cow::Borrowed("customer"),
+                    name: name.clone(),
+                    resource: Cow::Borrowed(one.resource),
+                    recorded: Some(one.recorded),
+                    counted: Some(one.counted),
+                });
+                self.owner(drifts.collect(), id, Owner::Numbers(id)).await?;
+            }
+        }
     }
 
     async fn owner(&mut self, drifts: Vec<Drift>, place: CustomerId, owner: Owner) -> Result<()> {
@@ -283,6 +321,11 @@ impl Count {
                     match owner {
                         Owner::Domain(id) => recount::domain_set(conn, id).await?,
                         Owner::Customer(id) => recount::customer_set(conn, id).await?,
+                        Owner::Numbers(id) => {
+                            // Nobody makes or deletes any meanwhile.
+                            customer::tree_version(conn, TreeLock::Exclusive).await?;
+                            customer_count::repair(conn, id).await?;
+                        }
                     }
                     record(conn, &shared, place, &found).await
                 })
@@ -304,6 +347,8 @@ impl Count {
 enum Owner {
     Domain(i64),
     Customer(CustomerId),
+    /// Of its objects.
+    Numbers(CustomerId),
 }
 
 /// Counts one mailbox again behind its locks and corrects it; answers what was found then.

@@ -2,6 +2,7 @@
 
 use super::changes::Touched;
 use super::invitation;
+use super::scope::{Customers, Listed};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, GroupId, public_id};
@@ -120,18 +121,24 @@ pub async fn by_id_even_deleted(conn: &mut Conn, id: AdministratorId) -> Result<
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    customers: &[i64],
+    customers: &Customers,
     after: Option<(String, i64)>,
     limit: i64,
 ) -> Result<Vec<AdministratorRow>> {
     let text = concat!(
         columns!(),
-        "WHERE a.customer_id IN IDS($1) AND a.deleted_at IS NULL AND (a.name, a.id) > ($2, $3)
-         ORDER BY a.name, a.id LIMIT $4"
+        "WHERE THESE AND a.deleted_at IS NULL AND (a.name, a.id) > ($1, $2) ORDER BY a.name, a.id LIMIT $3"
     );
     let (name, id) = after.unwrap_or_default();
-    let params = vec![ids(customers.iter().copied()), name.into(), id.into(), limit.into()];
-    conn.rows(text, params).await?.iter().map(from_row).collect()
+    let listed = Listed {
+        text: text.to_owned(),
+        column: "a.customer_id",
+        more: Vec::new(),
+        read: from_row,
+        key: |row: &AdministratorRow| params![&row.name, row.id],
+        customer: |row| row.customer,
+    };
+    listed.page(conn, customers, params![name, id], limit).await
 }
 
 /// Makes an administrator; nothing when the name is taken at its home.

@@ -106,6 +106,15 @@ const PAGE: Contents = Contents {
         "WHERE a.domain_id = $1 AND a.local_part > $2 ORDER BY a.local_part LIMIT $3"
     )),
     any: Cow::Borrowed("EXISTS (SELECT 1 FROM alias a WHERE a.domain_id = d.id)"),
+    // Each step looks for the next in the index.
+    domains: Some(
+        "WITH RECURSIVE step (id) AS (
+             SELECT min(domain_id) FROM alias
+             UNION ALL
+             SELECT (SELECT min(a.domain_id) FROM alias a WHERE a.domain_id > step.id) FROM step
+             WHERE step.id IS NOT NULL)
+         SELECT id FROM step WHERE id IS NOT NULL LIMIT $1",
+    ),
 };
 
 /// Aliases of these customers, or of one domain, behind a position, by domain and local part.

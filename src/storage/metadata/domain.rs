@@ -147,7 +147,7 @@ pub async fn page(
     limit: i64,
 ) -> Result<Vec<DomainRow>> {
     let wanted = usize::try_from(limit).unwrap_or(0);
-    let (mut domains, mut found) = (Domains::behind(customers, after), Vec::new());
+    let (mut domains, mut found) = (Domains::behind(customers, after, limit), Vec::new());
     while found.len() < wanted {
         let some = domains.next(conn, "1 = 1").await?;
         if some.is_empty() {
@@ -165,8 +165,10 @@ pub async fn page(
 /// # Errors
 /// When the database fails.
 pub async fn sums(conn: &mut Conn, domains: &[i64]) -> Result<Vec<(DomainId, [i64; 3])>> {
+    // All but the deleted ones: both are counted in an index alone.
     let text = "SELECT d.id,
-                    (SELECT count(*) FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NULL),
+                    (SELECT count(*) FROM mailbox m WHERE m.domain_id = d.id)
+                        - (SELECT count(*) FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NOT NULL),
                     (SELECT CAST(coalesce(sum(m.bytes_used), 0) AS BIGINT) FROM mailbox m WHERE m.domain_id = d.id),
                     (SELECT count(*) FROM alias a WHERE a.domain_id = d.id)
                 FROM domain d WHERE d.id IN IDS($1)";

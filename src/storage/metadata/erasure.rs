@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::customer_count;
 use super::sql::Conn;
 use crate::base::clock::Timestamp;
 use crate::params;
@@ -73,6 +74,7 @@ pub async fn apply(conn: &mut Conn, entries: &[Erased]) -> Result<u64> {
             _ => {}
         }
     }
+    customer_count::forget_all(conn).await?;
     Ok(concerned)
 }
 

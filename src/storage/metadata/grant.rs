@@ -1,6 +1,7 @@
 //! Grants: a role at a customer, held by an administrator or a group.
 
 use super::changes::Touched;
+use super::scope::{Customers, Listed};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, GrantId, GroupId, RoleId, public_id};
@@ -176,7 +177,7 @@ pub async fn made_by(conn: &mut Conn, grantor: AdministratorId) -> Result<Vec<Gr
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    customers: &[i64],
+    customers: &Customers,
     grantor: Option<AdministratorId>,
     after: Option<i64>,
     limit: i64,
@@ -184,13 +185,18 @@ pub async fn page(
     let text = concat!(
         columns!(),
         "LEFT JOIN administrator a ON a.id = g.administrator_id
-         WHERE g.customer_id IN IDS($1) AND g.id > $2 AND ($3 = 0 OR g.grantor_id = $3) AND a.deleted_at IS NULL
-         ORDER BY g.id LIMIT $4"
+         WHERE THESE AND g.id > $1 AND ($3 = 0 OR g.grantor_id = $3) AND a.deleted_at IS NULL
+         ORDER BY g.id LIMIT $2"
     );
-    let customers = ids(customers.iter().copied());
-    let params =
-        vec![customers, after.unwrap_or(0).into(), grantor.map_or(0, |one| one.0).into(), limit.into()];
-    conn.rows(text, params).await?.iter().map(from_row).collect()
+    let listed = Listed {
+        text: text.to_owned(),
+        column: "g.customer_id",
+        more: params![grantor.map_or(0, |one| one.0)],
+        read: from_row,
+        key: |row: &GrantRow| params![row.id],
+        customer: |row| row.customer,
+    };
+    listed.page(conn, customers, params![after.unwrap_or(0)], limit).await
 }
 
 /// The grant with this public id.

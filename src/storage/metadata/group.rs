@@ -1,6 +1,7 @@
 //! Groups of administrators.
 
 use super::changes::Touched;
+use super::scope::{Customers, Listed};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, GroupId, public_id};
@@ -78,17 +79,22 @@ pub async fn with_member(conn: &mut Conn, administrator: AdministratorId) -> Res
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    customers: &[i64],
+    customers: &Customers,
     after: Option<(String, i64)>,
     limit: i64,
 ) -> Result<Vec<GroupRow>> {
-    let text = concat!(
-        columns!(),
-        "WHERE g.customer_id IN IDS($1) AND (g.name, g.id) > ($2, $3) ORDER BY g.name, g.id LIMIT $4"
-    );
+    let text =
+        concat!(columns!(), "WHERE THESE AND (g.name, g.id) > ($1, $2) ORDER BY g.name, g.id LIMIT $3");
     let (name, id) = after.unwrap_or_default();
-    let params = vec![ids(customers.iter().copied()), name.into(), id.into(), limit.into()];
-    conn.rows(text, params).await?.iter().map(from_row).collect()
+    let listed = Listed {
+        text: text.to_owned(),
+        column: "g.customer_id",
+        more: Vec::new(),
+        read: from_row,
+        key: |row: &GroupRow| params![&row.name, row.id],
+        customer: |row| row.customer,
+    };
+    listed.page(conn, customers, params![name, id], limit).await
 }
 
 /// Makes a group; nothing when the name is taken at its home.

@@ -2,6 +2,7 @@
 //! hash of a code is kept. Whatever ends a code removes its row: so nothing that is undone later brings one
 //! back.
 
+use super::scope::{Customers, Listed};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, DomainId, MailboxId, RoleId, TokenId, public_id};
@@ -166,19 +167,24 @@ pub async fn of_mailbox(
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    customers: &[i64],
+    customers: &Customers,
     now: Timestamp,
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<InvitationRow>> {
     let text = concat!(
         columns!(),
-        "WHERE i.customer_id IN IDS($1) AND i.mailbox_id IS NULL AND i.expires_at > $2 AND i.id > $3
-         ORDER BY i.id LIMIT $4"
+        "WHERE THESE AND i.mailbox_id IS NULL AND i.expires_at > $3 AND i.id > $1 ORDER BY i.id LIMIT $2"
     );
-    let customers = ids(customers.iter().copied());
-    let params = vec![customers, now.into(), after.unwrap_or(0).into(), limit.into()];
-    conn.rows(text, params).await?.iter().map(from_row).collect()
+    let listed = Listed {
+        text: text.to_owned(),
+        column: "i.customer_id",
+        more: params![now],
+        read: from_row,
+        key: |row: &InvitationRow| params![row.id],
+        customer: |row| row.customer,
+    };
+    listed.page(conn, customers, params![after.unwrap_or(0)], limit).await
 }
 
 /// How many invitations of administrators to this customer have not ended.

@@ -210,6 +210,7 @@ const PAGE: Contents = Contents {
         "WHERE m.domain_id = $1 AND m.deleted_at IS NULL AND m.local_part > $2 ORDER BY m.local_part LIMIT $3"
     )),
     any: Cow::Borrowed("EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NULL)"),
+    domains: None,
 };
 
 /// Mailboxes of these customers, or of one domain, behind a position, by domain and local part.

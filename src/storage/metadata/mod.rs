@@ -24,6 +24,7 @@ pub mod changes;
 pub mod content;
 pub mod credential;
 pub mod customer;
+pub mod customer_count;
 pub mod database;
 pub mod deleted_folder;
 pub mod delivery;

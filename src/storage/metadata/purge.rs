@@ -301,6 +301,7 @@ async fn customer(conn: &mut Conn, customer: CustomerId, before: Timestamp, now:
         "DELETE FROM notice WHERE customer_id = $1",
         "DELETE FROM administrator WHERE customer_id = $1",
         "DELETE FROM customer_usage WHERE customer_id = $1",
+        "DELETE FROM customer_count WHERE customer_id = $1",
         "DELETE FROM job WHERE customer_id = $1",
         "DELETE FROM webhook WHERE customer_id = $1",
         "DELETE FROM customer_store WHERE customer_id = $1",

@@ -84,6 +84,7 @@ pub async fn mailboxes(
             "EXISTS (SELECT 1 FROM mailbox m WHERE m.domain_id = d.id AND m.deleted_at IS NULL {over})"
         )
         .into(),
+        domains: None,
     };
     let line = |row: &Row| {
         let line = mailbox_use(row)?;
@@ -171,7 +172,8 @@ pub async fn domain_names(
     if let Some(domain) = domain {
         return names(conn, &[domain.0], limit).await;
     }
-    let (mut domains, mut found) = (Domains::behind(customers, None), Vec::new());
+    let first = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (mut domains, mut found) = (Domains::behind(customers, None, first), Vec::new());
     while found.len() < limit {
         let some = domains.next(conn, "d.alias_of IS NULL").await?;
         if some.is_empty() {

@@ -186,6 +186,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0030_second_factor.sql"),
         include_str!("../../../migrations/postgres/0030_second_factor.sql"),
     ),
+    (
+        31,
+        "customer_count",
+        include_str!("../../../migrations/sqlite/0031_customer_count.sql"),
+        include_str!("../../../migrations/postgres/0031_customer_count.sql"),
+    ),
 ];
 
 /// Which database's texts.
