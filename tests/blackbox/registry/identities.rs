@@ -13,8 +13,9 @@ use super::{World, on_both};
 
 on_both!(undoing_leaves_the_database_as_it_was, what_is_refused_or_tried_changes_nothing,);
 
-/// Tokens and one-time codes of what was deleted do not come back.
-const NOT_BACK: [&str; 2] = ["token", "invitation"];
+/// Tokens and one-time codes of what was deleted do not come back; numbers of objects that were counted on the way are
+/// known afterwards.
+const NOT_BACK: [&str; 3] = ["token", "invitation", "customer_count"];
 
 /// What is done and undone; the index says to which of several.
 #[derive(Clone, Debug)]

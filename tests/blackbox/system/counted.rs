@@ -51,7 +51,7 @@ pub async fn numbers_at_customers_with_limits_are_kept_through_every_change(worl
     must(&world, "customer.limit", json!({ "path": "a/low", "mailboxes_guarantee": 3 })).await;
     for address in ["x@low.example", "x@er.example", "x@side.example"] {
         must(&world, "mailbox.create", mailbox(address)).await;
-        let alias = json!({ "address": address.replace('x', "to-x"), "targets": [address] });
+        let alias = json!({ "address": format!("to-{address}"), "targets": [address] });
         must(&world, "alias.create", alias).await;
     }
     must(&world, "administrator.create", json!({ "name": "more", "customer": "a/low/er" })).await;
