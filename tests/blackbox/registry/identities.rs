@@ -27,6 +27,8 @@ enum Pair {
     Customer(Index),
     Domain(Index),
     Mailbox(Index),
+    Administrator(Index),
+    Enabled(Index),
 }
 
 fn pair() -> impl Strategy<Value = Pair> {
@@ -39,6 +41,8 @@ fn pair() -> impl Strategy<Value = Pair> {
         at().prop_map(Pair::Customer),
         at().prop_map(Pair::Domain),
         at().prop_map(Pair::Mailbox),
+        at().prop_map(Pair::Administrator),
+        at().prop_map(Pair::Enabled),
     ]
 }
 
@@ -49,6 +53,7 @@ impl Pair {
         let path = |at: &Index| json!({ "path": at.get(names).path });
         let address = |at: &Index| json!({ "address": at.get(names).address });
         let domain = |at: &Index| json!({ "domain": at.get(names).domain });
+        let login = |at: &Index| json!({ "name": at.get(names).administrator });
         let with = |mut fields: Value, more: Value| {
             fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             fields
@@ -75,6 +80,10 @@ impl Pair {
             Self::Customer(at) => [("customer.delete", path(at)), ("customer.undelete", path(at))],
             Self::Domain(at) => [("domain.delete", domain(at)), ("domain.undelete", domain(at))],
             Self::Mailbox(at) => [("mailbox.delete", address(at)), ("mailbox.undelete", address(at))],
+            Self::Administrator(at) => {
+                [("administrator.delete", login(at)), ("administrator.undelete", login(at))]
+            }
+            Self::Enabled(at) => [("administrator.disable", login(at)), ("administrator.enable", login(at))],
         }
     }
 }

@@ -16,8 +16,9 @@ use crate::metadata::message;
 
 /// A hash of the password `secret` (SSHA), so that tests do not wait for argon2.
 pub const PASSWORD_HASH: &str = "{SSHA}ZLQlN0Uc9nHhMNbhTXIA3eHhLTRzYWx0";
-/// Random sequences on each database, and how long each is.
+/// Random sequences on each database, those when everything is tried, and how long each is.
 const CASES: u32 = 12;
+const CASES_ALL: u32 = 150;
 const STEPS: std::ops::Range<usize> = 10..40;
 /// Octets of mail at which limits are set.
 const OCTETS_MAX: i64 = 400;
@@ -509,8 +510,9 @@ impl<'a> Pair<'a> {
 
 pub async fn random_changes_equal_a_naive_model(world: World) {
     let (case, answers) = (AtomicU64::new(0), [AtomicU64::new(0), AtomicU64::new(0)]);
-    let config =
-        Config { cases: CASES, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+    let is_full = std::env::var_os("POSTHOUSE_TEST_FULL").is_some();
+    let cases = if is_full { CASES_ALL } else { CASES };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
     let sequences = prop::collection::vec(step(), STEPS);
     let outcome = tokio::task::block_in_place(|| {
         TestRunner::new(config).run(&sequences, |steps| {
