@@ -41,6 +41,8 @@ table_key!(
     RoleId,
     /// A group of administrators.
     GroupId,
+    /// A zone: mail stores and servers.
+    ZoneId,
     /// A bearer token of an administrator.
     TokenId,
 );

@@ -4,7 +4,7 @@ use super::changes::Touched;
 use super::scope::{Customers, Listed};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
-use crate::base::id::{AdministratorId, CustomerId, GrantId, GroupId, RoleId, public_id};
+use crate::base::id::{AdministratorId, CustomerId, GrantId, GroupId, RoleId, ZoneId, public_id};
 use crate::params;
 use crate::storage::{Result, StorageError};
 
@@ -30,7 +30,16 @@ pub struct GrantedRole {
     pub permissions: String,
 }
 
-/// A grant of a role at a customer.
+/// The zone that a grant is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GrantedZone {
+    /// Key.
+    pub id: ZoneId,
+    /// Its name.
+    pub name: String,
+}
+
+/// A grant of a role at a customer, or in a zone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GrantRow {
     /// Key.
@@ -39,10 +48,12 @@ pub struct GrantRow {
     pub public_id: String,
     /// Who holds it.
     pub holder: Holder,
-    /// Where the group that holds it is at home.
-    pub group_home: Option<CustomerId>,
-    /// Where it counts, and below.
+    /// Where the administrator or group that holds it is at home.
+    pub home: CustomerId,
+    /// Where it counts, and below; the root for one in a zone.
     pub customer: CustomerId,
+    /// The zone in which it counts, and nowhere else.
+    pub zone: Option<GrantedZone>,
     /// Name of the role.
     pub role: String,
     /// The role, if it is none of the built-in ones.
@@ -76,12 +87,17 @@ fn from_row(row: &Row) -> Result<GrantRow> {
         }),
         None => None,
     };
+    let zone = match row.int_opt(17)? {
+        Some(id) => Some(GrantedZone { id: ZoneId(id), name: row.text(18)? }),
+        None => None,
+    };
     Ok(GrantRow {
         id: GrantId(row.int(0)?),
         public_id: row.text(1)?,
         holder,
-        group_home: row.int_opt(4)?.map(CustomerId),
+        home: CustomerId(row.int(4)?),
         customer: CustomerId(row.int(5)?),
+        zone,
         role: row.text(6)?,
         custom,
         not_before: row.int_opt(7)?.map(Timestamp),
@@ -96,11 +112,13 @@ fn from_row(row: &Row) -> Result<GrantRow> {
 /// The columns of [`GrantRow`].
 macro_rules! columns {
     () => {
-        "SELECT g.id, g.public_id, g.administrator_id, g.group_id, h.customer_id, g.customer_id,
+        "SELECT g.id, g.public_id, g.administrator_id, g.group_id, coalesce(h.customer_id, a.customer_id), g.customer_id,
                 coalesce(r.name, g.role), g.not_before, g.expires_at, g.delegable, g.made_by, g.grantor_id,
-                g.created_at, g.role_id, r.customer_id, r.base, r.permissions
+                g.created_at, g.role_id, r.customer_id, r.base, r.permissions, g.zone_id, z.name
          FROM role_grant g LEFT JOIN custom_role r ON r.id = g.role_id
-                           LEFT JOIN administrator_group h ON h.id = g.group_id "
+                           LEFT JOIN administrator_group h ON h.id = g.group_id
+                           LEFT JOIN administrator a ON a.id = g.administrator_id
+                           LEFT JOIN zone z ON z.id = g.zone_id "
     };
 }
 
@@ -143,12 +161,12 @@ pub async fn of_administrators(conn: &mut Conn, administrators: &[i64]) -> Resul
     conn.rows(text, vec![ids(administrators.iter().copied())]).await?.iter().map(from_row).collect()
 }
 
-/// Grants at these customers.
+/// Grants at these customers, without those in zones.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn at(conn: &mut Conn, customers: &[i64]) -> Result<Vec<GrantRow>> {
-    let text = concat!(columns!(), "WHERE g.customer_id IN IDS($1) ORDER BY g.id");
+    let text = concat!(columns!(), "WHERE g.customer_id IN IDS($1) AND g.zone_id IS NULL ORDER BY g.id");
     conn.rows(text, vec![ids(customers.iter().copied())]).await?.iter().map(from_row).collect()
 }
 
@@ -159,6 +177,15 @@ pub async fn at(conn: &mut Conn, customers: &[i64]) -> Result<Vec<GrantRow>> {
 pub async fn of_role(conn: &mut Conn, role: RoleId) -> Result<Vec<GrantRow>> {
     let text = concat!(columns!(), "WHERE g.role_id = $1 ORDER BY g.id");
     conn.rows(text, params![role]).await?.iter().map(from_row).collect()
+}
+
+/// Grants in a zone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn in_zone(conn: &mut Conn, zone: ZoneId) -> Result<Vec<GrantRow>> {
+    let text = concat!(columns!(), "WHERE g.zone_id = $1 ORDER BY g.id");
+    conn.rows(text, params![zone]).await?.iter().map(from_row).collect()
 }
 
 /// Grants that an administrator made.
@@ -184,8 +211,7 @@ pub async fn page(
 ) -> Result<Vec<GrantRow>> {
     let text = concat!(
         columns!(),
-        "LEFT JOIN administrator a ON a.id = g.administrator_id
-         WHERE THESE AND g.id > $1 AND ($3 = 0 OR g.grantor_id = $3) AND a.deleted_at IS NULL
+"WHERE THESE AND g.id > $1 AND ($3 = 0 OR g.grantor_id = $3) AND a.deleted_at IS NULL
          ORDER BY g.id LIMIT $2"
     );
     let listed = Listed {
@@ -213,8 +239,10 @@ pub async fn by_public_id(conn: &mut Conn, public_id: &str) -> Result<Option<Gra
 pub struct NewGrant {
     /// Who gets it.
     pub holder: Holder,
-    /// Where.
+    /// Where; the root for one in a zone.
     pub customer: CustomerId,
+    /// In which zone, if it is to count in one only.
+    pub zone: Option<ZoneId>,
     /// Name of the role.
     pub role: String,
     /// The role, if it is none of the built-in ones.
@@ -242,8 +270,8 @@ pub async fn insert(conn: &mut Conn, new: &NewGrant, now: Timestamp) -> Result<S
         Holder::Group(id) => (None, Some(id)),
     };
     let text = "INSERT INTO role_grant (public_id, administrator_id, group_id, customer_id, role, role_id, not_before,
-                                        expires_at, delegable, made_by, grantor_id, created_at)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+                                        expires_at, delegable, made_by, grantor_id, created_at, zone_id)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
     let params = params![
         &public_id,
         administrator,
@@ -256,7 +284,8 @@ pub async fn insert(conn: &mut Conn, new: &NewGrant, now: Timestamp) -> Result<S
         new.delegable,
         &new.made_by,
         new.grantor,
-        now
+        now,
+        new.zone
     ];
     conn.execute(text, params).await?;
     conn.touch(Touched::Directory);

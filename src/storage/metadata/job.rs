@@ -6,7 +6,7 @@
 
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
-use crate::base::id::{CustomerId, public_id};
+use crate::base::id::{CustomerId, StoreId, public_id};
 use crate::base::progress::Standing;
 use crate::params;
 use crate::storage::{Result, StorageError};
@@ -35,6 +35,8 @@ pub struct NewJob {
     pub actor: String,
     /// The only node that may run it, if there is one.
     pub bound_node: Option<String>,
+    /// The mail store that it is about, if it is about one: those see it too who see the store.
+    pub store: Option<StoreId>,
 }
 
 /// A job as it stands.
@@ -86,10 +88,13 @@ pub struct JobRow {
     pub updated_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// The mail store that it is about.
+    pub store: Option<StoreId>,
 }
 
 const COLUMNS: &str = "id, public_id, kind, customer_id, is_system, target, request, asker, actor, state, cancelled_by,
-    unit, done, total, position, report, error, attempts, node_id, created_at, started_at, updated_at, finished_at";
+    unit, done, total, position, report, error, attempts, node_id, created_at, started_at, updated_at, finished_at,
+    store_id";
 
 fn job(row: &Row) -> Result<JobRow> {
     Ok(JobRow {
@@ -116,6 +121,7 @@ fn job(row: &Row) -> Result<JobRow> {
         started_at: row.int_opt(20)?.map(Timestamp),
         updated_at: Timestamp(row.int(21)?),
         finished_at: row.int_opt(22)?.map(Timestamp),
+        store: row.int_opt(23)?.map(StoreId),
     })
 }
 
@@ -160,8 +166,8 @@ impl Ending {
 pub async fn insert(conn: &mut Conn, new: &NewJob, now: Timestamp) -> Result<JobRow> {
     let text = format!(
         "INSERT INTO job (public_id, kind, customer_id, is_system, target, request, asker, actor, bound_node, state,
-                          created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'waiting', $10, $10) RETURNING {COLUMNS}"
+                          created_at, updated_at, store_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'waiting', $10, $10, $11) RETURNING {COLUMNS}"
     );
     let params = params![
         public_id(),
@@ -173,7 +179,8 @@ pub async fn insert(conn: &mut Conn, new: &NewJob, now: Timestamp) -> Result<Job
         &new.asker,
         &new.actor,
         new.bound_node.clone(),
-        now
+        now,
+        new.store
     ];
     conn.row(text, params).await?.as_ref().map(job).ok_or(StorageError::Gone("the job"))?
 }
@@ -194,6 +201,8 @@ pub struct Filter {
     pub customers: Vec<i64>,
     /// With those that concern the servers.
     pub system: bool,
+    /// And those about these mail stores.
+    pub stores: Vec<i64>,
     /// Only those that have not ended.
     pub open: bool,
     /// Older than the one with this key.
@@ -208,12 +217,17 @@ pub struct Filter {
 /// When the database fails.
 pub async fn list(conn: &mut Conn, filter: Filter) -> Result<Vec<JobRow>> {
     let open = if filter.open { "AND state IN ('waiting', 'running')" } else { "" };
+    let or_stores = if filter.stores.is_empty() { "" } else { "OR store_id IN IDS($5)" };
     let text = format!(
         "SELECT {COLUMNS} FROM job
-         WHERE customer_id IN IDS($1) AND (is_system = 0 OR $2 = 1) AND id < $3 {open} ORDER BY id DESC LIMIT $4"
+         WHERE ((customer_id IN IDS($1) AND (is_system = 0 OR $2 = 1)) {or_stores}) AND id < $3 {open}
+         ORDER BY id DESC LIMIT $4"
     );
     let before = filter.before.unwrap_or(i64::MAX);
-    let params = vec![ids(filter.customers), filter.system.into(), before.into(), filter.limit.into()];
+    let mut params = vec![ids(filter.customers), filter.system.into(), before.into(), filter.limit.into()];
+    if !filter.stores.is_empty() {
+        params.push(ids(filter.stores));
+    }
     conn.rows(text, params).await?.iter().map(job).collect()
 }
 
@@ -370,13 +384,23 @@ pub async fn to_cancel(conn: &mut Conn, node: &str, epoch: i64) -> Result<Vec<i6
     conn.rows(text, params![node, epoch]).await?.iter().map(|row| row.int(0)).collect()
 }
 
-/// How many jobs of a customer have not ended.
+/// How many jobs of a customer have not ended, without those about a mail store.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn open_of(conn: &mut Conn, customer: CustomerId) -> Result<u64> {
-    let text = "SELECT count(*) FROM job WHERE customer_id = $1 AND state IN ('waiting', 'running')";
+    let text = "SELECT count(*) FROM job
+                WHERE customer_id = $1 AND store_id IS NULL AND state IN ('waiting', 'running')";
     conn.row(text, params![customer]).await?.ok_or(StorageError::Gone("the jobs"))?.number(0)
+}
+
+/// How many jobs about a mail store have not ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn open_of_store(conn: &mut Conn, store: StoreId) -> Result<u64> {
+    let text = "SELECT count(*) FROM job WHERE store_id = $1 AND state IN ('waiting', 'running')";
+    conn.row(text, params![store]).await?.ok_or(StorageError::Gone("the jobs"))?.number(0)
 }
 
 /// How many jobs wait.

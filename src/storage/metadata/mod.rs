@@ -96,3 +96,4 @@ pub mod tree_change;
 pub mod trial;
 pub mod volume;
 pub mod webhook;
+pub mod zone;

@@ -192,6 +192,12 @@ const MIGRATIONS: &[(i64, &str, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0031_customer_count.sql"),
         include_str!("../../../migrations/postgres/0031_customer_count.sql"),
     ),
+    (
+        32,
+        "zones",
+        include_str!("../../../migrations/sqlite/0032_zones.sql"),
+        include_str!("../../../migrations/postgres/0032_zones.sql"),
+    ),
 ];
 
 /// Which database's texts.

@@ -61,6 +61,9 @@ value_from! {
     crate::base::id::PackId => |v| Self::Int(Some(v.0));
     Option<crate::base::id::PackId> => |v| Self::Int(v.map(|id| id.0));
     crate::base::id::StoreId => |v| Self::Int(Some(v.0));
+    Option<crate::base::id::StoreId> => |v| Self::Int(v.map(|id| id.0));
+    crate::base::id::ZoneId => |v| Self::Int(Some(v.0));
+    Option<crate::base::id::ZoneId> => |v| Self::Int(v.map(|id| id.0));
     crate::base::id::AdministratorId => |v| Self::Int(Some(v.0));
     Option<crate::base::id::AdministratorId> => |v| Self::Int(v.map(|id| id.0));
     crate::base::id::GrantId => |v| Self::Int(Some(v.0));
