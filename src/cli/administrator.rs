@@ -24,20 +24,20 @@ const SHEET: &[Column] = columns![
     "Groups" "groups" List, "Id" "id" Text, "Created" "created_at" Time
 ];
 pub(super) const GRANTS: &[Column] = columns![
-    "GRANT" "id" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "BY GROUP" "holder" Text,
+    "GRANT" "id" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "ZONE" "zone" Text, "BY GROUP" "holder" Text,
     "MAY PASS ON" "delegable" Truth, "BEGINS" "not_before" Time, "ENDS" "expires_at" Time, "BY" "made_by" Text
 ];
-const HOLDINGS: &[Column] = columns![
-    "HOLDER" "holder" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "MAY PASS ON" "delegable" Truth,
-    "BEGINS" "not_before" Time, "ENDS" "expires_at" Time, "BY" "made_by" Text, "MADE" "created_at" Time
+pub(super) const HOLDINGS: &[Column] = columns![
+    "HOLDER" "holder" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "ZONE" "zone" Text,
+    "MAY PASS ON" "delegable" Truth, "BEGINS" "not_before" Time, "ENDS" "expires_at" Time, "BY" "made_by" Text, "MADE" "created_at" Time
 ];
 const GRANT: &[Column] = columns![
-    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Begins" "not_before" Time,
-    "Ends" "expires_at" Time
+    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Zone" "zone" Text,
+    "Begins" "not_before" Time, "Ends" "expires_at" Time
 ];
 const ENDED: &[Column] = columns![
-    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Ends" "expires_at" Time,
-    "Ends with it" "also_ended" List
+    "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Zone" "zone" Text,
+    "Ends" "expires_at" Time, "Ends with it" "also_ended" List
 ];
 const CREATED: &[Column] = columns![
     "Name" "name" Text, "Home" "customer" Text, "Token" "token" Text, "Token in" "saved_in" Text,
@@ -46,6 +46,9 @@ const CREATED: &[Column] = columns![
 const EFFECTIVE: &[Column] = columns![
     "Administrator" "name" Text, "Customer" "customer" Text, "Permissions" "permissions" List,
     "May pass on" "delegable" List, "Taken away by ceilings" "withheld" List
+];
+const EFFECTIVE_IN_ZONE: &[Column] = columns![
+    "In zone" "zone" Text, "Permissions" "permissions" List, "May pass on" "delegable" List
 ];
 const RETURNED: &[Column] = columns!["Name" "name" Text, "Home" "customer" Text, "Enabled" "enabled" Truth];
 const BRIEF: &[Column] = columns!["Administrator" "name" Text, "Home" "customer" Text];
@@ -96,7 +99,7 @@ pub(super) enum Command {
         /// The administrator
         name: String,
     },
-    /// Grant a role at a customer and all below it; to a group with `posthouse group grant`
+    /// Grant a role at a customer and all below it, or in a zone; to a group with `posthouse group grant`
     Grant(Granting),
     /// Take a role away
     Revoke(Revoking),
@@ -200,6 +203,30 @@ pub(super) enum Token {
     },
 }
 
+/// Where a role is granted.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct GrantPlace {
+    /// At this customer and below
+    #[arg(long, value_name = "PATH")]
+    customer: Option<String>,
+    /// Over the mail stores and servers of this zone
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
+}
+
+impl GrantPlace {
+    /// For people.
+    fn words(&self) -> String {
+        let zone = self.zone.as_ref().map(|zone| format!("zone {zone}"));
+        zone.or_else(|| self.customer.clone()).unwrap_or_default()
+    }
+
+    fn add_to(self, call: Call) -> Call {
+        call.maybe("customer", self.customer).maybe("zone", self.zone)
+    }
+}
+
 /// What is granted to an administrator or a group.
 #[derive(Args, Debug)]
 pub(super) struct Granting {
@@ -208,9 +235,8 @@ pub(super) struct Granting {
     /// admin, manager, viewer, helpdesk, auditor, billing, system-admin, or a role of the customer or above it
     #[arg(long)]
     role: String,
-    /// Where
-    #[arg(long, value_name = "PATH")]
-    customer: String,
+    #[command(flatten)]
+    place: GrantPlace,
     /// From when it counts: RFC 3339, or a time from now such as 7d
     #[arg(long, value_name = "TIME")]
     not_before: Option<String>,
@@ -226,9 +252,9 @@ pub(super) struct Granting {
 
 impl Granting {
     pub(super) fn plan(self, operation: &'static str) -> Plan {
-        let Self { name, role, customer, not_before, expires, delegable, change } = self;
-        let done = format!("{name} is {role} at {customer}");
-        let call = Call::new(operation).with("name", name).with("role", role).with("customer", customer);
+        let Self { name, role, place, not_before, expires, delegable, change } = self;
+        let done = format!("{name} is {role} at {}", place.words());
+        let call = place.add_to(Call::new(operation).with("name", name).with("role", role));
         let call = call.maybe("not_before", not_before).maybe("expires_at", expires);
         Plan::Change { call: call.flag("delegable", delegable), change, done, columns: GRANT }
     }
@@ -242,9 +268,8 @@ pub(super) struct Revoking {
     /// The role
     #[arg(long)]
     role: String,
-    /// Where it was granted
-    #[arg(long, value_name = "PATH")]
-    customer: String,
+    #[command(flatten)]
+    place: GrantPlace,
     /// Also end what was granted because of it and could not be without it, and so on
     #[arg(long)]
     cascade: bool,
@@ -254,10 +279,10 @@ pub(super) struct Revoking {
 
 impl Revoking {
     pub(super) fn plan(self, operation: &'static str) -> Plan {
-        let Self { name, role, customer, cascade, destruction } = self;
-        let question = format!("Take {role} at {customer} from {name}?");
-        let done = format!("{name} is not {role} at {customer} any more");
-        let call = Call::new(operation).with("name", name).with("role", role).with("customer", customer);
+        let Self { name, role, place, cascade, destruction } = self;
+        let question = format!("Take {role} at {} from {name}?", place.words());
+        let done = format!("{name} is not {role} at {} any more", place.words());
+        let call = place.add_to(Call::new(operation).with("name", name).with("role", role));
         Plan::Destroy { call: call.flag("cascade", cascade), destruction, effects: ENDED, question, done }
     }
 }
@@ -289,7 +314,7 @@ impl Command {
             }
             Self::Effective { name, path } => {
                 let call = of("administrator.effective", &name).with("customer", path);
-                Plan::Show { call, columns: EFFECTIVE }
+                Plan::Own { call, show: show_effective }
             }
             Self::Enable { name, change } => {
                 let call = of("administrator.enable", &name);
@@ -328,6 +353,21 @@ impl Command {
             Self::Token(token) => token.plan(),
         })
     }
+}
+
+/// What somebody may, and below it what besides in zones.
+fn show_effective(client: &Client, output: &Output, call: &Call) -> Result<ExitCode, Failure> {
+    let answer = client.run(call, false)?;
+    if output.is_json() {
+        output.document(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output.sheet(EFFECTIVE, &answer)?;
+    for zone in answer.get("zones").and_then(Value::as_array).into_iter().flatten() {
+        output.line("")?;
+        output.sheet(EFFECTIVE_IN_ZONE, zone)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An administrator, and below it the grants.

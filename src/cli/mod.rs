@@ -37,6 +37,7 @@ mod spending;
 mod store;
 mod template;
 mod webhook;
+mod zone;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -202,6 +203,9 @@ enum Command {
     /// Mail stores
     #[command(subcommand)]
     Store(store::Command),
+    /// Zones: mail stores and servers over which rights can be granted by themselves
+    #[command(subcommand)]
+    Zone(zone::Command),
     /// Servers: the daemons that run this instance
     #[command(subcommand)]
     Server(node::ServerCommand),
@@ -399,6 +403,7 @@ fn plan(command: Command) -> Result<plan::Plan, Failure> {
         Command::Trace(command) => Ok(command.plan()),
         Command::Session(command) => Ok(command.plan()),
         Command::Store(command) => command.plan(),
+        Command::Zone(command) => Ok(command.plan()),
         Command::Server(command) => Ok(command.plan()),
         Command::Quota(command) => Ok(command.plan()),
         Command::Backup(command) => command.plan(),

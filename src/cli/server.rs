@@ -15,6 +15,9 @@ const ME: &[Column] = columns!["Name" "name" Text, "Authenticated by" "authentic
 const GRANT: &[Column] = columns![
     "At" "customer" Text, "May pass on" "delegable" Truth, "Ends" "expires_at" Time, "Permissions" "permissions" List
 ];
+const IN_ZONE: &[Column] = columns![
+    "In zone" "zone" Text, "May pass on" "delegable" Truth, "Ends" "expires_at" Time, "Permissions" "permissions" List
+];
 const SESSIONS: &[Column] = columns![
     "ID" "id" Text, "MAILBOX" "address" Text, "OPENED BY" "administrator" Text, "SERVICE" "service" Text,
     "SOURCE" "source" Text, "SINCE" "started_at" Time
@@ -80,12 +83,14 @@ fn show_identity(client: &Client, output: &Output, call: &Call) -> Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     output.sheet(ME, &answer)?;
-    let grants = answer.get("grants").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for grant in grants {
+    let list = |name: &str| answer.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let (grants, zones) = (list("grants"), list("zones"));
+    let at = grants.iter().map(|grant| (GRANT, grant)).chain(zones.iter().map(|zone| (IN_ZONE, zone)));
+    for (columns, grant) in at {
         output.line("")?;
-        output.sheet(GRANT, grant)?;
+        output.sheet(columns, grant)?;
     }
-    if grants.is_empty() {
+    if grants.is_empty() && zones.is_empty() {
         note("no grants");
     }
     tell_notices(&answer);

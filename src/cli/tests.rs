@@ -5,6 +5,13 @@ use crate::service::registry::operations;
 
 /// One command line for every verb that asks something of the daemon, with every option it has.
 const COMMANDS: &[&str] = &[
+    "zone create east --store one,two --server a --dry-run",
+    "zone list",
+    "zone show east",
+    "zone update east --add-store three --remove-store one --add-server b --remove-server a",
+    "zone delete east --yes",
+    "admin grant x --role keeper --zone east --delegable",
+    "admin revoke x --role keeper --zone east --cascade --yes",
     "customer create a/b --name N --kind K --code AB --domain d.test --admin root --save-token f --contact x@y.test \
      --store main --bytes 1GiB --mailboxes 5 --expires 90d --on-expiry delete --dry-run",
     "customer store a main --allow main,second",

@@ -31,3 +31,4 @@ pub mod stores;
 pub mod trace;
 mod undelete;
 pub mod webhooks;
+mod zones;

@@ -24,6 +24,8 @@ pub(in crate::service) struct Stores {
     all: Vec<StoreRow>,
     placement: Placement,
     sees_all: bool,
+    /// Those besides that the caller may know from a zone.
+    zoned: BTreeSet<StoreId>,
 }
 
 impl Stores {
@@ -33,7 +35,13 @@ impl Stores {
         let placement = placement::of(tx.conn, customer).await?;
         let root = tx.caller.tree.root().map(|root| root.id);
         let sees_all = tx.caller.may(root, Permission::SystemStoreRead);
-        Ok(Self { all, placement, sees_all })
+        Ok(Self { all, placement, sees_all, zoned: BTreeSet::new() })
+    }
+
+    /// The same, with these known to the caller.
+    #[must_use]
+    pub fn knowing(self, zoned: BTreeSet<StoreId>) -> Self {
+        Self { zoned, ..self }
     }
 
     /// The store of this name, if the caller may know it.
@@ -46,7 +54,7 @@ impl Stores {
     }
 
     fn is_known(&self, store: StoreId) -> bool {
-        self.sees_all || self.placement.names(store)
+        self.sees_all || self.placement.names(store) || self.zoned.contains(&store)
     }
 
     /// The store of this name, which must take mailboxes.

@@ -150,6 +150,8 @@ fn administrator(client: &Client, object: &Value) -> Result<Row, Failure> {
     let grants = shown.get("grants").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     // What others hold, such as its groups, is theirs.
     let own = grants.iter().filter(|grant| grant.get("holder").is_none_or(Value::is_null));
+    // Rights over mail stores and servers are the installation's, and none of customers'.
+    let own = own.filter(|grant| grant.get("zone").is_none_or(Value::is_null));
     let mut roles: Vec<Value> = own.map(role).collect();
     roles.sort_by_key(Value::to_string);
     roles.dedup();

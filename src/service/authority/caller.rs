@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::permission::{Permission, PermissionSet};
 use super::role::{Role, custom_permissions};
 use super::tree::{CustomerNode, Tree};
+use super::zone::Zones;
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId};
 use crate::service::context::Identity;
 use crate::service::error::{Result, ServiceError};
 use crate::service::settings::{self, CONTENT_PERMANENT_ALLOWED};
-use crate::storage::metadata::grant::{self, GrantRow};
+use crate::storage::metadata::grant::{self, GrantRow, Holder};
 use crate::storage::metadata::sql::Conn;
 
 /// How long a grant of access to content lasts at most, unless the root allows permanent ones there.
@@ -67,6 +68,19 @@ pub(in crate::service) fn permissions_at(
     if is_root { permissions } else { permissions.without(PermissionSet::SYSTEM) }
 }
 
+/// What of a set of permissions a grant gives at a customer, or in a zone.
+pub(in crate::service) fn counting(
+    tree: &Tree,
+    permissions: PermissionSet,
+    at: CustomerId,
+    is_in_zone: bool,
+) -> PermissionSet {
+    if is_in_zone {
+        return permissions.intersection(PermissionSet::ZONED);
+    }
+    permissions_at(tree, permissions, at)
+}
+
 /// What a grant gives where it counts, whether it counts now or not, and before ceilings.
 pub(in crate::service) fn granted(tree: &Tree, row: &GrantRow) -> PermissionSet {
     let role = match &row.custom {
@@ -77,7 +91,7 @@ pub(in crate::service) fn granted(tree: &Tree, row: &GrantRow) -> PermissionSet 
         Some(_) => PermissionSet::EMPTY,
         None => Role::by_name(&row.role).map(Role::permissions).unwrap_or_default(),
     };
-    permissions_at(tree, role, row.customer)
+    counting(tree, role, row.customer, row.zone.is_some())
 }
 
 /// From when a grant counts, at the earliest.
@@ -115,7 +129,10 @@ impl Standing {
 #[derive(Clone, Debug)]
 pub(in crate::service) struct Caller {
     pub identity: Identity,
+    /// Those at customers.
     pub grants: Vec<ActiveGrant>,
+    /// Those in zones: they make no customer visible.
+    pub zones: Zones,
     pub tree: Arc<Tree>,
 }
 
@@ -125,19 +142,20 @@ impl Caller {
     /// # Errors
     /// When the database fails.
     pub async fn read(conn: &mut Conn, tree: Arc<Tree>, identity: Identity, now: Timestamp) -> Result<Self> {
-        let grants = match &identity {
-            Identity::System => system_grants(&tree),
-            Identity::Administrator { id, .. } => active_grants(conn, &tree, *id, now).await?,
-            Identity::Invited { .. } => Vec::new(),
+        let Held { grants, zones } = match &identity {
+            Identity::System => Held { grants: system_grants(&tree), zones: Zones::default() },
+            Identity::Administrator { id, .. } => Held::read(conn, &tree, *id, now).await?,
+            Identity::Invited { .. } => Held::default(),
         };
-        Ok(Self { identity, grants, tree })
+        Ok(Self { identity, grants, zones, tree })
     }
 
     /// Somebody who is not logged in and sees a customer with what is below, or nothing; for texts in their view.
     pub fn looking_on(tree: Arc<Tree>, place: Option<CustomerId>, permissions: PermissionSet) -> Self {
         let passes = PermissionSet::EMPTY;
         let grant = |customer| ActiveGrant { customer, permissions, passes, expires_at: None };
-        Self { identity: Identity::System, grants: place.map(grant).into_iter().collect(), tree }
+        let (grants, zones) = (place.map(grant).into_iter().collect(), Zones::default());
+        Self { identity: Identity::System, grants, zones, tree }
     }
 
     /// The same caller, confined to these permissions if any are given. What it sees stays.
@@ -148,6 +166,7 @@ impl Caller {
                 grant.permissions = grant.permissions.intersection(only);
                 grant.passes = grant.passes.intersection(only);
             }
+            self.zones.confine(only);
         }
         self
     }
@@ -335,33 +354,51 @@ pub(in crate::service) fn delegable(
 }
 
 /// The grants of an administrator that count now, its own and those of its groups.
-///
-/// # Errors
-/// When the database fails.
-pub(in crate::service) async fn active_grants(
-    conn: &mut Conn,
-    tree: &Tree,
-    administrator: AdministratorId,
-    now: Timestamp,
-) -> Result<Vec<ActiveGrant>> {
-    let rows = grant::held_by(conn, administrator).await?;
-    let standing = Standing::of(conn, tree, &rows).await?;
-    Ok(rows.iter().filter_map(|row| activate(tree, row, &standing, now)).collect())
+#[derive(Clone, Default, Debug)]
+pub(in crate::service) struct Held {
+    /// Those at customers.
+    pub grants: Vec<ActiveGrant>,
+    /// Those in zones.
+    pub zones: Zones,
 }
 
-/// The grant if it counts at `now`.
+impl Held {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn read(
+        conn: &mut Conn,
+        tree: &Tree,
+        administrator: AdministratorId,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let rows = grant::held_by(conn, administrator).await?;
+        let standing = Standing::of(conn, tree, &rows).await?;
+        let grants = rows.iter().filter_map(|row| activate(tree, row, &standing, now)).collect();
+        Ok(Self { grants, zones: Zones::read(conn, tree, &rows, now).await? })
+    }
+}
+
+/// Whether a grant counts at `now`.
+pub(super) fn counts(tree: &Tree, row: &GrantRow, now: Timestamp) -> bool {
+    let is_in_time =
+        row.not_before.is_none_or(|start| start <= now) && row.expires_at.is_none_or(|end| now < end);
+    let is_gone = |customer: CustomerId| tree.node(customer).is_none_or(|node| node.is_gone);
+    let is_held = tree.node(row.customer).is_some_and(|node| node.is_stopped);
+    let is_group_gone = matches!(row.holder, Holder::Group(_)) && is_gone(row.home);
+    let is_stopped = is_held || is_gone(row.customer) || is_group_gone;
+    is_in_time && !is_stopped && (row.custom.is_some() || Role::by_name(&row.role).is_some())
+}
+
+/// The grant, if it is one at a customer and counts at `now`.
 pub(in crate::service) fn activate(
     tree: &Tree,
     row: &GrantRow,
     standing: &Standing,
     now: Timestamp,
 ) -> Option<ActiveGrant> {
-    let is_in_time =
-        row.not_before.is_none_or(|start| start <= now) && row.expires_at.is_none_or(|end| now < end);
-    let is_gone = |customer: CustomerId| tree.node(customer).is_none_or(|node| node.is_gone);
-    let is_held = tree.node(row.customer).is_some_and(|node| node.is_stopped);
-    let is_stopped = is_held || is_gone(row.customer) || row.group_home.is_some_and(is_gone);
-    if !is_in_time || is_stopped || (row.custom.is_none() && Role::by_name(&row.role).is_none()) {
+    if row.zone.is_some() || !counts(tree, row, now) {
         return None;
     }
     let mut permissions = granted(tree, row);

@@ -10,7 +10,7 @@
 //! place, not who stands above whom. Lifting one therefore asks for what people there get back
 //! (`directory/ceilings.rs`).
 //!
-//! `system.*` counts at the root only, and no ceiling takes it away. `content.*` is no built-in role's; a system
+//! `system.*` counts at the root only, or in zones (`zone.rs`), and no ceiling takes it away. `content.*` is no built-in role's; a system
 //! administrator decides who first has it, and a grant of it ends after 30 days unless the root allows permanent ones.
 
 mod cache;
@@ -21,13 +21,15 @@ mod role;
 mod tests;
 mod tree;
 mod tree_update;
+mod zone;
 
 pub(in crate::service) use cache::Authority;
 pub(in crate::service) use caller::{
-    ActiveGrant, CONTENT_LASTS_MAX, Caller, Standing, activate, active_grants, begins_at, delegable, given,
+    ActiveGrant, CONTENT_LASTS_MAX, Caller, Held, Standing, activate, begins_at, counting, delegable, given,
     granted, is_brief, permissions_at,
 };
 pub use permission::{Permission, PermissionSet};
 pub use role::Role;
 pub(in crate::service) use role::custom_permissions;
 pub(in crate::service) use tree::{CustomerNode, Tree};
+pub(in crate::service) use zone::{ZoneGrant, Zones};

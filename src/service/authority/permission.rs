@@ -143,6 +143,10 @@ permissions! {
     SystemServerRead = "system.server.read",
     /// Restart and stop servers.
     SystemServerControl = "system.server.control",
+    /// See zones.
+    SystemZoneRead = "system.zone.read",
+    /// Create and delete zones, say which mail stores and servers are in them.
+    SystemZoneUpdate = "system.zone.update",
     /// What constrains the root itself.
     SystemRoot = "system.root",
 }
@@ -153,7 +157,7 @@ impl Permission {
         Self::ALL.iter().copied().find(|permission| permission.name() == name)
     }
 
-    /// Whether it concerns the servers: only a grant at the root gives it.
+    /// Whether it concerns the servers: only a grant at the root gives it, or one in a zone for what is there.
     pub fn is_system(self) -> bool {
         PermissionSet::SYSTEM.has(self)
     }
@@ -172,6 +176,17 @@ impl PermissionSet {
 
     /// Access to what stands in mailboxes.
     pub const CONTENT: Self = Self::class("content.");
+
+    /// What is about single mail stores and servers, and so can be granted for a zone.
+    pub const ZONED: Self = Self::of(&[
+        Permission::SystemStoreRead,
+        Permission::SystemStoreUpdate,
+        Permission::SystemStorePack,
+        Permission::SystemStoreMove,
+        Permission::SystemServerRead,
+        Permission::SystemServerControl,
+        Permission::SystemZoneRead,
+    ]);
 
     /// What no ceiling takes away: the servers are no customer's, and everybody may ask about themselves.
     pub const ABOVE_CEILINGS: Self = Self::SYSTEM.union(Self::of(&[Permission::Own]));

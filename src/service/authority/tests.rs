@@ -1,19 +1,20 @@
 //! The tree and the evaluator against naive oracles.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::caller::{CONTENT_LASTS_MAX, Standing, activate, effective};
 use super::tree::Tree;
-use super::{Caller, Permission, PermissionSet, Role};
+use super::{Caller, Permission, PermissionSet, Role, ZoneGrant, Zones};
 use crate::base::clock::Timestamp;
-use crate::base::id::{AdministratorId, CustomerId, GrantId, GroupId, RoleId};
+use crate::base::id::{AdministratorId, CustomerId, GrantId, GroupId, RoleId, StoreId, ZoneId};
 use crate::service::context::Identity;
 use crate::storage::metadata::customer::NodeRow;
-use crate::storage::metadata::grant::{GrantRow, GrantedRole, Holder};
+use crate::storage::metadata::grant::{GrantRow, GrantedRole, GrantedZone, Holder};
 use crate::storage::metadata::tree_change::TreeChanges;
+use crate::storage::metadata::zone::Members;
 
 /// A hierarchy: node 0 is the root, node n hangs below a node with a smaller number.
 fn rows(parents: &[usize]) -> Vec<NodeRow> {
@@ -47,8 +48,9 @@ fn grant(index: usize, customer: usize, role: Role, delegable: bool, end: Option
         id: GrantId(index as i64),
         public_id: String::new(),
         holder: Holder::Administrator(AdministratorId(1)),
-        group_home: None,
+        home: CustomerId(0),
         customer: CustomerId(customer as i64),
+        zone: None,
         role: role.name().to_owned(),
         custom: None,
         not_before: None,
@@ -61,8 +63,20 @@ fn grant(index: usize, customer: usize, role: Role, delegable: bool, end: Option
 }
 
 fn caller(tree: Tree, grants: &[GrantRow], standing: &Standing, now: Timestamp) -> Caller {
+    zoned_caller(tree, grants, standing, BTreeMap::new(), now)
+}
+
+fn zoned_caller(
+    tree: Tree,
+    grants: &[GrantRow],
+    standing: &Standing,
+    members: BTreeMap<ZoneId, Members>,
+    now: Timestamp,
+) -> Caller {
+    let in_zones = grants.iter().filter_map(|row| ZoneGrant::of(&tree, row, now)).collect();
     let grants = grants.iter().filter_map(|row| activate(&tree, row, standing, now)).collect();
-    Caller { identity: Identity::System, grants, tree: Arc::new(tree) }
+    let zones = Zones::new(in_zones, members);
+    Caller { identity: Identity::System, grants, zones, tree: Arc::new(tree) }
 }
 
 /// Something that happens to a customer.
@@ -134,6 +148,9 @@ impl Edit {
     }
 }
 
+/// Zones and mail stores of these tests.
+const ZONES: i64 = 3;
+const STORES: i64 = 4;
 /// The present of these tests.
 const NOW: i64 = 1_000_000;
 
@@ -146,6 +163,8 @@ struct Pick {
     custom: Option<(usize, u128)>,
     /// The home of the group that holds it.
     group: Option<usize>,
+    /// The zone in which it counts.
+    zone: Option<i64>,
     delegable: bool,
     begins: Option<i64>,
     ends: Option<i64>,
@@ -163,12 +182,14 @@ fn picks() -> impl Strategy<Value = Pick> {
     ];
     let custom = prop::option::of((any::<usize>(), any::<u128>()));
     let group = prop::option::of(any::<usize>());
-    (any::<usize>(), 0..Role::ALL.len(), custom, group, any::<bool>(), begins, ends).prop_map(
-        |(at, role, custom, group, delegable, begins, ends)| Pick {
+    let zone = prop_oneof![2 => Just(None), 1 => (0..ZONES).prop_map(Some)];
+    (any::<usize>(), 0..Role::ALL.len(), custom, group, zone, any::<bool>(), begins, ends).prop_map(
+        |(at, role, custom, group, zone, delegable, begins, ends)| Pick {
             at,
             role,
             custom,
             group,
+            zone,
             delegable,
             begins,
             ends,
@@ -192,7 +213,8 @@ impl Pick {
                 Some(_) => Holder::Group(GroupId(1)),
                 None => Holder::Administrator(AdministratorId(1)),
             },
-            group_home: self.group.map(place),
+            home: self.group.map_or(CustomerId(0), place),
+            zone: self.zone.map(|zone| GrantedZone { id: ZoneId(zone), name: format!("z{zone}") }),
             custom: self.custom.map(|(owner, bits)| GrantedRole {
                 id: RoleId(1),
                 customer: place(owner),
@@ -201,9 +223,32 @@ impl Pick {
             }),
             not_before: self.begins.map(Timestamp),
             expires_at: self.ends.map(Timestamp),
-            ..grant(index, self.at % count, role, self.delegable, None)
+            // One in a zone is at the root.
+            ..grant(index, self.zone.map_or(self.at % count, |_| 0), role, self.delegable, None)
         }
     }
+}
+
+/// Whether a grant counts at present, and its role says the permission, as the design says it.
+fn says_naively(rows: &[NodeRow], grant: &GrantRow, permission: Permission) -> bool {
+    let covers = |upper, lower| covers_naively(rows, upper, lower);
+    let is_gone = |id| rows.iter().any(|row| row.deleted && covers(row.id, id));
+    let counts = grant.not_before.is_none_or(|start| start.0 <= NOW)
+        && grant.expires_at.is_none_or(|end| end.0 > NOW)
+        && !rows.iter().any(|row| row.is_held && covers(row.id, grant.customer))
+        && !is_gone(grant.customer)
+        && !(grant.holder == Holder::Group(GroupId(1)) && is_gone(grant.home));
+    let is_content = permission.name().starts_with("content.");
+    let built_in = |name: &str| Role::by_name(name).unwrap().permissions().has(permission);
+    let says = match &grant.custom {
+        None => built_in(&grant.role),
+        Some(role) => {
+            covers(role.customer, grant.customer)
+                && role.permissions.split(' ').any(|name| name == permission.name())
+                && (is_content || built_in(&role.base))
+        }
+    };
+    counts && says
 }
 
 /// Whether a grant gives a permission at a node, as the design says it, before ceilings.
@@ -214,31 +259,24 @@ fn gives_naively(
     node: CustomerId,
     permission: Permission,
 ) -> bool {
-    let covers = |upper, lower| covers_naively(rows, upper, lower);
-    let is_gone = |id| rows.iter().any(|row| row.deleted && covers(row.id, id));
-    let counts = grant.not_before.is_none_or(|start| start.0 <= NOW)
-        && grant.expires_at.is_none_or(|end| end.0 > NOW)
-        && !rows.iter().any(|row| row.is_held && covers(row.id, grant.customer))
-        && !is_gone(grant.customer)
-        && !grant.group_home.is_some_and(is_gone);
     let is_content = permission.name().starts_with("content.");
     let is_system = permission.name().starts_with("system.");
-    let built_in = |name: &str| Role::by_name(name).unwrap().permissions().has(permission);
-    let says = match &grant.custom {
-        None => built_in(&grant.role),
-        Some(role) => {
-            covers(role.customer, grant.customer)
-                && role.permissions.split(' ').any(|name| name == permission.name())
-                && (is_content || built_in(&role.base))
-        }
-    };
     let begins = grant.not_before.map_or(0, |start| start.0).max(grant.created_at.0);
     let is_brief = grant.expires_at.is_some_and(|end| end.0 - begins <= CONTENT_LASTS_MAX.as_micros() as i64);
-    counts
-        && says
-        && covers(grant.customer, node)
+    grant.zone.is_none()
+        && says_naively(rows, grant, permission)
+        && covers_naively(rows, grant.customer, node)
         && (!is_system || grant.customer.0 == 0)
         && (!is_content || is_brief || standing.content_permanent.contains(&grant.customer))
+}
+
+/// Whether a grant gives a permission over what is in a zone, as the design says it.
+fn gives_naively_in(rows: &[NodeRow], grant: &GrantRow, zone: i64, permission: Permission) -> bool {
+    let name = permission.name();
+    let is_of_targets = ["system.store.", "system.server."].iter().any(|kind| name.starts_with(kind));
+    grant.zone.as_ref().is_some_and(|one| one.id.0 == zone)
+        && (is_of_targets || name == "system.zone.read")
+        && says_naively(rows, grant, permission)
 }
 
 /// Whether the ceilings on the path to a node leave a permission.
@@ -357,6 +395,68 @@ proptest! {
             prop_assert!(passed.without(held).is_empty());
             prop_assert!(one.delegable(row.id, None).without(passed).is_empty());
         }
+    }
+
+    #[test]
+    fn zones_give_what_a_naive_oracle_says_and_make_nothing_visible(
+        parents in prop::collection::vec(any::<usize>(), 0..6),
+        picks in prop::collection::vec(picks(), 0..8),
+        holds in prop::collection::vec(any::<usize>(), 0..2),
+        contents in prop::collection::vec((0..ZONES, 0..STORES), 0..8),
+        confined in prop::option::of(any::<u128>()),
+    ) {
+        let mut rows = rows(&parents);
+        let count = rows.len();
+        for &hold in &holds {
+            rows[hold % count].is_held = true;
+        }
+        let mut members: BTreeMap<ZoneId, Members> = BTreeMap::new();
+        for &(zone, store) in &contents {
+            let zone = members.entry(ZoneId(zone)).or_default();
+            zone.stores.insert(StoreId(store));
+            zone.nodes.insert(format!("node{store}"));
+        }
+        let only = confined.map(|bits| PermissionSet::from_names(&names(bits)));
+        let make = |grants: &[GrantRow]| {
+            let tree = Tree::build(String::new(), rows.clone()).unwrap();
+            let (standing, now) = (Standing::default(), Timestamp(NOW));
+            zoned_caller(tree, grants, &standing, members.clone(), now).confined(only)
+        };
+        let mut grants: Vec<GrantRow> =
+            picks.iter().enumerate().map(|(index, pick)| pick.grant(index, count)).collect();
+        let one = make(&grants);
+        grants.reverse();
+        let other = make(&grants);
+        for &permission in Permission::ALL {
+            let gives = |zone: i64| {
+                only.is_none_or(|only| only.has(permission))
+                    && grants.iter().any(|grant| gives_naively_in(&rows, grant, zone, permission))
+            };
+            for zone in 0..ZONES {
+                prop_assert_eq!(one.zones.may(ZoneId(zone), permission), gives(zone));
+                let passed = one.zones.delegable(ZoneId(zone), Some(Timestamp(NOW + 5)));
+                prop_assert!(!passed.has(permission) || gives(zone));
+                prop_assert!(one.zones.delegable(ZoneId(zone), None).without(passed).is_empty());
+            }
+            for store in 0..STORES {
+                let naive = contents.iter().any(|&(zone, there)| there == store && gives(zone));
+                for caller in [&one, &other] {
+                    let (zones, node) = (&caller.zones, format!("node{store}"));
+                    prop_assert_eq!(zones.of_store(StoreId(store), permission).is_some(), naive);
+                    prop_assert_eq!(zones.of_node(&node, permission).is_some(), naive);
+                    prop_assert_eq!(zones.stores(permission).contains(&StoreId(store)), naive);
+                }
+            }
+            prop_assert_eq!(one.zones.any(permission).is_some(), (0..ZONES).any(gives));
+        }
+        // Nothing of it counts at customers, or shows one.
+        let in_zones: Vec<GrantRow> = grants.into_iter().filter(|grant| grant.zone.is_some()).collect();
+        let apart = make(&in_zones);
+        for row in &rows {
+            prop_assert!(!apart.sees(row.id) && apart.effective(row.id).is_empty());
+            prop_assert!(apart.delegable(row.id, None).is_empty());
+        }
+        prop_assert!(apart.tops().is_empty());
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl Schedule {
                     asker,
                     actor: ACTOR.to_owned(),
                     bound_node: node,
+                    store: None,
                 };
                 job::insert(conn, &new, now).await?;
                 Ok::<_, ServiceError>(true)

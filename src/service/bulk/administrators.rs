@@ -78,7 +78,7 @@ fn is_time(wanted: Option<&str>, held: Option<Timestamp>) -> bool {
 
 impl Wanted {
     fn is(&self, grant: &GrantRow) -> bool {
-        grant.customer == self.at.id && grant.role == self.role
+        grant.zone.is_none() && grant.customer == self.at.id && grant.role == self.role
     }
 
     fn is_exactly(&self, grant: &GrantRow, now: Timestamp) -> bool {

@@ -31,7 +31,7 @@ use crate::base::address::Address;
 use crate::base::clock::Timestamp;
 use crate::base::id::public_id;
 use crate::service::audit::{self, Event, names};
-use crate::service::authority::{Caller, Permission};
+use crate::service::authority::{Caller, Permission, Zones};
 use crate::service::context::{Authentication, Context, Identity, Owner, Service, Source};
 use crate::service::directory::tokens;
 use crate::service::error::{Result, ServiceError};
@@ -160,7 +160,9 @@ impl ContentAccess {
         let read = self.management.inner.database.read(move |conn| {
             Box::pin(async move {
                 let tree = inner.authority.tree(conn, TreeLock::None).await?;
-                Ok::<_, ServiceError>(Caller { identity, grants: Vec::new(), tree }.name())
+                Ok::<_, ServiceError>(
+                    Caller { identity, grants: Vec::new(), zones: Zones::default(), tree }.name(),
+                )
             })
         });
         read.await

@@ -1,10 +1,10 @@
 //! Enabling, disabling, deleting and undeleting administrators.
 
 use super::administrators::{Administrator, AdministratorDetail, AdministratorRequest, detail, show};
+use super::grant_places;
 use super::grants::{could_grant, needs_over};
 use super::second_factor::tell_gone;
 use super::targets::OneAdministrator;
-use crate::service::audit::names;
 use crate::service::authority::Permission;
 use crate::service::error::{Resource, Result, ServiceError};
 use crate::service::quota;
@@ -156,7 +156,7 @@ impl Operate for AdministratorUndelete {
                 grant::delete(tx.conn, row.id).await?;
                 continue;
             }
-            recorded.push(format!("{} at {}", row.role, names::customer(&tree, row.customer)));
+            recorded.push(format!("{} at {}", row.role, grant_places::recorded(&tree, &row)));
             tx.also.push(row.customer);
         }
         // The groups that the caller could not have let it into have lost it.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::grant_places;
 use super::grants::{self, Grant, NamedRole, Terms, needs_to_pass, show_all};
 use super::page::{Cursors, Page, limit};
 use super::scope::{Place, address, plain_text, until};
@@ -176,7 +177,7 @@ impl Operate for AdministratorCreate {
         let role = NamedRole::find(tx, role, target.id).await?;
         let role_name = role.name.clone();
         let expires_at = until("expires_at", request.expires_at.as_deref(), tx.now)?;
-        let terms = Terms { delegable: request.delegable, not_before: None, expires_at };
+        let terms = Terms { delegable: request.delegable, expires_at, ..Terms::default() };
         grants::make(tx, Holder::Administrator(id), target.id, role, terms).await?;
         let made = match request.without_token {
             true => None,
@@ -234,8 +235,8 @@ impl Operate for AdministratorList {
         let mut roles: HashMap<AdministratorId, Vec<String>> = HashMap::new();
         let keys: Vec<i64> = rows.iter().map(|row| row.id.0).collect();
         for row in grant::of_administrators(tx.conn, &keys).await? {
-            if let (Holder::Administrator(id), Some(path)) = (row.holder, tx.caller.path_of(row.customer)) {
-                roles.entry(id).or_default().push(format!("{} at {path}", row.role));
+            if let (Holder::Administrator(id), Some(place)) = (row.holder, grant_places::told(tx, &row)) {
+                roles.entry(id).or_default().push(format!("{} at {place}", row.role));
             }
         }
         let position = |row: &AdministratorRow| (row.name.clone(), row.id.0);

@@ -90,7 +90,7 @@ impl Operate for CustomerMove {
             return Ok(vec![Need::above(tx, target.customer.id, Self::PERMISSION)]);
         };
         let at = tx.caller.tree.common_ancestor(parent, target.to.id);
-        Ok(vec![Need { at, permission: Self::PERMISSION, delegable: false, until: None }])
+        Ok(vec![Need { at, permission: Self::PERMISSION, delegable: false, until: None, zone: None }])
     }
 
     async fn run(tx: &mut Tx<'_>, target: Moving, _: CustomerMoveRequest) -> Result<Moved> {

@@ -15,22 +15,31 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::id::{AdministratorId, CustomerId};
-use crate::service::authority::{ActiveGrant, PermissionSet, Standing, Tree, activate, delegable, given};
+use crate::base::id::{AdministratorId, CustomerId, StoreId, ZoneId};
+use crate::base::store_settings::StoreSettings;
+use crate::service::authority::{
+    ActiveGrant, PermissionSet, Standing, Tree, ZoneGrant, Zones, activate, delegable, given,
+};
 use crate::service::context::{Authenticated, Authentication, Identity};
 use crate::service::error::ServiceError;
 use crate::service::login::Login;
 use crate::service::registry::{Management, ManagementOptions, RunOptions, operation};
 use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::{administrator, grant};
+use crate::storage::metadata::lane::Priority;
+use crate::storage::metadata::zone::{self, Members};
+use crate::storage::metadata::{administrator, grant, store};
 
 /// Where everything happens.
 const PLACES: [&str; 6] = ["/", "a", "a/b", "a/b/c", "a/d", "e"];
 /// Roles that are granted, built-in ones and customers' own.
 const ROLES: [&str; 7] = ["admin", "manager", "viewer", "auditor", "keeper", "post", "clerk"];
+/// Roles that are granted in zones.
+const ZONE_ROLES: [&str; 3] = ["tender", "warden", "system-admin"];
+const ZONES: [&str; 2] = ["east", "west"];
+const STORES: [&str; 3] = ["one", "two", "three"];
 /// Who acts, and is acted on: name, home, role, whether delegable, until when.
-const ACTORS: [(&str, &str, &str, bool, Option<&str>); 7] = [
+const ACTORS: [(&str, &str, &str, bool, Option<&str>); 9] = [
     ("top", "/", "admin", true, None),
     ("ann", "a", "admin", true, None),
     ("kay", "a", "keeper", true, None),
@@ -38,9 +47,17 @@ const ACTORS: [(&str, &str, &str, bool, Option<&str>); 7] = [
     ("may", "a/b", "manager", false, None),
     ("eve", "e", "admin", true, Some("20d")),
     ("cal", "a/b/c", "clerk", true, None),
+    ("sam", "/", "system-admin", true, None),
+    ("wil", "/", "warden", true, None),
+];
+/// What is granted in zones at first: to whom, the role, the zone, whether delegable, until when.
+const ZONE_GRANTS: [(&str, &str, &str, bool, Option<&str>); 3] = [
+    ("ann", "tender", "east", true, None),
+    ("eve", "system-admin", "west", true, Some("15d")),
+    ("bob", "tender", "west", false, None),
 ];
 /// Permissions that edits and ceilings are about.
-const PERMISSIONS: [&str; 8] = [
+const PERMISSIONS: [&str; 10] = [
     "customer.read",
     "mailbox.read",
     "mailbox.create",
@@ -49,6 +66,8 @@ const PERMISSIONS: [&str; 8] = [
     "administrator.read",
     "customer.move",
     "content.read",
+    "system.store.update",
+    "system.store.pack",
 ];
 /// How long ahead rights are looked at, in days: grants begin and end.
 const HORIZONS_DAYS: [u64; 4] = [0, 5, 15, 100];
@@ -64,7 +83,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let picks = prop::array::uniform4(0..1_000_usize);
-    (0..ACTORS.len(), 0..26_usize, picks).prop_map(|(actor, kind, picks)| Step { actor, kind, picks })
+    (0..ACTORS.len(), 0..32_usize, picks).prop_map(|(actor, kind, picks)| Step { actor, kind, picks })
 }
 
 struct World {
@@ -89,6 +108,10 @@ struct Snapshot {
     tree: Arc<Tree>,
     /// By horizon, then by administrator.
     grants: Vec<BTreeMap<AdministratorId, Vec<ActiveGrant>>>,
+    /// Likewise, in zones.
+    zones: Vec<BTreeMap<AdministratorId, Zones>>,
+    /// What is in the zones.
+    members: BTreeMap<ZoneId, Members>,
 }
 
 impl Snapshot {
@@ -98,6 +121,26 @@ impl Snapshot {
         let raw = given(&self.tree, grants, node);
         let allowed = self.tree.node(node).map(|node| node.allowed).unwrap_or_default();
         [raw, raw.intersection(allowed)]
+    }
+
+    /// What somebody has over a mail store at a horizon, at the root or by zones.
+    fn over(&self, horizon: usize, who: AdministratorId, store: StoreId) -> PermissionSet {
+        let root = self.tree.root().expect("a root").id;
+        let at_root = self.rights(horizon, who, root)[0].intersection(PermissionSet::ZONED);
+        let Some(zones) = self.zones[horizon].get(&who) else { return at_root };
+        let zoned = PermissionSet::ZONED.iter().filter(|&one| zones.of_store(store, one).is_some());
+        zoned.fold(at_root, PermissionSet::with)
+    }
+
+    /// What somebody may pass on now over a mail store until `until`.
+    fn passes_over(&self, who: AdministratorId, store: StoreId, until: Timestamp) -> PermissionSet {
+        let root = self.tree.root().expect("a root").id;
+        let grants = self.grants[0].get(&who).map(Vec::as_slice).unwrap_or_default();
+        let at_root = delegable(&self.tree, grants, root, Some(until));
+        let there = self.members.iter().filter(|(_, members)| members.stores.contains(&store));
+        let in_zones =
+            there.filter_map(|(zone, _)| Some(self.zones[0].get(&who)?.delegable(*zone, Some(until))));
+        in_zones.fold(at_root, PermissionSet::union)
     }
 }
 
@@ -130,7 +173,30 @@ impl World {
             _dir: dir,
         };
         world.people().await;
+        world.zones().await;
         world
+    }
+
+    async fn zones(&self) {
+        let now = self.clock.now();
+        let write = self.database.write(Priority::Interactive, move |conn| {
+            Box::pin(async move {
+                for name in STORES {
+                    store::insert(conn, name, &format!("/nowhere/{name}"), &StoreSettings::default(), now)
+                        .await?;
+                }
+                Ok::<_, ServiceError>(())
+            })
+        });
+        write.await.unwrap();
+        for (zone, stores) in ZONES.iter().zip([["one"], ["two"]]) {
+            self.must("zone.create", json!({ "name": zone, "stores": stores })).await;
+        }
+        for (name, role, zone, delegable, expires_at) in ZONE_GRANTS {
+            let asked = json!({ "name": name, "role": role, "zone": zone, "delegable": delegable,
+                "expires_at": expires_at });
+            self.must("administrator.grant", asked).await;
+        }
     }
 
     async fn people(&mut self) {
@@ -156,9 +222,18 @@ impl World {
         let keeper: Vec<&str> = acting.into_iter().chain(keeping).collect();
         let clerk: Vec<&str> = acting.into_iter().chain(["content.read", "mailbox.create"]).collect();
         let post = vec!["customer.read", "mailbox.read", "mailbox.create"];
-        for (name, at, permissions) in [("keeper", "/", keeper), ("post", "a", post), ("clerk", "a/b", clerk)]
-        {
-            let asked = json!({ "name": name, "customer": at, "base": "admin", "permissions": permissions });
+        let tender = vec!["system.store.read", "system.store.update", "system.server.read"];
+        // May say what is in zones, and pass on little of what is granted in them.
+        let servers = ["system.zone.update", "system.zone.read", "system.store.read", "role.update"];
+        let warden: Vec<&str> = acting.into_iter().chain(servers).collect();
+        for (name, at, base, permissions) in [
+            ("keeper", "/", "admin", keeper),
+            ("post", "a", "admin", post),
+            ("clerk", "a/b", "admin", clerk),
+            ("tender", "/", "system-admin", tender),
+            ("warden", "/", "system-admin", warden),
+        ] {
+            let asked = json!({ "name": name, "customer": at, "base": base, "permissions": permissions });
             self.must("role.create", asked).await;
         }
         let lasting = json!({ "path": "a/b", "key": "content.permanent_allowed", "value": "on" });
@@ -204,6 +279,12 @@ impl World {
             Box::pin(async move {
                 let tree = inner.authority.tree(conn, TreeLock::None).await?;
                 let mut grants = vec![BTreeMap::new(); HORIZONS_DAYS.len()];
+                let mut zones = vec![BTreeMap::new(); HORIZONS_DAYS.len()];
+                let mut keys = Vec::new();
+                for name in ZONES {
+                    keys.extend(zone::by_name(conn, name).await?.map(|row| row.id));
+                }
+                let members = zone::members(conn, &keys).await?;
                 for id in ids {
                     if administrator::by_id(conn, id).await?.is_none() {
                         continue;
@@ -214,9 +295,11 @@ impl World {
                         let then = now.plus(DAY * u32::try_from(*days).unwrap());
                         let active = rows.iter().filter_map(|row| activate(&tree, row, &standing, then));
                         grants[horizon].insert(id, active.collect());
+                        let in_zones = rows.iter().filter_map(|row| ZoneGrant::of(&tree, row, then));
+                        zones[horizon].insert(id, Zones::new(in_zones.collect(), members.clone()));
                     }
                 }
-                Ok::<_, ServiceError>(Snapshot { tree, grants })
+                Ok::<_, ServiceError>(Snapshot { tree, grants, zones, members })
             })
         });
         read.await.unwrap()
@@ -229,7 +312,8 @@ impl World {
         let person = |pick: usize| self.actors[pick % self.actors.len()].1.clone();
         let group = self.groups[two % self.groups.len()].clone();
         let role = ROLES[three % ROLES.len()];
-        let custom = ["keeper", "post", "clerk"][two % 3];
+        let custom = ["keeper", "post", "clerk", "tender"][two % 4];
+        let (zone, store) = (ZONES[one % ZONES.len()], STORES[two % STORES.len()]);
         let permission = PERMISSIONS[three % PERMISSIONS.len()];
         let until = [None, Some("3d"), Some("12d"), Some("60d")][four % 4];
         let from = [None, None, Some("2d"), Some("8d")][four / 4 % 4];
@@ -237,7 +321,21 @@ impl World {
             json!({ "name": name, "role": role, "customer": code(one), "delegable": four % 2 == 0,
                 "not_before": from, "expires_at": until })
         };
+        let granted_in = |name: String| {
+            json!({ "name": name, "role": ZONE_ROLES[three % ZONE_ROLES.len()], "zone": zone,
+                "delegable": four % 2 == 0, "not_before": from, "expires_at": until })
+        };
         Some(match step.kind {
+            26 | 27 => ("administrator.grant", granted_in(person(two))),
+            28 => ("group.grant", granted_in(group)),
+            29 => {
+                let role = ZONE_ROLES[three % ZONE_ROLES.len()];
+                let asked =
+                    json!({ "name": person(two), "role": role, "zone": zone, "cascade": four % 2 == 0 });
+                ("administrator.revoke", asked)
+            }
+            30 => ("zone.update", json!({ "name": zone, "add_stores": [store] })),
+            31 => ("zone.update", json!({ "name": zone, "remove_stores": [store] })),
             0..=2 => ("administrator.grant", granted(person(two))),
             3 => ("group.grant", granted(group)),
             4 => {
@@ -306,7 +404,26 @@ impl World {
                 );
             }
         }
+        for (store, until, horizon) in self.stores_and_times() {
+            let more = before.over(horizon, *who, store).without(before.passes_over(actor, store, until));
+            let (more, until) = (more.names(), until.0);
+            prop_assert!(
+                more.is_empty(),
+                "{other}, whose credentials were set, has {more:?} over {store} at {until}"
+            );
+        }
         Ok(())
+    }
+
+    /// Each mail store at each horizon.
+    fn stores_and_times(&self) -> impl Iterator<Item = (StoreId, Timestamp, usize)> {
+        let now = self.clock.now();
+        let times = HORIZONS_DAYS.iter().enumerate();
+        let times =
+            times.map(move |(horizon, days)| (horizon, now.plus(DAY * u32::try_from(*days).unwrap())));
+        times.flat_map(|(horizon, until)| {
+            (1..).take(STORES.len()).map(move |store| (StoreId(store), until, horizon))
+        })
     }
 
     /// Tries to invite somebody.
@@ -406,6 +523,18 @@ impl World {
         }
         let after = self.snapshot().await;
         let place = |field: &str| before.tree.by_code(asked[field].as_str().unwrap()).unwrap();
+        for (who, other, _) in &self.actors {
+            for (store, until, horizon) in self.stores_and_times() {
+                let raised = after.over(horizon, *who, store).without(before.over(horizon, *who, store));
+                let raised = raised.without(before.passes_over(*actor, store, until)).names();
+                let by = &self.actors[step.actor].1;
+                prop_assert!(
+                    raised.is_empty(),
+                    "{by} by {name} {asked} raised {other} over {store} at {} by {raised:?}",
+                    until.0
+                );
+            }
+        }
         let moved = (name == "customer.move").then(|| (place("path"), place("to")));
         for (who, other, _) in &self.actors {
             for node in after.tree.root().map(|root| after.tree.subtree(root.id)).unwrap_or_default() {

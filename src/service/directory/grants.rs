@@ -6,15 +6,14 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::grant_places::{self, GrantPlace};
 use super::revocation::hanging;
 use super::scope::until;
-use super::targets::{OneAdministrator, OneCustomer, OneGroup, absent};
+use super::targets::{OneAdministrator, OneGroup, absent};
 use crate::base::clock::Timestamp;
-use crate::base::id::{AdministratorId, CustomerId, RoleId};
-use crate::service::audit::names;
+use crate::base::id::{AdministratorId, CustomerId, RoleId, ZoneId};
 use crate::service::authority::{
     CONTENT_LASTS_MAX, Permission, PermissionSet, Role, Tree, custom_permissions, granted, is_brief,
-    permissions_at,
 };
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
@@ -83,16 +82,32 @@ pub(super) fn needs_delegable(
 ) -> impl Iterator<Item = Need> {
     let passed = permissions.without(PermissionSet::of(&[Permission::Own]));
     let permissions: Vec<Permission> = passed.iter().collect();
-    permissions.into_iter().map(move |permission| Need { at: Some(at), permission, delegable: true, until })
+    let need = Need { until, delegable: true, ..Need::at(at, Permission::Own) };
+    permissions.into_iter().map(move |permission| Need { permission, ..need })
+}
+
+/// Each of these permissions where a grant counts, so that it may be passed on for as long as the grant lasts.
+pub(in crate::service) fn needs_where_granted(
+    row: &GrantRow,
+    permissions: PermissionSet,
+) -> impl Iterator<Item = Need> + use<> {
+    let zone = row.zone.as_ref().map(|zone| zone.id);
+    needs_delegable(row.customer, permissions, row.expires_at).map(move |need| Need { zone, ..need })
+}
+
+/// What is needed to make or end a grant: the right to, at its customer or, for one in a zone, where its holder is at
+/// home; and all that it gives.
+pub(in crate::service) fn needs_to_make(tree: &Tree, row: &GrantRow) -> Vec<Need> {
+    let over = if row.zone.is_some() { row.home } else { row.customer };
+    let mut needs = vec![Need::at(over, Permission::AdministratorGrant)];
+    needs.extend(needs_where_granted(row, granted(tree, row)));
+    needs
 }
 
 /// Everything that grants give or will give, everywhere, so that it may be passed on.
 pub(super) fn needs_over_grants(tx: &Tx<'_>, rows: &[GrantRow]) -> Vec<Need> {
     let lasting = rows.iter().filter(|row| row.expires_at.is_none_or(|end| tx.now < end));
-    let needs = |row: &GrantRow| {
-        needs_delegable(row.customer, granted(&tx.caller.tree, row), row.expires_at).collect::<Vec<_>>()
-    };
-    lasting.flat_map(needs).collect()
+    lasting.flat_map(|row| needs_where_granted(row, granted(&tx.caller.tree, row))).collect()
 }
 
 /// What is needed to act on an administrator: everything that it holds itself or by groups.
@@ -103,8 +118,8 @@ pub(in crate::service) async fn needs_over(tx: &mut Tx<'_>, id: AdministratorId)
 
 /// Whether the caller could make this grant now.
 pub(super) fn could_grant(tx: &Tx<'_>, row: &GrantRow) -> bool {
-    let needs = needs_to_pass(row.customer, granted(&tx.caller.tree, row), row.expires_at);
-    tx.caller.sees(row.customer) && needs.iter().all(|need| need.is_held_by(tx.caller))
+    let needs = needs_to_make(&tx.caller.tree, row);
+    grant_places::shown(tx, row).is_some() && needs.iter().all(|need| need.is_held_by(tx.caller))
 }
 
 /// On which terms a grant is made.
@@ -113,6 +128,8 @@ pub(super) struct Terms {
     pub delegable: bool,
     pub not_before: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
+    /// The zone, for a grant in one; its customer is the root then.
+    pub zone: Option<ZoneId>,
 }
 
 /// Makes a grant for which the caller has what is needed.
@@ -123,8 +140,15 @@ pub(super) async fn make(
     role: NamedRole,
     terms: Terms,
 ) -> Result<GrantRow> {
-    let Terms { delegable, not_before, expires_at } = terms;
+    let Terms { delegable, not_before, expires_at, zone } = terms;
     admit_place(tx, &role, customer)?;
+    if zone.is_some() && role.permissions.intersection(PermissionSet::ZONED).is_empty() {
+        let message = format!(
+            "nothing of {} counts in a zone; posthouse role show tells what a role allows",
+            role.name
+        );
+        return Err(ServiceError::Invalid { field: "role", message });
+    }
     if let (Some(from), Some(until)) = (not_before, expires_at)
         && until <= from
     {
@@ -132,7 +156,7 @@ pub(super) async fn make(
         return Err(ServiceError::Invalid { field: "expires_at", message });
     }
     let from = not_before.unwrap_or(tx.now).max(tx.now);
-    if !role.permissions.intersection(PermissionSet::CONTENT).is_empty() {
+    if zone.is_none() && !role.permissions.intersection(PermissionSet::CONTENT).is_empty() {
         admit_content(tx, customer, from, expires_at).await?;
     }
     if grant::of(tx.conn, holder).await?.len() >= GRANTS_MAX {
@@ -142,8 +166,18 @@ pub(super) async fn make(
     }
     let (made_by, grantor) = (tx.caller.name(), tx.caller.administrator());
     let (role, custom) = (role.name, role.id);
-    let new =
-        NewGrant { holder, customer, role, custom, not_before, expires_at, delegable, made_by, grantor };
+    let new = NewGrant {
+        holder,
+        customer,
+        zone,
+        role,
+        custom,
+        not_before,
+        expires_at,
+        delegable,
+        made_by,
+        grantor,
+    };
     let public_id = grant::insert(tx.conn, &new, tx.now).await?;
     let gone = || ServiceError::Internal("a grant vanished inside a transaction".to_owned());
     grant::by_public_id(tx.conn, &public_id).await?.ok_or_else(gone)
@@ -184,7 +218,11 @@ pub(in crate::service) struct Grant {
     holder: Option<String>,
     role: String,
     /// Path of the customer where it counts.
-    customer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    customer: Option<String>,
+    /// The zone in which it counts, instead of a customer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
     delegable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -197,9 +235,9 @@ pub(in crate::service) struct Grant {
     created_at: Timestamp,
 }
 
-/// A grant as the caller may see it; nothing for grants at customers that the caller does not see.
+/// A grant as the caller may see it; nothing for grants at customers and in zones that the caller does not see.
 pub(super) fn show_grant(tx: &Tx<'_>, row: GrantRow, holder: Option<String>) -> Option<Grant> {
-    let customer = tx.caller.path_of(row.customer)?;
+    let (customer, zone) = grant_places::shown(tx, &row)?;
     // Who made it may stand above the caller.
     let code = row.made_by.rsplit_once('@').and_then(|(_, code)| tx.caller.tree.by_code(code));
     let maker_visible = code.is_some_and(|home| tx.caller.sees(home)) || tx.caller.name() == row.made_by;
@@ -208,6 +246,7 @@ pub(super) fn show_grant(tx: &Tx<'_>, row: GrantRow, holder: Option<String>) -> 
         holder,
         role: row.role,
         customer,
+        zone,
         delegable: row.delegable,
         not_before: row.not_before,
         expires_at: row.expires_at,
@@ -243,7 +282,7 @@ pub(super) async fn holders(tx: &mut Tx<'_>, rows: &[GrantRow]) -> Result<HashMa
 }
 
 /// Grants with their holders, where they are not held by `own` itself.
-pub(super) async fn show_all(
+pub(in crate::service) async fn show_all(
     tx: &mut Tx<'_>,
     rows: Vec<GrantRow>,
     own: Option<Holder>,
@@ -265,7 +304,9 @@ pub(in crate::service) struct GrantRequest {
     /// The role: a built-in one, or one of the customer or above it.
     role: String,
     /// Where it counts, and below.
-    customer: String,
+    customer: Option<String>,
+    /// The zone in which it counts, instead of a customer: for the mail stores and servers there.
+    zone: Option<String>,
     /// Whether it may be passed on.
     #[serde(default)]
     delegable: bool,
@@ -284,7 +325,9 @@ pub(in crate::service) struct RevokeRequest {
     /// The role.
     role: String,
     /// Where it counts.
-    customer: String,
+    customer: Option<String>,
+    /// The zone in which it counts, instead of a customer.
+    zone: Option<String>,
     /// Also end what its holder granted there and below and could not grant without it, and so on.
     #[serde(default)]
     cascade: bool,
@@ -314,6 +357,10 @@ impl OneHolder {
         }
     }
 
+    fn home(&self) -> CustomerId {
+        self.as_target().customer()
+    }
+
     fn as_target(&self) -> &dyn Targeted {
         match self {
             Self::Administrator(one) => one,
@@ -322,15 +369,19 @@ impl OneHolder {
     }
 }
 
-/// Somebody who holds grants, and a customer.
+/// Somebody who holds grants, and a customer or zone.
 pub(in crate::service) struct HolderAt {
     holder: OneHolder,
-    at: OneCustomer,
+    at: GrantPlace,
 }
 
 impl Targeted for HolderAt {
     fn customer(&self) -> CustomerId {
-        self.at.id
+        self.at.customer()
+    }
+
+    fn is_in_zone(&self) -> bool {
+        self.at.is_in_zone()
     }
 
     fn label(&self) -> String {
@@ -345,9 +396,13 @@ impl Targeted for HolderAt {
 impl HolderAt {
     async fn needs(&self, tx: &mut Tx<'_>, request: &GrantRequest) -> Result<Vec<Need>> {
         let until = until("expires_at", request.expires_at.as_deref(), tx.now)?;
-        let role = NamedRole::find(tx, &request.role, self.at.id).await?;
-        let permissions = permissions_at(&tx.caller.tree, role.permissions, self.at.id);
-        Ok(needs_to_pass(self.at.id, permissions, until))
+        let (at, zone) = (self.at.customer(), self.at.zone());
+        let role = NamedRole::find(tx, &request.role, at).await?;
+        let permissions = self.at.counting(&tx.caller.tree, role.permissions);
+        let over = if zone.is_some() { self.holder.home() } else { at };
+        let mut needs = vec![Need::at(over, Permission::AdministratorGrant)];
+        needs.extend(needs_delegable(at, permissions, until).map(|need| Need { zone, ..need }));
+        Ok(needs)
     }
 
     async fn run(self, tx: &mut Tx<'_>, request: GrantRequest) -> Result<Grant> {
@@ -355,20 +410,23 @@ impl HolderAt {
             delegable: request.delegable,
             not_before: until("not_before", request.not_before.as_deref(), tx.now)?,
             expires_at: until("expires_at", request.expires_at.as_deref(), tx.now)?,
+            zone: self.at.zone(),
         };
-        let role = NamedRole::find(tx, &request.role, self.at.id).await?;
-        let row = make(tx, self.holder.key(), self.at.id, role, terms).await?;
-        let gone = || ServiceError::Internal("a grant at a visible customer cannot be shown".to_owned());
+        let at = self.at.customer();
+        let role = NamedRole::find(tx, &request.role, at).await?;
+        let row = make(tx, self.holder.key(), at, role, terms).await?;
+        let gone = || ServiceError::Internal("a grant at a visible place cannot be shown".to_owned());
         let made = show_grant(tx, row, None).ok_or_else(gone)?;
-        tx.also.push(self.holder.as_target().customer());
+        tx.also.push(self.holder.home());
         tx.after = serde_json::to_value(&made).ok();
         Ok(made)
     }
 }
 
-/// Grants of one role at one customer that one holder has.
+/// Grants of one role at one customer, or in one zone, that one holder has.
 pub(in crate::service) struct SomeGrants {
     holder: OneHolder,
+    at: GrantPlace,
     first: GrantRow,
     others: Vec<GrantRow>,
 }
@@ -381,15 +439,20 @@ impl Targeted for SomeGrants {
     fn label(&self) -> String {
         format!("grant {}", self.first.public_id)
     }
+
+    fn is_in_zone(&self) -> bool {
+        self.at.is_in_zone()
+    }
 }
 
 impl SomeGrants {
     async fn find(tx: &mut Tx<'_>, holder: OneHolder, request: &RevokeRequest) -> Result<Self> {
-        let at = OneCustomer::find(tx, &request.customer)?;
-        let rows = grant::of(tx.conn, holder.key()).await?.into_iter();
-        let mut found = rows.filter(|row| row.customer == at.id && row.role == request.role);
+        let at = GrantPlace::find(tx, request.customer.as_deref(), request.zone.as_deref()).await?;
+        let rows = grant::of(tx.conn, holder.key()).await?;
+        let mut found = rows.into_iter().filter(|row| at.has(row) && row.role == request.role);
         let first = found.next().ok_or_else(|| absent("grant", &request.role))?;
-        Ok(Self { holder, first, others: found.collect() })
+        let others = found.collect();
+        Ok(Self { holder, at, first, others })
     }
 
     /// All that is to end, the named one first.
@@ -405,12 +468,7 @@ impl SomeGrants {
 
     async fn needs(&self, tx: &mut Tx<'_>, request: &RevokeRequest) -> Result<Vec<Need>> {
         let rows = self.ending(tx, request).await?;
-        let mut needs = Vec::new();
-        for row in rows {
-            let permissions = granted(&tx.caller.tree, &row);
-            needs.extend(needs_to_pass(row.customer, permissions, row.expires_at));
-        }
-        Ok(needs)
+        Ok(rows.iter().flat_map(|row| needs_to_make(&tx.caller.tree, row)).collect())
     }
 
     async fn run(self, tx: &mut Tx<'_>, request: RevokeRequest) -> Result<Revoked> {
@@ -419,25 +477,22 @@ impl SomeGrants {
             grant::delete(tx.conn, row.id).await?;
             tx.also.push(row.customer);
         }
-        tx.also.push(self.holder.as_target().customer());
+        tx.also.push(self.holder.home());
         tx.also.sort_unstable();
         tx.also.dedup();
-        let ids: Vec<_> = rows.iter().skip(1).map(|row| (row.public_id.clone(), row.customer)).collect();
+        let tree = &tx.caller.tree;
+        let named = |row: &GrantRow| {
+            format!("{}: {} at {}", row.public_id, row.role, grant_places::recorded(tree, row))
+        };
+        let recorded: Vec<String> = rows.iter().skip(1).map(named).collect();
         let mut shown = show_all(tx, rows, None).await?.into_iter();
         let gone = || ServiceError::Internal("a visible grant cannot be shown".to_owned());
         let grant = shown.next().ok_or_else(gone)?;
-        let tree = &tx.caller.tree;
-        let recorded: Vec<String> = shown
-            .as_slice()
-            .iter()
-            .zip(&ids)
-            .map(|(one, (id, customer))| {
-                format!("{id}: {} at {}", one.role, names::customer(tree, *customer))
-            })
-            .collect();
         tx.before = Some(serde_json::json!({ "grant": &grant, "also_ended": recorded }));
-        let told =
-            |one: Grant| format!("{} of {} at {}", one.role, one.holder.unwrap_or_default(), one.customer);
+        let told = |one: Grant| {
+            let place = one.zone.map(|zone| format!("zone {zone}")).or(one.customer).unwrap_or_default();
+            format!("{} of {} at {place}", one.role, one.holder.unwrap_or_default())
+        };
         Ok(Revoked { grant, also_ended: shown.map(told).collect() })
     }
 }
@@ -455,7 +510,8 @@ macro_rules! grants_to {
             type Target = HolderAt;
 
             async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a GrantRequest) -> Result<HolderAt> {
-                let at = OneCustomer::find(tx, &request.customer)?;
+                let (customer, zone) = (request.customer.as_deref(), request.zone.as_deref());
+                let at = GrantPlace::find(tx, customer, zone).await?;
                 Ok(HolderAt { holder: OneHolder::$kind($find::find(tx, &request.name).await?), at })
             }
 

@@ -1,5 +1,6 @@
 //! Who holds what where, and what it comes to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,8 @@ use super::grants::{Grant, holders, show_grant};
 use super::page::{Cursors, Page, limit};
 use super::scope::Place;
 use super::targets::{OneAdministrator, OneCustomer};
-use crate::base::id::CustomerId;
-use crate::service::authority::{Tree, active_grants, delegable, given};
+use crate::base::id::{CustomerId, ZoneId};
+use crate::service::authority::{Held, PermissionSet, Tree, ZoneGrant, delegable, given};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Operate, Targeted, Tx, declare};
 use crate::storage::metadata::grant;
@@ -115,6 +116,33 @@ pub(in crate::service) struct Effective {
     delegable: Vec<String>,
     /// What grants give and ceilings take away again.
     withheld: Vec<String>,
+    /// What besides over the mail stores and servers of zones, as far as the caller knows these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    zones: Vec<HeldInZone>,
+}
+
+/// What somebody may in a zone.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct HeldInZone {
+    zone: String,
+    permissions: Vec<String>,
+    /// Those of them that may be passed on for good.
+    delegable: Vec<String>,
+}
+
+/// What these grants come to, zone by zone.
+fn in_zones<'g>(held: &Held, known: impl Iterator<Item = &'g ZoneGrant>) -> Vec<HeldInZone> {
+    let mut zones: BTreeMap<&str, (ZoneId, PermissionSet)> = BTreeMap::new();
+    for grant in known {
+        let (_, set) = zones.entry(&grant.name).or_insert((grant.zone, PermissionSet::EMPTY));
+        *set = set.union(grant.permissions);
+    }
+    let shown = zones.into_iter().map(|(zone, (id, set))| HeldInZone {
+        zone: zone.to_owned(),
+        permissions: set.names(),
+        delegable: held.zones.delegable(id, None).names(),
+    });
+    shown.collect()
 }
 
 /// `administrator.effective`.
@@ -136,8 +164,13 @@ impl Operate for AdministratorEffective {
         let AdministratorAt { one, at } = target;
         let tree = Arc::clone(&tx.caller.tree);
         // Grants above what the caller sees are not told of, nor what they give.
-        let mut grants = active_grants(tx.conn, &tree, one.row.id, tx.now).await?;
-        grants.retain(|grant| one.row.enabled && tx.caller.sees(grant.customer));
+        let mut held = Held::read(tx.conn, &tree, one.row.id, tx.now).await?;
+        held.grants.retain(|grant| one.row.enabled && tx.caller.sees(grant.customer));
+        let sees_all = tree.root().is_some_and(|root| tx.caller.sees(root.id));
+        let is_known = |grant: &&ZoneGrant| sees_all || tx.caller.zones.knows(grant.zone);
+        let known = held.zones.grants().iter().filter(|_| one.row.enabled).filter(is_known);
+        let zones = in_zones(&held, known);
+        let grants = held.grants;
         let set = given(&tree, &grants, at.id);
         let allowed = tree.node(at.id).map(|node| node.allowed).unwrap_or_default();
         let permissions = set.intersection(allowed);
@@ -147,6 +180,7 @@ impl Operate for AdministratorEffective {
             delegable: delegable(&tree, &grants, at.id, None).intersection(permissions).names(),
             permissions: permissions.names(),
             withheld: set.without(allowed).names(),
+            zones,
         })
     }
 }

@@ -58,6 +58,20 @@ pub(in crate::service) struct IdentityGrant {
     expires_at: Option<Timestamp>,
 }
 
+/// In which zone the caller may do what.
+#[derive(Serialize, ToSchema)]
+pub(in crate::service) struct IdentityZone {
+    /// Its name.
+    zone: String,
+    /// What is allowed to its mail stores and servers.
+    permissions: Vec<String>,
+    /// Whether it may be passed on.
+    delegable: bool,
+    /// When it ends.
+    #[schema(value_type = Option<String>)]
+    expires_at: Option<Timestamp>,
+}
+
 /// Who the caller is.
 #[derive(Serialize, ToSchema)]
 pub(in crate::service) struct IdentityAnswer {
@@ -67,6 +81,9 @@ pub(in crate::service) struct IdentityAnswer {
     authenticated: String,
     /// Active grants.
     grants: Vec<IdentityGrant>,
+    /// Active grants in zones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    zones: Vec<IdentityZone>,
     /// What the caller was told and has not read.
     notices: Unread,
 }
@@ -95,10 +112,18 @@ impl Operate for WhoAmI {
             })
         });
         let grants = grants.collect();
+        let zones = tx.caller.zones.grants().iter().map(|grant| IdentityZone {
+            zone: grant.name.clone(),
+            permissions: grant.permissions.names(),
+            delegable: !grant.passes.is_empty(),
+            expires_at: grant.expires_at,
+        });
+        let zones = zones.collect();
         Ok(IdentityAnswer {
             name: target.name,
             authenticated: tx.context.authenticated.text(),
             grants,
+            zones,
             notices: notices::unread(tx).await?,
         })
     }

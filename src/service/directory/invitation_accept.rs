@@ -139,7 +139,8 @@ impl Operate for InvitationAccept {
         quota::admit(tx, row.customer, Resource::Administrators, 1).await?;
         invitation::delete(tx.conn, row.id).await?;
         let given: Vec<String> = roles.iter().map(|role| role.name.clone()).collect();
-        let terms = Terms { delegable: row.delegable, not_before: None, expires_at: row.role_expires_at };
+        let (delegable, expires_at) = (row.delegable, row.role_expires_at);
+        let terms = Terms { delegable, expires_at, ..Terms::default() };
         let mut theirs = tx.part(&maker);
         let id = administrators::create(&mut theirs, row.customer, &row.name, Some(&row.address)).await?;
         for role in roles {

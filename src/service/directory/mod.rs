@@ -16,6 +16,7 @@ pub(in crate::service) mod domain_proof;
 pub(in crate::service) mod domains;
 #[cfg(test)]
 mod escalation_tests;
+pub(in crate::service) mod grant_places;
 pub(in crate::service) mod grants;
 pub(in crate::service) mod groups;
 pub(in crate::service) mod holdings;

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::id::{AdministratorId, GrantId};
-use crate::service::authority::{ActiveGrant, Standing, activate, delegable, granted};
+use crate::service::authority::{
+    ActiveGrant, PermissionSet, Standing, Tree, ZoneGrant, Zones, activate, delegable, granted,
+};
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::Tx;
 use crate::storage::metadata::administrator;
-use crate::storage::metadata::grant::{self, GrantRow, Holder};
+use crate::storage::metadata::grant::{self, GrantRow, GrantedZone, Holder};
 
 /// Most grants that end at once.
 const ENDED_MAX: usize = 10_000;
@@ -24,10 +26,10 @@ pub(super) async fn hanging(tx: &mut Tx<'_>, ended: &[GrantRow]) -> Result<Vec<G
             let made = grant::made_by(tx.conn, maker).await?;
             let remaining = remaining(tx, maker, &gone).await?;
             for row in made {
-                let is_concerned = tree.covers(lost.customer, row.customer)
+                let is_concerned = reaches(&tree, &lost, &row)
                     && !gone.contains_key(&row.id)
                     && row.expires_at.is_none_or(|end| tx.now < end);
-                let passes = delegable(&tree, &remaining, row.customer, row.expires_at);
+                let passes = remaining.passes(&tree, &row);
                 if !is_concerned || granted(&tree, &row).without(passes).is_empty() {
                     continue;
                 }
@@ -53,13 +55,38 @@ async fn makers(tx: &mut Tx<'_>, row: &GrantRow) -> Result<Vec<AdministratorId>>
     })
 }
 
+/// Whether what `made` gives may have come from `lost`: a grant in a zone is passed on in that zone only, one at the
+/// root in every zone too.
+fn reaches(tree: &Tree, lost: &GrantRow, made: &GrantRow) -> bool {
+    let is_there = |zone: &GrantedZone| made.zone.as_ref() == Some(zone);
+    lost.zone.as_ref().map_or_else(|| tree.covers(lost.customer, made.customer), is_there)
+}
+
+/// What is left of what somebody has.
+struct Remaining {
+    grants: Vec<ActiveGrant>,
+    zones: Zones,
+}
+
+impl Remaining {
+    /// What may be passed on by it where a grant counts, for as long as that lasts.
+    fn passes(&self, tree: &Tree, row: &GrantRow) -> PermissionSet {
+        let passes = delegable(tree, &self.grants, row.customer, row.expires_at);
+        let in_zone = row.zone.as_ref().map(|zone| self.zones.delegable(zone.id, row.expires_at));
+        passes.union(in_zone.unwrap_or_default())
+    }
+}
+
 /// What an administrator has besides what is gone; holds on management pass and are not looked at.
 async fn remaining(
     tx: &mut Tx<'_>,
     administrator: AdministratorId,
     gone: &BTreeMap<GrantId, GrantRow>,
-) -> Result<Vec<ActiveGrant>> {
-    let rows = grant::held_by(tx.conn, administrator).await?;
-    let left = rows.iter().filter(|row| !gone.contains_key(&row.id));
-    Ok(left.filter_map(|row| activate(&tx.caller.tree, row, &Standing::default(), tx.now)).collect())
+) -> Result<Remaining> {
+    let mut rows = grant::held_by(tx.conn, administrator).await?;
+    rows.retain(|row| !gone.contains_key(&row.id));
+    let tree = &tx.caller.tree;
+    let grants = rows.iter().filter_map(|row| activate(tree, row, &Standing::default(), tx.now)).collect();
+    let in_zones = rows.iter().filter_map(|row| ZoneGrant::of(tree, row, tx.now)).collect();
+    Ok(Remaining { grants, zones: Zones::new(in_zones, BTreeMap::new()) })
 }

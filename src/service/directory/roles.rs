@@ -11,17 +11,17 @@ use utoipa::ToSchema;
 
 use super::administrators::name;
 use super::ceilings::permissions;
-use super::grants::{admit_content, holders, needs_delegable};
+use super::grants::{admit_content, holders, needs_where_granted};
 use super::page::{Cursors, Page, limit};
 use super::scope::Place;
 use super::targets::{OneCustomer, absent, full_name, name_and_home};
 use crate::base::id::CustomerId;
 use crate::service::authority::{
-    Permission, PermissionSet, Role, Tree, begins_at, custom_permissions, permissions_at,
+    Permission, PermissionSet, Role, Tree, begins_at, counting, custom_permissions,
 };
 use crate::service::error::{Result, ServiceError};
 use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
-use crate::storage::metadata::grant::{self, GrantRow};
+use crate::storage::metadata::grant::{self, GrantRow, Holder};
 use crate::storage::metadata::role::{self, RoleRow};
 
 /// A role.
@@ -362,7 +362,8 @@ async fn resting(tx: &mut Tx<'_>, rows: &[GrantRow]) -> Result<usize> {
     let names = holders(tx, rows).await?;
     let is_gone = |id: CustomerId| tree.node(id).is_none_or(|node| node.is_gone);
     let rests = |row: &&GrantRow| {
-        is_gone(row.customer) || row.group_home.is_some_and(is_gone) || !names.contains_key(&row.holder)
+        let is_group_gone = matches!(row.holder, Holder::Group(_)) && is_gone(row.home);
+        is_gone(row.customer) || is_group_gone || !names.contains_key(&row.holder)
     };
     Ok(rows.iter().filter(rests).count())
 }
@@ -421,8 +422,8 @@ impl Operate for RoleUpdate {
         let next = custom_permissions(saying.base.name(), &saying.text());
         let concerned = next.union(custom_permissions(&row.base, &row.permissions));
         for one in lasting(tx, row).await? {
-            let concerned = permissions_at(&tx.caller.tree, concerned, one.customer);
-            needs.extend(needs_delegable(one.customer, concerned, one.expires_at));
+            let concerned = counting(&tx.caller.tree, concerned, one.customer, one.zone.is_some());
+            needs.extend(needs_where_granted(&one, concerned));
         }
         Ok(needs)
     }
@@ -433,7 +434,7 @@ impl Operate for RoleUpdate {
         let content = saying.permissions.intersection(PermissionSet::CONTENT);
         let added = content.without(PermissionSet::from_names(&row.permissions));
         for one in lasting(tx, &row).await? {
-            if !added.is_empty() {
+            if one.zone.is_none() && !added.is_empty() {
                 admit_content(tx, one.customer, begins_at(&one), one.expires_at).await?;
             }
             tx.also.push(one.customer);

@@ -64,7 +64,7 @@ async fn needs(
     steps: &[Step],
 ) -> Result<Vec<Need>> {
     let mut needs = Vec::new();
-    let at = |at, permission| Need { at, permission, delegable: false, until: None };
+    let at = |at, permission| Need { at, permission, delegable: false, until: None, zone: None };
     needs.extend(permissions_of(on, steps).into_iter().map(|permission| at(place, permission)));
     if let Some(old) = expiry::of(tx.conn, on).await? {
         let steps: Vec<Step> = kept(&old.steps)?;

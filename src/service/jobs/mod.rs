@@ -10,7 +10,7 @@
 //!
 //! # What work can rely on
 //! - It runs in a task of its own, with the authority that its asker has at that moment: without [`Work::PERMISSION`]
-//!   at the job's customer it is not begun. At most four run on a node, the others wait in order.
+//!   at the job's customer, or over the mail store that it is about, it is not begun. At most four run on a node, the others wait in order.
 //! - [`Progress::advance`] and its likes cost a lock; the row is written at most once a second. The storage room is
 //!   handed `&Progress` and needs to know nothing of jobs.
 //! - After `posthouse job cancel` (on any node), [`Progress::is_cancelled`] is true within a second. Look at it
@@ -42,7 +42,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(in crate::service) use operations::{Job, JobCancel, JobList, JobShow};
-pub(in crate::service) use queue::{Queue, enqueue};
+pub(in crate::service) use queue::{Queue, enqueue, enqueue_about};
 pub(in crate::service) use runner::NODE_SILENCE;
 pub use runner::Runner;
 

@@ -1,6 +1,7 @@
 //! Seeing jobs and cancelling them.
 //!
-//! A job that concerns the servers is shown only to those who see the servers. Of a job that somebody above the
+//! A job that concerns the servers is shown only to those who see the servers, one about a mail store besides to those
+//! who see the store. Of a job that somebody above the
 //! reader has asked for, the reader learns that it runs and how far it is; what it is called there, what came of it
 //! and who asked may name what the reader does not see.
 
@@ -9,14 +10,14 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::base::clock::Timestamp;
-use crate::base::id::CustomerId;
+use crate::base::id::{CustomerId, ZoneId};
 use crate::service::authority::Permission;
 use crate::service::context::{Identity, KeptContext};
 use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::Place;
 use crate::service::directory::targets::absent;
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare, operation};
 use crate::storage::metadata::job::{self, Filter, JobRow};
 
 /// A job.
@@ -93,7 +94,11 @@ fn is_own(tx: &Tx<'_>, asker: &KeptContext) -> bool {
 /// What the caller may see of a job that it sees.
 pub(super) fn show(tx: &Tx<'_>, row: JobRow) -> Result<Job> {
     let asker = asker(&row)?;
-    let sees_all = is_own(tx, &asker) || home(tx, &asker).is_some_and(|home| tx.caller.sees(home));
+    // Who sees it by its mail store alone is told nothing of a customer.
+    let is_of_root = tx.caller.tree.root().is_some_and(|root| root.id == row.customer);
+    let sees_place = is_of_root || tx.caller.sees(row.customer);
+    let sees_asker = home(tx, &asker).is_some_and(|home| tx.caller.sees(home));
+    let sees_all = is_own(tx, &asker) || (sees_asker && sees_place);
     let json = |error: serde_json::Error| ServiceError::Internal(format!("job {}: {error}", row.public_id));
     let report: Value = serde_json::from_str(&row.report).map_err(json)?;
     let error: Option<JobError> = row.error.as_deref().map(serde_json::from_str).transpose().map_err(json)?;
@@ -154,12 +159,27 @@ impl Operate for JobList {
         Place::find(tx, request.customer.as_deref(), Self::PERMISSION)
     }
 
+    /// Those about mail stores in zones may be all that there is to see.
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a Place,
+        request: &'a JobListRequest,
+    ) -> Result<Vec<Need>> {
+        let sees_stores =
+            request.customer.is_none() && tx.caller.zones.any(Permission::SystemStoreRead).is_some();
+        let permission = if sees_stores { Permission::Own } else { Self::PERMISSION };
+        Ok(vec![Need::at(target.customer(), permission)])
+    }
+
     async fn run(tx: &mut Tx<'_>, target: Place, request: JobListRequest) -> Result<Page<Job>> {
         let limit = limit(request.limit)?;
         let cursors = Cursors::new(tx, &("jobs", &request.customer, request.open));
         let before: Option<i64> = cursors.read(request.cursor.as_deref())?;
         let (customers, system, open) = (target.customer_ids(tx), sees_servers(tx), request.open);
-        let filter = Filter { customers, system, open, before, limit: limit + 1 };
+        let zoned = tx.caller.zones.stores(Permission::SystemStoreRead);
+        let is_everywhere = request.customer.is_none();
+        let stores = zoned.into_iter().filter(|_| is_everywhere).map(|store| store.0).collect();
+        let filter = Filter { customers, system, stores, open, before, limit: limit + 1 };
         let rows = job::list(tx.conn, filter).await?;
         let page = Page::cut(rows, limit, &cursors, |row| row.id, |row| show(tx, row))?;
         Ok(Page { items: page.items.into_iter().collect::<Result<_>>()?, cursor: page.cursor })
@@ -178,6 +198,8 @@ pub(in crate::service) struct JobRequest {
 pub(in crate::service) struct OneJob {
     row: JobRow,
     asker: KeptContext,
+    /// A zone by which the caller sees it, who does not see it otherwise.
+    zone: Option<ZoneId>,
 }
 
 impl OneJob {
@@ -186,7 +208,11 @@ impl OneJob {
         let row = row.ok_or_else(|| absent("job", id))?;
         let asker = asker(&row)?;
         let in_scope = tx.caller.sees(row.customer) && (!row.is_system || sees_servers(tx));
-        if in_scope || is_own(tx, &asker) { Ok(Self { row, asker }) } else { Err(absent("job", id)) }
+        let zones = &tx.caller.zones;
+        let of_store = || zones.of_store(row.store?, Permission::SystemStoreRead);
+        let zone = if in_scope { None } else { of_store() };
+        let is_visible = in_scope || zone.is_some() || is_own(tx, &asker);
+        if is_visible { Ok(Self { row, asker, zone }) } else { Err(absent("job", id)) }
     }
 }
 
@@ -197,6 +223,10 @@ impl Targeted for OneJob {
 
     fn label(&self) -> String {
         format!("job {}", self.row.public_id)
+    }
+
+    fn is_in_zone(&self) -> bool {
+        self.zone.is_some()
     }
 }
 
@@ -217,8 +247,11 @@ impl Operate for JobShow {
 
     async fn needs<'a>(tx: &'a mut Tx<'_>, target: &'a OneJob, _: &'a JobRequest) -> Result<Vec<Need>> {
         let own = is_own(tx, &target.asker);
-        let permission = if own { Permission::Own } else { Permission::JobRead };
-        Ok(vec![Need::at(target.row.customer, permission)])
+        Ok(vec![match target.zone {
+            _ if own => Need::at(target.row.customer, Permission::Own),
+            None => Need::at(target.row.customer, Permission::JobRead),
+            zone => Need::in_zone(target.row.customer, Permission::SystemStoreRead, zone),
+        }])
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneJob, _: JobRequest) -> Result<Job> {
@@ -239,14 +272,22 @@ impl Operate for JobCancel {
         OneJob::find(tx, &request.id).await
     }
 
-    /// Whoever asked for it may; others need authority over the customer and over the asker, so that nobody stops
-    /// what somebody above has begun.
+    /// Whoever asked for it may; others need authority over the customer, or what asking for it took over its mail
+    /// store, and over the asker, so that nobody stops what somebody above has begun.
     async fn needs<'a>(tx: &'a mut Tx<'_>, target: &'a OneJob, _: &'a JobRequest) -> Result<Vec<Need>> {
         if is_own(tx, &target.asker) {
             return Ok(vec![Need::at(target.row.customer, Permission::Own)]);
         }
-        let places = [Some(target.row.customer), home(tx, &target.asker)];
-        Ok(places.into_iter().flatten().map(|place| Need::at(place, Permission::JobCancel)).collect())
+        let place = target.row.customer;
+        let over_it = match target.row.store.zip(operation(&target.row.kind)) {
+            Some((store, started_by)) if target.zone.is_some() => {
+                let permission = started_by.permission;
+                Need::in_zone(place, permission, tx.caller.zones.of_store(store, permission))
+            }
+            _ => Need::at(place, Permission::JobCancel),
+        };
+        let over_asker = home(tx, &target.asker).map(|home| Need::at(home, Permission::JobCancel));
+        Ok([Some(over_it), over_asker].into_iter().flatten().collect())
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneJob, request: JobRequest) -> Result<Job> {

@@ -164,6 +164,7 @@ impl World {
             asker: serde_json::to_string(&KeptContext::from(&context)).unwrap(),
             actor: "somebody".to_owned(),
             bound_node: bound_node.map(str::to_owned),
+            store: None,
         });
         let now = self.clock.now();
         let write = self.database.write(Priority::Interactive, move |conn| {

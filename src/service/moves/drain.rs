@@ -10,10 +10,10 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, MailboxId, StoreId};
 use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
-use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
+use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue_about};
 use crate::service::placement::no_store;
-use crate::service::registry::{Operate, Targeted as _, Tx, declare};
-use crate::service::server::Installation;
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
+use crate::service::stores::show::OneStore;
 use crate::storage::StorageError;
 use crate::storage::homing::Journey;
 use crate::storage::metadata::lane::Priority;
@@ -32,6 +32,26 @@ pub(in crate::service) struct StoreDrainRequest {
     name: String,
     /// Where its mailboxes go; default: where new mailboxes of their customers go.
     to: Option<String>,
+}
+
+/// A mail store that is emptied, and where its mailboxes go if that is said.
+pub(in crate::service) struct Emptied {
+    store: OneStore,
+    to: Option<OneStore>,
+}
+
+impl Targeted for Emptied {
+    fn customer(&self) -> CustomerId {
+        self.store.customer()
+    }
+
+    fn label(&self) -> String {
+        self.store.label()
+    }
+
+    fn is_in_zone(&self) -> bool {
+        self.store.is_in_zone()
+    }
 }
 
 /// What a job is asked.
@@ -63,22 +83,35 @@ impl Operate for StoreDrain {
     const STARTS_JOB: bool = true;
     type Request = StoreDrainRequest;
     type Response = Job;
-    type Target = Installation;
+    type Target = Emptied;
 
-    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreDrainRequest) -> Result<Installation> {
-        Installation::of(tx, &format!("store {}", request.name))
+    async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreDrainRequest) -> Result<Emptied> {
+        let store = OneStore::find(tx, &request.name, Self::PERMISSION).await?;
+        let to = match &request.to {
+            Some(to) => Some(OneStore::find(tx, to, Self::PERMISSION).await?),
+            None => None,
+        };
+        Ok(Emptied { store, to })
     }
 
-    async fn run(tx: &mut Tx<'_>, target: Installation, request: StoreDrainRequest) -> Result<Job> {
+    /// Without a place that is named, mail goes where the customers' own placement lets it.
+    async fn needs<'a>(
+        _: &'a mut Tx<'_>,
+        target: &'a Emptied,
+        _: &'a StoreDrainRequest,
+    ) -> Result<Vec<Need>> {
+        let stores = [Some(&target.store), target.to.as_ref()];
+        Ok(stores.into_iter().flatten().flat_map(|store| store.needs(Self::PERMISSION)).collect())
+    }
+
+    async fn run(tx: &mut Tx<'_>, target: Emptied, _: StoreDrainRequest) -> Result<Job> {
         let stores = store::list(tx.conn).await?;
-        let absent = |name: &str| ServiceError::NotFound { what: format!("store {name}") };
         let conflict = |message: String| Err(ServiceError::Conflict { message });
-        let find = |name: &str| stores.iter().find(|store| store.name == name).ok_or_else(|| absent(name));
-        let drained = find(&request.name)?;
+        let drained = target.store.row()?;
         if !drained.state.is_writable() {
             return conflict(format!("store {} is {}; start it first", drained.name, drained.state.name()));
         }
-        let to = request.to.as_deref().map(find).transpose()?;
+        let to = target.to.as_ref().map(OneStore::row).transpose()?;
         if let Some(to) = to
             && (to.id == drained.id || !to.state.takes_mailboxes())
         {
@@ -90,7 +123,7 @@ impl Operate for StoreDrain {
         tx.before = Some(serde_json::json!({ "state": drained.state.name() }));
         store::set_state(tx.conn, drained.id, StoreState::Draining).await?;
         let asked = DrainingRequest { store: drained.id.0, to: to.map(|to| to.id.0) };
-        enqueue::<Draining>(tx, target.customer(), &target.label(), &asked).await
+        enqueue_about::<Draining>(tx, drained.id, &target.store, &asked).await
     }
 }
 

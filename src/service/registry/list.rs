@@ -25,6 +25,7 @@ use crate::service::settings::operations as settings;
 use crate::service::settings::template_operations as templates;
 use crate::service::spending::{SpendingList, SpendingSet};
 use crate::service::trace::TraceFind;
+use crate::service::zones::operations as zones;
 use crate::service::{backup, bulk, events, jobs, moves, placement, server, stores, undelete, webhooks};
 
 const fn declare<O: Operate>() -> Operation {
@@ -205,6 +206,11 @@ static OPERATIONS: &[Operation] = &[
     declare::<stores::verify::StoreVerify>(),
     declare::<stores::verify::StoreProbe>(),
     declare::<moves::drain::StoreDrain>(),
+    declare::<zones::ZoneCreate>(),
+    declare::<zones::ZoneList>(),
+    declare::<zones::ZoneShow>(),
+    declare::<zones::ZoneUpdate>(),
+    declare::<zones::ZoneDelete>(),
     declare::<server::nodes::ServerList>(),
     declare::<server::nodes::ServerShow>(),
     declare::<server::nodes::ServerHistory>(),

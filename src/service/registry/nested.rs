@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::management::Inner;
 use super::operate::{Need, Operate, Targeted, Tx};
-use super::run::{allowed, parse, refusal};
+use super::run::{On, allowed, parse, refusal};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, public_id};
 use crate::service::audit::{self, Event};
@@ -207,7 +207,7 @@ pub(in crate::service) async fn within_prepared<O: Operate>(
         let standing = |id: &CustomerId| tx.standing.node(*id).is_some();
         let target = reached.and_then(|on| {
             let mut path = caller.tree.path(on.place).into_iter().rev().map(|node| node.id);
-            Some((path.find(standing)?, on.recorded))
+            Some(On { place: path.find(standing)?, recorded: on.recorded, is_in_zone: false })
         });
         let caller = Caller { tree: Arc::clone(&tx.standing), ..caller.clone() };
         tx.refused.extend(refusal::<O>(&caller, tx.context, target, tx.now, error));

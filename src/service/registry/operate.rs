@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::Method;
 use super::management::Inner;
 use crate::base::clock::Timestamp;
-use crate::base::id::CustomerId;
+use crate::base::id::{CustomerId, ZoneId};
 use crate::service::authority::{Caller, Permission, Tree};
 use crate::service::context::Context;
 use crate::service::error::Result;
@@ -61,26 +61,38 @@ pub(in crate::service) struct Need {
     pub delegable: bool,
     /// Until when it must be held for that; nothing means for good.
     pub until: Option<Timestamp>,
+    /// A zone in which holding it is enough.
+    pub zone: Option<ZoneId>,
 }
 
 impl Need {
     /// The permission at a customer.
     pub fn at(customer: CustomerId, permission: Permission) -> Self {
-        Self { at: Some(customer), permission, delegable: false, until: None }
+        Self { at: Some(customer), permission, delegable: false, until: None, zone: None }
+    }
+
+    /// The permission at the root, or in this zone: for what acts on a mail store or a server in it.
+    pub fn in_zone(root: CustomerId, permission: Permission, zone: Option<ZoneId>) -> Self {
+        Self { zone, ..Self::at(root, permission) }
     }
 
     /// Whether the caller holds it.
     pub fn is_held_by(&self, caller: &Caller) -> bool {
-        match self.at {
+        let in_zone = |zone: ZoneId| match self.delegable {
+            true => caller.zones.delegable(zone, self.until).has(self.permission),
+            false => caller.zones.may(zone, self.permission),
+        };
+        let is_held = match self.at {
             Some(node) if self.delegable => caller.delegable(node, self.until).has(self.permission),
             at => caller.may(at, self.permission),
-        }
+        };
+        is_held || self.zone.is_some_and(in_zone)
     }
 
     /// The permission above a customer: at its parent, for the root a system administrator's.
     pub fn above(tx: &Tx<'_>, customer: CustomerId, permission: Permission) -> Self {
         let at = tx.caller.tree.node(customer).and_then(|node| node.parent);
-        Self { at, permission, delegable: false, until: None }
+        Self { at, permission, delegable: false, until: None, zone: None }
     }
 }
 
@@ -100,6 +112,11 @@ pub(in crate::service) trait Targeted {
     /// default the label, for what is only ever known by its name.
     fn key(&self) -> String {
         self.label()
+    }
+    /// Whether the caller reaches it through a zone, without seeing its customer: the audit record is kept there
+    /// nevertheless.
+    fn is_in_zone(&self) -> bool {
+        false
     }
 }
 
@@ -156,9 +173,7 @@ pub(in crate::service) trait Operate: 'static {
         request: &'a Self::Request,
     ) -> impl Future<Output = Result<Vec<Need>>> + Send + 'a {
         let _ = (tx, request);
-        let need =
-            Need { at: Some(target.customer()), permission: Self::PERMISSION, delegable: false, until: None };
-        std::future::ready(Ok(vec![need]))
+        std::future::ready(Ok(vec![Need::at(target.customer(), Self::PERMISSION)]))
     }
 
     /// The entity tag of what it acts on, for If-Match; nothing where there is none.

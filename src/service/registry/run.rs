@@ -62,7 +62,26 @@ struct Asked<R> {
 #[derive(Clone)]
 struct Reached {
     caller: Caller,
-    target: Option<(CustomerId, String)>,
+    target: Option<On>,
+}
+
+/// What an operation acts on, for its record.
+#[derive(Clone)]
+pub(super) struct On {
+    /// The customer to which it belongs.
+    pub place: CustomerId,
+    /// Its name in the audit trail.
+    pub recorded: String,
+    /// See [`Targeted::is_in_zone`].
+    pub is_in_zone: bool,
+}
+
+/// Makes the record of an event: at its place if the actor sees that, or reaches the target through a zone.
+fn record(caller: &Caller, context: &Context, event: Event<'_>, is_in_zone: bool) -> Record {
+    match is_in_zone {
+        true => audit::record_of_side(caller, context, event),
+        false => audit::record(caller, context, event),
+    }
 }
 
 /// The record of a refusal at a target, if one was found; nothing for what failed for technical reasons, which is in
@@ -70,21 +89,21 @@ struct Reached {
 pub(super) fn refusal<O: Operate>(
     caller: &Caller,
     context: &Context,
-    target: Option<(CustomerId, String)>,
+    target: Option<On>,
     at: Timestamp,
     error: &ServiceError,
 ) -> Option<Record> {
     let outcome = error.refusal()?;
-    let (place, label) = match target {
-        Some((place, label)) => (Some(place), label),
-        None => (None, audit::names::words(caller, &error.to_string())),
+    let (place, label, is_in_zone) = match target {
+        Some(on) => (Some(on.place), on.recorded, on.is_in_zone),
+        None => (None, audit::names::words(caller, &error.to_string()), false),
     };
     let event = Event { at, operation: O::NAME, place, target: &label, before: None, after: None, outcome };
-    Some(audit::record(caller, context, event))
+    Some(record(caller, context, event, is_in_zone))
 }
 
 impl<R> Asked<R> {
-    fn reach(&self, caller: &Caller, target: Option<(CustomerId, String)>) {
+    fn reach(&self, caller: &Caller, target: Option<On>) {
         let reached = Reached { caller: caller.clone(), target };
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
     }
@@ -239,8 +258,8 @@ async fn perform<O: Operate>(
     let dry_run = asked.options.dry_run;
     let mut tx = Tx { dry_run, ..Tx::new(conn, &asked.inner, &caller, &asked.context, now) };
     let target = O::target(&mut tx, &asked.request).await?;
-    let (place, label) = (target.customer(), target.recorded(&caller.tree));
-    asked.reach(&caller, Some((place, label.clone())));
+    let (place, label, is_in_zone) = (target.customer(), target.recorded(&caller.tree), target.is_in_zone());
+    asked.reach(&caller, Some(On { place, recorded: label.clone(), is_in_zone }));
     for need in O::needs(&mut tx, &target, &asked.request).await? {
         allowed(&caller, need)?;
     }
@@ -248,7 +267,7 @@ async fn perform<O: Operate>(
     let key = asked.context.idempotency_key.as_deref().filter(|_| keeps_answer);
     if let Some(answer) = replayed(tx.conn, asked, O::NAME, key).await? {
         let event = event::<O>(&tx, place, &label, None, None, "replayed");
-        let record = audit::record(&caller, &asked.context, event);
+        let record = record(&caller, &asked.context, event, is_in_zone);
         let answer = Answer::Replayed(answer);
         return Ok(Performed { answer, record, starts_job: false, refused: Vec::new() });
     }
@@ -261,8 +280,8 @@ async fn perform<O: Operate>(
     let response = O::run(&mut tx, target, asked.request.clone()).await?;
     let kept = |answer: Option<Value>| answer.map(|answer| audit::names::recorded(answer).to_string());
     let (before, after) = (kept(tx.before.take()), kept(tx.after.take()));
-    let record =
-        audit::record(&caller, &asked.context, event::<O>(&tx, place, &label, before, after, "done"));
+    let done = event::<O>(&tx, place, &label, before, after, "done");
+    let record = record(&caller, &asked.context, done, is_in_zone);
     if O::MUTATES {
         let mut records = vec![record.clone()];
         if !tx.also.is_empty() {

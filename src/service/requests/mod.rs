@@ -226,7 +226,7 @@ fn kept_needs(text: &str) -> Result<Vec<Need>> {
     let known: BTreeMap<&str, Permission> = Permission::ALL.iter().map(|&one| (one.name(), one)).collect();
     let need = |(at, name, delegable, until): KeptNeed| {
         let permission = *known.get(name.as_str()).ok_or_else(broken)?;
-        Ok(Need { at, permission, delegable, until: until.map(Timestamp) })
+        Ok(Need { at, permission, delegable, until: until.map(Timestamp), zone: None })
     };
     kept.into_iter().map(need).collect()
 }

@@ -117,7 +117,7 @@ async fn group_place(
     let counts = |grant: &&GrantRow| {
         let is_in_time =
             grant.not_before.is_none_or(|start| start <= now) && grant.expires_at.is_none_or(|end| now < end);
-        is_in_time && tree.covers(grant.customer, place)
+        is_in_time && grant.zone.is_none() && tree.covers(grant.customer, place)
     };
     let depth = |id: &CustomerId| tree.node(*id).map_or(0, |node| node.depth);
     Ok(grants.iter().filter(counts).map(|grant| grant.customer).max_by_key(depth))

@@ -11,13 +11,14 @@ use super::{Installation, OneNode};
 use crate::base::clock::Timestamp;
 use crate::base::telemetry::metrics::Protocol;
 use crate::base::telemetry::process::process_use;
+use crate::service::authority::Permission;
 use crate::service::backup;
 use crate::service::delivery::routes::takes_postmaster;
 use crate::service::directory::page::{Cursors, Page, limit};
 use crate::service::directory::scope::moment;
 use crate::service::error::Result;
 use crate::service::jobs::NODE_SILENCE;
-use crate::service::registry::{Operate, Tx, declare};
+use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::metadata::node::{self, NodeRow, Sample};
 use crate::storage::metadata::store;
 
@@ -76,16 +77,34 @@ pub(in crate::service) struct UseAnswer {
     disks: Vec<DiskAnswer>,
 }
 
-/// Names of the mail stores by key.
-type Stores = BTreeMap<i64, String>;
+/// Whether the caller sees the servers as a whole, and not only some in zones.
+fn sees_all(tx: &Tx<'_>) -> bool {
+    let root = tx.caller.tree.root();
+    root.is_some_and(|root| tx.caller.may(Some(root.id), Permission::SystemServerRead))
+}
+
+/// The mail stores whose disks are shown.
+struct Stores {
+    /// Names by key.
+    names: BTreeMap<i64, String>,
+    /// Whether they are all that there are; one without a name is gone then.
+    are_all: bool,
+}
 
 async fn stores(tx: &mut Tx<'_>) -> Result<Stores> {
-    Ok(store::list(tx.conn).await?.into_iter().map(|store| (store.id.0, store.name)).collect())
+    let are_all = sees_all(tx);
+    let zoned = tx.caller.zones.stores(Permission::SystemStoreRead);
+    let mut stores = store::list(tx.conn).await?;
+    stores.retain(|store| are_all || zoned.contains(&store.id));
+    Ok(Stores { names: stores.into_iter().map(|store| (store.id.0, store.name)).collect(), are_all })
 }
 
 fn use_answer(sample: Sample, stores: &Stores) -> UseAnswer {
+    let is_shown = |(key, _): &(i64, node::Disk)| {
+        stores.are_all || *key == DATABASE_DISK || stores.names.contains_key(key)
+    };
     let disk = |(key, disk): (i64, node::Disk)| DiskAnswer {
-        store: (key != DATABASE_DISK).then(|| stores.get(&key).cloned().unwrap_or_default()),
+        store: (key != DATABASE_DISK).then(|| stores.names.get(&key).cloned().unwrap_or_default()),
         octets: disk.octets,
         free_octets: disk.free_octets,
         used_octets: disk.used_octets,
@@ -105,7 +124,7 @@ fn use_answer(sample: Sample, stores: &Stores) -> UseAnswer {
         offload_octets: sample.backlog.offload_octets,
         jobs_running: sample.backlog.jobs_running,
         jobs_waiting: sample.backlog.jobs_waiting,
-        disks: sample.disks.into_iter().map(disk).collect(),
+        disks: sample.disks.into_iter().filter(is_shown).map(disk).collect(),
     }
 }
 
@@ -223,11 +242,21 @@ impl Operate for ServerList {
         Installation::of(tx, "servers")
     }
 
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a Installation,
+        _: &'a ServerListRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(target.needs_of_list(tx, Self::PERMISSION))
+    }
+
     async fn run(tx: &mut Tx<'_>, _: Installation, request: ServerListRequest) -> Result<Page<ServerAnswer>> {
         let limit = limit(request.limit)?;
         let cursors = Cursors::new(tx, &"servers");
         let after: Option<String> = cursors.read(request.cursor.as_deref())?;
         let mut rows = node::list(tx.conn).await?;
+        let (sees_all, zones) = (sees_all(tx), &tx.caller.zones);
+        rows.retain(|row| sees_all || zones.of_node(&row.id, Self::PERMISSION).is_some());
         rows.retain(|row| after.as_ref().is_none_or(|after| row.id > *after));
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
         let stores = stores(tx).await?;
@@ -261,7 +290,15 @@ impl Operate for ServerShow {
     type Target = OneNode;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a ServerShowRequest) -> Result<OneNode> {
-        OneNode::find(tx, request.node.as_deref()).await
+        OneNode::find(tx, request.node.as_deref(), Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(
+        _: &'a mut Tx<'_>,
+        target: &'a OneNode,
+        _: &'a ServerShowRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneNode, _: ServerShowRequest) -> Result<ServerAnswer> {
@@ -272,10 +309,13 @@ impl Operate for ServerShow {
             None => node::latest(tx.conn, &row.id).await?,
         };
         let mut warnings = Vec::new();
-        if !takes_postmaster(tx.conn).await? {
-            warnings.push(NO_POSTMASTER.to_owned());
+        // What concerns the installation is for those who see to it.
+        if sees_all(tx) {
+            if !takes_postmaster(tx.conn).await? {
+                warnings.push(NO_POSTMASTER.to_owned());
+            }
+            warnings.extend(backup::warnings(tx).await?.into_iter().map(str::to_owned));
         }
-        warnings.extend(backup::warnings(tx).await?.into_iter().map(str::to_owned));
         if let Some(error) = &row.restart_error {
             warnings.push(format!("the last restart did not come about: {error}"));
         }
@@ -321,7 +361,15 @@ impl Operate for ServerHistory {
     type Target = OneNode;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a ServerHistoryRequest) -> Result<OneNode> {
-        OneNode::find(tx, request.node.as_deref()).await
+        OneNode::find(tx, request.node.as_deref(), Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(
+        _: &'a mut Tx<'_>,
+        target: &'a OneNode,
+        _: &'a ServerHistoryRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneNode, request: ServerHistoryRequest) -> Result<Page<UseAnswer>> {

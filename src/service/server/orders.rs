@@ -10,7 +10,7 @@ use super::OneNode;
 use super::nodes::standing;
 use crate::base::clock::Clock;
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{Operate, Tx, declare};
+use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::StorageError;
 use crate::storage::metadata::database::Database;
 use crate::storage::metadata::lane::{Priority, Work};
@@ -73,7 +73,11 @@ impl Operate for ServerRestart {
     type Target = OneNode;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a OrderRequest) -> Result<OneNode> {
-        OneNode::find(tx, request.node.as_deref()).await
+        OneNode::find(tx, request.node.as_deref(), Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneNode, _: &'a OrderRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneNode, _: OrderRequest) -> Result<OrderAnswer> {
@@ -94,7 +98,11 @@ impl Operate for ServerStop {
     type Target = OneNode;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a OrderRequest) -> Result<OneNode> {
-        OneNode::find(tx, request.node.as_deref()).await
+        OneNode::find(tx, request.node.as_deref(), Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneNode, _: &'a OrderRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneNode, _: OrderRequest) -> Result<OrderAnswer> {

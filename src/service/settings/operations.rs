@@ -69,9 +69,13 @@ impl Place {
     /// What whoever sets this key here must hold.
     fn need(&self, tx: &Tx<'_>, declaration: &Declaration) -> Need {
         match (declaration.authority, &self.on) {
-            (Authority::Root, _) => {
-                Need { at: None, permission: Permission::SystemRoot, delegable: false, until: None }
-            }
+            (Authority::Root, _) => Need {
+                at: None,
+                permission: Permission::SystemRoot,
+                delegable: false,
+                until: None,
+                zone: None,
+            },
             (Authority::Above, Holdable::Customer(one)) => {
                 Need::above(tx, one.id, Permission::CustomerSettings)
             }

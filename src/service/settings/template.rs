@@ -143,9 +143,13 @@ impl Gives {
         }
         for declaration in self.settings.iter().filter_map(|given| declared(&given.key).ok()) {
             needs.push(match declaration.authority {
-                Authority::Root => {
-                    Need { at: None, permission: Permission::SystemRoot, delegable: false, until: None }
-                }
+                Authority::Root => Need {
+                    at: None,
+                    permission: Permission::SystemRoot,
+                    delegable: false,
+                    until: None,
+                    zone: None,
+                },
                 Authority::Own if !is_customer => Need::at(at, Permission::MailboxUpdate),
                 Authority::Own | Authority::Above => Need::at(at, Permission::CustomerSettings),
             });

@@ -116,7 +116,7 @@ fn needs_at(place: Option<CustomerId>, customer: CustomerId, steps: &[Step]) -> 
         steps => expiry::permissions_of(Expiring::Customer(customer), steps),
     };
     let all = std::iter::once(Permission::CustomerLimit).chain(of_steps);
-    all.map(move |permission| Need { at: place, permission, delegable: false, until: None })
+    all.map(move |permission| Need { at: place, permission, delegable: false, until: None, zone: None })
 }
 
 /// `spending.set`; the right for it is held above.

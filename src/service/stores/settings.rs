@@ -10,13 +10,25 @@ use utoipa::ToSchema;
 use super::show::{OneStore, Store, set_up};
 use crate::base::store_settings::{OffloadSettings, StoreSettings, is_store_name, named};
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{Operate, Tx, declare};
+use crate::service::registry::{Need, Operate, Targeted as _, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::metadata::store::{self, StoreState};
 use crate::storage::volumes::{Volumes, mount, remote_settings};
 
 /// Longest path, in octets.
 const PATH_OCTETS_MAX: usize = 1_024;
+/// Settings that say where object storage is, or name files with its keys: they reach beyond the store, and so do the
+/// rights that they take.
+const PLACES: [&str; 8] = [
+    "offload.endpoint",
+    "offload.region",
+    "offload.bucket",
+    "offload.prefix",
+    "offload.insecure_http",
+    "offload.path_style",
+    "offload.access_key",
+    "offload.secret_key",
+];
 /// A file system that needs longer to make a folder is not taken.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -44,7 +56,7 @@ impl Operate for StoreCreate {
     type Target = OneStore;
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreCreateRequest) -> Result<OneStore> {
-        OneStore::find(tx, &request.name, Self::PERMISSION).await
+        OneStore::find_anywhere(tx, &request.name, Self::PERMISSION).await
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreCreateRequest) -> Result<Store> {
@@ -160,6 +172,18 @@ impl Operate for StoreSet {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreSetRequest) -> Result<OneStore> {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(
+        _: &'a mut Tx<'_>,
+        target: &'a OneStore,
+        request: &'a StoreSetRequest,
+    ) -> Result<Vec<Need>> {
+        let reaches_beyond = request.settings.keys().any(|name| PLACES.contains(&name.as_str()));
+        Ok(match reaches_beyond {
+            true => vec![Need::at(target.customer(), Self::PERMISSION)],
+            false => target.needs(Self::PERMISSION),
+        })
     }
 
     async fn etag<'a>(_: &'a mut Tx<'_>, target: &'a OneStore) -> Result<Option<String>> {

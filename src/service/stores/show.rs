@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::base::clock::Timestamp;
-use crate::base::id::CustomerId;
+use crate::base::id::{CustomerId, StoreId, ZoneId};
 use crate::base::store_settings::all;
 use crate::service::authority::Permission;
 use crate::service::directory::page::{Cursors, Page, etag, limit};
 use crate::service::directory::targets::absent;
 use crate::service::error::Result;
-use crate::service::registry::{Operate, Targeted, Tx, declare};
+use crate::service::registry::{Need, Operate, Targeted, Tx, declare};
 use crate::service::server::Installation;
 use crate::storage::metadata::rewrite;
 use crate::storage::metadata::store::{self, StoreRow};
@@ -151,11 +151,27 @@ impl Operate for StoreList {
         Installation::of(tx, "stores")
     }
 
-    async fn run(tx: &mut Tx<'_>, _: Installation, request: StoreListRequest) -> Result<Page<StoreAnswer>> {
+    async fn needs<'a>(
+        tx: &'a mut Tx<'_>,
+        target: &'a Installation,
+        _: &'a StoreListRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(target.needs_of_list(tx, Self::PERMISSION))
+    }
+
+    async fn run(
+        tx: &mut Tx<'_>,
+        target: Installation,
+        request: StoreListRequest,
+    ) -> Result<Page<StoreAnswer>> {
         let limit = limit(request.limit)?;
         let cursors = Cursors::new(tx, &"stores");
         let after: Option<i64> = cursors.read(request.cursor.as_deref())?;
         let mut volumes = volume::list(tx.conn).await?;
+        if !tx.caller.may(Some(target.customer()), Self::PERMISSION) {
+            let zoned = tx.caller.zones.stores(Self::PERMISSION);
+            volumes.retain(|volume| zoned.contains(&volume.row.id));
+        }
         volumes.retain(|volume| after.is_none_or(|after| volume.row.id.0 > after));
         Page::cut(volumes, limit, &cursors, |volume| volume.row.id.0, |volume| answer(tx, volume))
     }
@@ -174,16 +190,56 @@ pub(in crate::service) struct OneStore {
     place: Installation,
     name: String,
     row: Option<StoreRow>,
+    zone: Option<ZoneId>,
 }
 
 impl OneStore {
-    /// Finds it for an operation that takes `permission`. That a store does not exist is told only to who has that:
-    /// whoever has not gets one answer for all names.
+    /// Finds it for an operation that takes `permission`. That a store does not exist is told only to who has that,
+    /// and, as of those elsewhere, to who has it or sees stores in a zone: whoever has not gets one answer for all
+    /// names.
+    ///
+    /// # Errors
+    /// `NotFound` for who has rights in zones only, when it is in none of them.
     pub async fn find(tx: &mut Tx<'_>, name: &str, permission: Permission) -> Result<Self> {
+        let one = Self::find_anywhere(tx, name, permission).await?;
+        let held = [permission, Permission::SystemStoreRead];
+        let root = Some(one.place.customer());
+        let zones = &tx.caller.zones;
+        if tx.caller.may(root, permission) || held.iter().all(|&one| zones.any(one).is_none()) {
+            return Ok(one);
+        }
+        let row = store::by_name(tx.conn, name).await?;
+        let zone = row.as_ref().and_then(|row| held.iter().find_map(|&one| zones.of_store(row.id, one)));
+        match zone {
+            Some(_) => Ok(Self { row, zone, ..one }),
+            // Who sees them all, but may not: one answer for all names.
+            None if tx.caller.may(root, Permission::SystemStoreRead) => Ok(one),
+            None => Err(absent("store", name)),
+        }
+    }
+
+    /// As [`Self::find`], for what zones give nobody.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_anywhere(tx: &mut Tx<'_>, name: &str, permission: Permission) -> Result<Self> {
         let place = Installation::of(tx, &format!("store {name}"))?;
         let may = tx.caller.may(Some(place.customer()), permission);
         let row = if may { store::by_name(tx.conn, name).await? } else { None };
-        Ok(Self { place, name: name.to_owned(), row })
+        Ok(Self { place, name: name.to_owned(), row, zone: None })
+    }
+
+    /// What is needed for an operation that takes this permission.
+    pub fn needs(&self, permission: Permission) -> Vec<Need> {
+        vec![Need::in_zone(self.place.customer(), permission, self.zone)]
+    }
+
+    /// Its key, for jobs about it.
+    ///
+    /// # Errors
+    /// As [`Self::row`].
+    pub fn id(&self) -> Result<StoreId> {
+        self.row().map(|row| row.id)
     }
 
     /// The store.
@@ -211,6 +267,10 @@ impl Targeted for OneStore {
     fn label(&self) -> String {
         self.place.label()
     }
+
+    fn is_in_zone(&self) -> bool {
+        self.zone.is_some()
+    }
 }
 
 /// `store.show`.
@@ -225,6 +285,10 @@ impl Operate for StoreShow {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreRequest) -> Result<OneStore> {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneStore, _: &'a StoreRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
     }
 
     async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreRequest) -> Result<StoreDetail> {

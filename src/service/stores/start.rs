@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use super::show::OneStore;
 use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
-use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Operate, Targeted as _, Tx, declare};
+use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue_about};
+use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::store::{self, StoreState};
@@ -53,9 +53,17 @@ impl Operate for StoreStart {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
     }
 
+    async fn needs<'a>(
+        _: &'a mut Tx<'_>,
+        target: &'a OneStore,
+        _: &'a StoreStartRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
+    }
+
     async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreStartRequest) -> Result<Job> {
-        target.row()?;
-        enqueue::<Starting>(tx, target.customer(), &target.label(), &request).await
+        let store = target.id()?;
+        enqueue_about::<Starting>(tx, store, &target, &request).await
     }
 }
 

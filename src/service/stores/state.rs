@@ -3,7 +3,7 @@
 
 use super::show::{OneStore, Store, StoreRequest, set_up};
 use crate::service::error::{Result, ServiceError};
-use crate::service::registry::{Operate, Tx, declare};
+use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::storage::metadata::store::{self, StoreState};
 
 /// `store.stop`.
@@ -18,6 +18,10 @@ impl Operate for StoreStop {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreRequest) -> Result<OneStore> {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneStore, _: &'a StoreRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
     }
 
     async fn etag<'a>(_: &'a mut Tx<'_>, target: &'a OneStore) -> Result<Option<String>> {
@@ -41,6 +45,10 @@ impl Operate for StoreReadOnly {
 
     async fn target<'a>(tx: &'a mut Tx<'_>, request: &'a StoreRequest) -> Result<OneStore> {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
+    }
+
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneStore, _: &'a StoreRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
     }
 
     async fn etag<'a>(_: &'a mut Tx<'_>, target: &'a OneStore) -> Result<Option<String>> {

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 use super::show::{OneStore, StoreRequest};
 use crate::service::authority::Permission;
 use crate::service::error::{Result, ServiceError};
-use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Operate, Targeted as _, Tx, declare};
+use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue_about};
+use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::verify::{Damage, Verification, verify};
 use crate::storage::volumes::check::probe;
@@ -60,13 +60,21 @@ impl Operate for StoreVerify {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
     }
 
+    async fn needs<'a>(
+        _: &'a mut Tx<'_>,
+        target: &'a OneStore,
+        _: &'a StoreVerifyRequest,
+    ) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
+    }
+
     async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreVerifyRequest) -> Result<Job> {
-        target.row()?;
+        let store = target.id()?;
         if request.sample_percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
             let message = "expected 1 to 100".to_owned();
             return Err(ServiceError::Invalid { field: "sample_percent", message });
         }
-        enqueue::<Verifying>(tx, target.customer(), &target.label(), &request).await
+        enqueue_about::<Verifying>(tx, store, &target, &request).await
     }
 }
 
@@ -136,9 +144,13 @@ impl Operate for StoreProbe {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
     }
 
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneStore, _: &'a StoreRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
+    }
+
     async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreRequest) -> Result<Job> {
-        target.row()?;
-        enqueue::<Probing>(tx, target.customer(), &target.label(), &request).await
+        let store = target.id()?;
+        enqueue_about::<Probing>(tx, store, &target, &request).await
     }
 }
 

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::show::{OneStore, StoreRequest};
 use crate::service::authority::Permission;
 use crate::service::error::Result;
-use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue};
-use crate::service::registry::{Operate, Targeted as _, Tx, declare};
+use crate::service::jobs::{Job, JobContext, Outcome, Work, enqueue_about};
+use crate::service::registry::{Need, Operate, Tx, declare};
 use crate::service::server::starting;
 use crate::storage::offload::Offloaded;
 
@@ -61,9 +61,13 @@ impl Operate for StoreOffload {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
     }
 
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneStore, _: &'a StoreRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
+    }
+
     async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreRequest) -> Result<Job> {
-        target.row()?;
-        enqueue::<Offloading>(tx, target.customer(), &target.label(), &request).await
+        let store = target.id()?;
+        enqueue_about::<Offloading>(tx, store, &target, &request).await
     }
 }
 
@@ -101,9 +105,13 @@ impl Operate for StoreCompact {
         OneStore::find(tx, &request.name, Self::PERMISSION).await
     }
 
+    async fn needs<'a>(_: &'a mut Tx<'_>, target: &'a OneStore, _: &'a StoreRequest) -> Result<Vec<Need>> {
+        Ok(target.needs(Self::PERMISSION))
+    }
+
     async fn run(tx: &mut Tx<'_>, target: OneStore, request: StoreRequest) -> Result<Job> {
-        target.row()?;
-        enqueue::<Compacting>(tx, target.customer(), &target.label(), &request).await
+        let store = target.id()?;
+        enqueue_about::<Compacting>(tx, store, &target, &request).await
     }
 }
 
