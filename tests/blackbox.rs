@@ -111,3 +111,5 @@ mod undelete;
 mod upgrade;
 #[path = "blackbox/volumes.rs"]
 mod volumes;
+#[path = "blackbox/zones.rs"]
+mod zones;

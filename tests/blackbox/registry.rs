@@ -87,6 +87,8 @@ mod webhooks;
 mod windows;
 #[path = "registry/worlds.rs"]
 mod worlds;
+#[path = "registry/zones.rs"]
+mod zones;
 
 /// A hash of the password `secret` (SSHA), so that tests do not wait for argon2.
 pub const PASSWORD_HASH: &str = "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0";

@@ -216,6 +216,11 @@ pub fn request(operation: &str, names: &Names) -> Option<Value> {
         | "store.drain"
         | "store.verify"
         | "store.probe"
+        | "zone.create"
+        | "zone.list"
+        | "zone.show"
+        | "zone.update"
+        | "zone.delete"
         | "server.list"
         | "server.show"
         | "server.history"
@@ -349,6 +354,7 @@ pub fn any_request(operation: &str, names: &Names) -> Value {
         "backup.create" | "backup.verify" | "backup.test" | "backup.prune" => {
             json!({ "dir": "/nonexistent" })
         }
+        "zone.create" | "zone.show" | "zone.update" | "zone.delete" => json!({ "name": "none" }),
         "backup.show" => json!({ "id": "none" }),
         "second-factor.confirm" => json!({ "code": "000000" }),
         "job.show" | "job.cancel" => json!({ "id": "zzzzzzzzzzzzzzzz" }),

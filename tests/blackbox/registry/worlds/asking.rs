@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::World;
 use super::super::matrix::{Names, any_request};
 use super::answers::Matching;
-use super::prepared::{OUTSIDE, Prepared};
+use super::prepared::{OUTSIDE, Prepared, ZONED};
 
 /// A request; the numbers choose among what there is.
 #[derive(Clone, Copy, Debug)]
@@ -140,9 +140,41 @@ impl Ask {
         }
     }
 
+    /// Which mail store, server or zone is said.
+    fn say_place(self, operation: &Operation, fields: &mut Value) {
+        let number = usize::from(self.number);
+        let elsewhere = format!("{OUTSIDE}-place-0");
+        let place = |inside: usize, other: &str| match number % 4 {
+            0 | 1 => json!(ZONED[inside]),
+            2 => json!(elsewhere),
+            _ => json!(other),
+        };
+        match operation.name {
+            "mailbox.move" => fields["store"] = place(1, "main"),
+            "administrator.grant" | "group.grant" | "administrator.revoke" | "group.revoke"
+                if self.special >= 13 =>
+            {
+                fields["zone"] = place(0, "none");
+                fields["role"] = json!("system-admin");
+                fields.as_object_mut().unwrap().remove("customer");
+            }
+            name if name.starts_with("zone.") && !name.ends_with(".list") => {
+                fields["name"] = place(0, "none")
+            }
+            name if name.starts_with("store.") && fields.get("name").is_some() => {
+                fields["name"] = place(1, "main");
+            }
+            "server.show" | "server.history" | "server.restart" | "server.stop" => {
+                fields["node"] = place(2, "none");
+            }
+            _ => {}
+        }
+    }
+
     fn vary(self, operation: &Operation, fields: &mut [Value; 2], matching: &Matching) {
         let is_list = operation.name.ends_with(".list") || operation.name.ends_with(".search");
         for (world, fields) in fields.iter_mut().enumerate() {
+            self.say_place(operation, fields);
             let id = matching.ids.get(usize::from(self.number) % matching.ids.len().max(1));
             match (operation.name, self.special) {
                 ("audit.search", 0..=3) => fields["outcome"] = json!("refused"),
@@ -169,7 +201,7 @@ impl Ask {
 
 /// Operations that do nothing to what is imposed on those inside.
 fn is_elsewhere(operation: &Operation) -> bool {
-    let of_servers = ["store.", "server.", "backup.", "job.", "notice."];
+    let of_servers = ["store.", "server.", "zone.", "backup.", "job.", "notice."];
     let asks_others = ["webhook.test", "domain.verify", "mailbox.restore"];
     operation.mutates
         && !of_servers.iter().any(|kind| operation.name.starts_with(kind))

@@ -4,9 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use posthouse::base::clock::Timestamp;
+use posthouse::params;
 use posthouse::service::authority::Role;
 use posthouse::service::context::Authentication;
+use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database;
+use posthouse::storage::metadata::lane::Priority;
 use serde_json::{Value, json};
 
 use super::super::World;
@@ -46,6 +49,9 @@ pub struct Person {
     pub authentication: Authentication,
     pub token: String,
 }
+
+/// The zone, the mail store and the server that are somebody's inside to look after.
+pub const ZONED: [&str; 3] = ["inside-zone", "inside-store", "inside-server"];
 
 /// A database, and the names in it.
 pub struct Prepared {
@@ -96,6 +102,7 @@ impl Prepared {
         Self::add_outside(&world, &path, variant.outside[1], &mut outside).await;
         impose(&world, &hand, &path).await;
         let second = Names::make_called(&world, &format!("{path}/a/x"), "x").await;
+        zones(&world, variant.outside).await;
         let people = people(&world, &path).await;
         Self::add_outside(&world, &path, variant.outside[2], &mut outside).await;
         touch(&world, &hand, [&first, &second]).await;
@@ -181,6 +188,40 @@ async fn impose_above(world: &World, path: &str) {
     world.must("process.set", json!({ "customer": path, "steps": steps })).await;
 }
 
+/// The zone inside, and others with mail stores and servers of their own, as many as there are customers outside.
+async fn zones(world: &World, outside: [usize; 3]) {
+    let elsewhere: usize = outside.iter().sum();
+    let write = world.database.write(Priority::Interactive, move |conn| {
+        Box::pin(async move {
+            let names = (0..elsewhere).map(|number| format!("{OUTSIDE}-place-{number}"));
+            // Keys before and after differ.
+            for (number, name) in names.chain([ZONED[1].to_owned()]).enumerate() {
+                let text = "INSERT INTO store (name, path, created_at) VALUES ($1, $2, 0)";
+                let path = if number == elsewhere {
+                    "/nowhere/inside".to_owned()
+                } else {
+                    format!("/nowhere/{name}")
+                };
+                conn.execute(text, params![&name, &path]).await?;
+                let node = if number == elsewhere { ZONED[2].to_owned() } else { name };
+                let text = "INSERT INTO node (id, epoch, started_at, seen_at, state)
+                            VALUES ($1, 1, 0, 1800000000000000, 'serving')";
+                conn.execute(text, params![&node]).await?;
+            }
+            Ok::<_, StorageError>(())
+        })
+    });
+    write.await.unwrap();
+    for number in 0..elsewhere {
+        let name = format!("{OUTSIDE}-place-{number}");
+        let asked = json!({ "name": name, "stores": [name, "main"], "servers": [name] });
+        world.must("zone.create", asked).await;
+    }
+    let [zone, store, server] = ZONED;
+    let asked = json!({ "name": zone, "stores": [store], "servers": [server] });
+    world.must("zone.create", asked).await;
+}
+
 /// What constrains the customer inside, by whoever does that here.
 async fn impose(world: &World, hand: &Authentication, above: &str) {
     // By its code: paths begin at the topmost customer that the hand sees.
@@ -213,6 +254,12 @@ async fn people(world: &World, above: &str) -> Vec<Person> {
             "role": role, "delegable": delegable });
         let made = world.must("administrator.create", asked).await;
         let authentication = world.login(&made["token"]).await;
+        // Two look after the zone: who administers the customer, and who only reads there.
+        if index == 0 || index == 2 {
+            let asked = json!({ "name": made["name"], "role": "system-admin", "zone": ZONED[0],
+                "delegable": index == 0 });
+            world.must("administrator.grant", asked).await;
+        }
         people.push(Person { authentication, token: text(&made["token"]) });
     }
     people
