@@ -29,7 +29,8 @@ pub(super) const GRANTS: &[Column] = columns![
 ];
 pub(super) const HOLDINGS: &[Column] = columns![
     "HOLDER" "holder" Text, "ROLE" "role" Text, "CUSTOMER" "customer" Text, "ZONE" "zone" Text,
-    "MAY PASS ON" "delegable" Truth, "BEGINS" "not_before" Time, "ENDS" "expires_at" Time, "BY" "made_by" Text, "MADE" "created_at" Time
+    "MAY PASS ON" "delegable" Truth, "BEGINS" "not_before" Time, "ENDS" "expires_at" Time, "BY" "made_by" Text,
+    "MADE" "created_at" Time
 ];
 const GRANT: &[Column] = columns![
     "Grant" "id" Text, "Role" "role" Text, "Customer" "customer" Text, "Zone" "zone" Text,

@@ -15,8 +15,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::id::{AdministratorId, CustomerId, StoreId, ZoneId};
-use crate::base::store_settings::StoreSettings;
+use crate::base::id::{AdministratorId, CustomerId, ZoneId};
 use crate::service::authority::{
     ActiveGrant, PermissionSet, Standing, Tree, ZoneGrant, Zones, activate, delegable, given,
 };
@@ -26,18 +25,17 @@ use crate::service::login::Login;
 use crate::service::registry::{Management, ManagementOptions, RunOptions, operation};
 use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::database::Database;
-use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::zone::{self, Members};
-use crate::storage::metadata::{administrator, grant, store};
+use crate::storage::metadata::{administrator, grant};
+
+mod zones;
+
+use zones::ZONES;
 
 /// Where everything happens.
 const PLACES: [&str; 6] = ["/", "a", "a/b", "a/b/c", "a/d", "e"];
 /// Roles that are granted, built-in ones and customers' own.
 const ROLES: [&str; 7] = ["admin", "manager", "viewer", "auditor", "keeper", "post", "clerk"];
-/// Roles that are granted in zones.
-const ZONE_ROLES: [&str; 3] = ["tender", "warden", "system-admin"];
-const ZONES: [&str; 2] = ["east", "west"];
-const STORES: [&str; 3] = ["one", "two", "three"];
 /// Who acts, and is acted on: name, home, role, whether delegable, until when.
 const ACTORS: [(&str, &str, &str, bool, Option<&str>); 9] = [
     ("top", "/", "admin", true, None),
@@ -49,12 +47,6 @@ const ACTORS: [(&str, &str, &str, bool, Option<&str>); 9] = [
     ("cal", "a/b/c", "clerk", true, None),
     ("sam", "/", "system-admin", true, None),
     ("wil", "/", "warden", true, None),
-];
-/// What is granted in zones at first: to whom, the role, the zone, whether delegable, until when.
-const ZONE_GRANTS: [(&str, &str, &str, bool, Option<&str>); 3] = [
-    ("ann", "tender", "east", true, None),
-    ("eve", "system-admin", "west", true, Some("15d")),
-    ("bob", "tender", "west", false, None),
 ];
 /// Permissions that edits and ceilings are about.
 const PERMISSIONS: [&str; 10] = [
@@ -122,26 +114,6 @@ impl Snapshot {
         let allowed = self.tree.node(node).map(|node| node.allowed).unwrap_or_default();
         [raw, raw.intersection(allowed)]
     }
-
-    /// What somebody has over a mail store at a horizon, at the root or by zones.
-    fn over(&self, horizon: usize, who: AdministratorId, store: StoreId) -> PermissionSet {
-        let root = self.tree.root().expect("a root").id;
-        let at_root = self.rights(horizon, who, root)[0].intersection(PermissionSet::ZONED);
-        let Some(zones) = self.zones[horizon].get(&who) else { return at_root };
-        let zoned = PermissionSet::ZONED.iter().filter(|&one| zones.of_store(store, one).is_some());
-        zoned.fold(at_root, PermissionSet::with)
-    }
-
-    /// What somebody may pass on now over a mail store until `until`.
-    fn passes_over(&self, who: AdministratorId, store: StoreId, until: Timestamp) -> PermissionSet {
-        let root = self.tree.root().expect("a root").id;
-        let grants = self.grants[0].get(&who).map(Vec::as_slice).unwrap_or_default();
-        let at_root = delegable(&self.tree, grants, root, Some(until));
-        let there = self.members.iter().filter(|(_, members)| members.stores.contains(&store));
-        let in_zones =
-            there.filter_map(|(zone, _)| Some(self.zones[0].get(&who)?.delegable(*zone, Some(until))));
-        in_zones.fold(at_root, PermissionSet::union)
-    }
 }
 
 fn text(value: &Value) -> String {
@@ -175,28 +147,6 @@ impl World {
         world.people().await;
         world.zones().await;
         world
-    }
-
-    async fn zones(&self) {
-        let now = self.clock.now();
-        let write = self.database.write(Priority::Interactive, move |conn| {
-            Box::pin(async move {
-                for name in STORES {
-                    store::insert(conn, name, &format!("/nowhere/{name}"), &StoreSettings::default(), now)
-                        .await?;
-                }
-                Ok::<_, ServiceError>(())
-            })
-        });
-        write.await.unwrap();
-        for (zone, stores) in ZONES.iter().zip([["one"], ["two"]]) {
-            self.must("zone.create", json!({ "name": zone, "stores": stores })).await;
-        }
-        for (name, role, zone, delegable, expires_at) in ZONE_GRANTS {
-            let asked = json!({ "name": name, "role": role, "zone": zone, "delegable": delegable,
-                "expires_at": expires_at });
-            self.must("administrator.grant", asked).await;
-        }
     }
 
     async fn people(&mut self) {
@@ -313,7 +263,6 @@ impl World {
         let group = self.groups[two % self.groups.len()].clone();
         let role = ROLES[three % ROLES.len()];
         let custom = ["keeper", "post", "clerk", "tender"][two % 4];
-        let (zone, store) = (ZONES[one % ZONES.len()], STORES[two % STORES.len()]);
         let permission = PERMISSIONS[three % PERMISSIONS.len()];
         let until = [None, Some("3d"), Some("12d"), Some("60d")][four % 4];
         let from = [None, None, Some("2d"), Some("8d")][four / 4 % 4];
@@ -321,21 +270,8 @@ impl World {
             json!({ "name": name, "role": role, "customer": code(one), "delegable": four % 2 == 0,
                 "not_before": from, "expires_at": until })
         };
-        let granted_in = |name: String| {
-            json!({ "name": name, "role": ZONE_ROLES[three % ZONE_ROLES.len()], "zone": zone,
-                "delegable": four % 2 == 0, "not_before": from, "expires_at": until })
-        };
         Some(match step.kind {
-            26 | 27 => ("administrator.grant", granted_in(person(two))),
-            28 => ("group.grant", granted_in(group)),
-            29 => {
-                let role = ZONE_ROLES[three % ZONE_ROLES.len()];
-                let asked =
-                    json!({ "name": person(two), "role": role, "zone": zone, "cascade": four % 2 == 0 });
-                ("administrator.revoke", asked)
-            }
-            30 => ("zone.update", json!({ "name": zone, "add_stores": [store] })),
-            31 => ("zone.update", json!({ "name": zone, "remove_stores": [store] })),
+            26.. => self.attempt_in_zones(step, (from, until)),
             0..=2 => ("administrator.grant", granted(person(two))),
             3 => ("group.grant", granted(group)),
             4 => {
@@ -404,26 +340,8 @@ impl World {
                 );
             }
         }
-        for (store, until, horizon) in self.stores_and_times() {
-            let more = before.over(horizon, *who, store).without(before.passes_over(actor, store, until));
-            let (more, until) = (more.names(), until.0);
-            prop_assert!(
-                more.is_empty(),
-                "{other}, whose credentials were set, has {more:?} over {store} at {until}"
-            );
-        }
+        self.is_stronger_in_zones(actor, *who, before)?;
         Ok(())
-    }
-
-    /// Each mail store at each horizon.
-    fn stores_and_times(&self) -> impl Iterator<Item = (StoreId, Timestamp, usize)> {
-        let now = self.clock.now();
-        let times = HORIZONS_DAYS.iter().enumerate();
-        let times =
-            times.map(move |(horizon, days)| (horizon, now.plus(DAY * u32::try_from(*days).unwrap())));
-        times.flat_map(|(horizon, until)| {
-            (1..).take(STORES.len()).map(move |store| (StoreId(store), until, horizon))
-        })
     }
 
     /// Tries to invite somebody.
@@ -523,18 +441,7 @@ impl World {
         }
         let after = self.snapshot().await;
         let place = |field: &str| before.tree.by_code(asked[field].as_str().unwrap()).unwrap();
-        for (who, other, _) in &self.actors {
-            for (store, until, horizon) in self.stores_and_times() {
-                let raised = after.over(horizon, *who, store).without(before.over(horizon, *who, store));
-                let raised = raised.without(before.passes_over(*actor, store, until)).names();
-                let by = &self.actors[step.actor].1;
-                prop_assert!(
-                    raised.is_empty(),
-                    "{by} by {name} {asked} raised {other} over {store} at {} by {raised:?}",
-                    until.0
-                );
-            }
-        }
+        self.raises_nobody_in_zones(step.actor, (&before, &after), &format!("{name} {asked}"))?;
         let moved = (name == "customer.move").then(|| (place("path"), place("to")));
         for (who, other, _) in &self.actors {
             for node in after.tree.root().map(|root| after.tree.subtree(root.id)).unwrap_or_default() {

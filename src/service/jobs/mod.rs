@@ -10,7 +10,8 @@
 //!
 //! # What work can rely on
 //! - It runs in a task of its own, with the authority that its asker has at that moment: without [`Work::PERMISSION`]
-//!   at the job's customer, or over the mail store that it is about, it is not begun. At most four run on a node, the others wait in order.
+//!   at the job's customer, or over the mail store that it is about, it is not begun. At most four run on a node, the
+//!   others wait in order.
 //! - [`Progress::advance`] and its likes cost a lock; the row is written at most once a second. The storage room is
 //!   handed `&Progress` and needs to know nothing of jobs.
 //! - After `posthouse job cancel` (on any node), [`Progress::is_cancelled`] is true within a second. Look at it

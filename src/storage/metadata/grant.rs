@@ -112,7 +112,8 @@ fn from_row(row: &Row) -> Result<GrantRow> {
 /// The columns of [`GrantRow`].
 macro_rules! columns {
     () => {
-        "SELECT g.id, g.public_id, g.administrator_id, g.group_id, coalesce(h.customer_id, a.customer_id), g.customer_id,
+        "SELECT g.id, g.public_id, g.administrator_id, g.group_id,
+                coalesce(h.customer_id, a.customer_id), g.customer_id,
                 coalesce(r.name, g.role), g.not_before, g.expires_at, g.delegable, g.made_by, g.grantor_id,
                 g.created_at, g.role_id, r.customer_id, r.base, r.permissions, g.zone_id, z.name
          FROM role_grant g LEFT JOIN custom_role r ON r.id = g.role_id
@@ -211,7 +212,7 @@ pub async fn page(
 ) -> Result<Vec<GrantRow>> {
     let text = concat!(
         columns!(),
-"WHERE THESE AND g.id > $1 AND ($3 = 0 OR g.grantor_id = $3) AND a.deleted_at IS NULL
+        "WHERE THESE AND g.id > $1 AND ($3 = 0 OR g.grantor_id = $3) AND a.deleted_at IS NULL
          ORDER BY g.id LIMIT $2"
     );
     let listed = Listed {

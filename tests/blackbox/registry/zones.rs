@@ -51,8 +51,8 @@ async fn grant_in(world: &World, name: &str, role: &str, zone: &str, delegable: 
     world.must("administrator.grant", asked).await;
 }
 
-/// Beside `main` the stores `east-1`, `east-2`, `west-1` and the servers `east-a` and `west-a`; zones `east` and `west`;
-/// the customer `a`; a role `keeper` for stores. Answers somebody of `a` with everything in `east`, and a viewer at `a`.
+/// Beside `main` the stores `east-1`, `east-2`, `west-1` and the servers `east-a` and `west-a`; zones `east` and
+/// `west`; the customer `a`; a role `keeper` for stores. Answers a viewer at `a` who has everything in `east`.
 async fn zones(world: &World) -> (String, Authentication) {
     execute(
         world,
@@ -490,8 +490,8 @@ async fn jobs_about_a_store_are_seen_by_those_who_see_it(world: World) {
     // So many, and no more; the provider's own are counted apart.
     let text = "INSERT INTO job (public_id, kind, customer_id, is_system, target, request, asker, actor, state,
                                  created_at, updated_at, store_id)
-                SELECT j.public_id || m.public_id || o.public_id || p.public_id, 'store.drain', j.customer_id, 1, '', '{}',
-                       j.asker, '', 'waiting', 0, 0, j.store_id FROM job j, job m, job o, job p";
+                SELECT j.public_id || m.public_id || o.public_id || p.public_id, 'store.drain', j.customer_id, 1, '',
+                       '{}', j.asker, '', 'waiting', 0, 0, j.store_id FROM job j, job m, job o, job p";
     execute(&world, text).await;
     assert_eq!(refusal(world.run(&zoe, "store.drain", json!({ "name": "east-1" })).await), "limit");
     world.must("quota.verify", json!({})).await;
