@@ -106,7 +106,7 @@ impl Operate for AuditProve {
         let heads = seal::heads(tx.conn, links.iter().map(|link| link.customer)).await?;
         let name = |customer: i64| heads.get(&customer).map_or("", |head| head.chain.as_str());
         // The leaf that the record leads to: its own link, or the last one of its chain in the batch.
-        let last = links.iter().filter(|other| !is_hiding && other.customer == link.customer).next_back();
+        let last = links.iter().rfind(|other| !is_hiding && other.customer == link.customer);
         let leaf = last.unwrap_or(link);
         let (tree, path) = tree(&links, leaf, name, is_hiding.then_some((&secret, root.batch)));
         let head = leaf.head.as_deref().ok_or_else(broken)?;
