@@ -112,7 +112,7 @@ mod tests {
         ] {
             let step = step(Timestamp::from_secs(secs));
             assert_eq!(code_of(SECRET, step, 8), expected, "{secs}");
-            assert_eq!(code(SECRET, step), expected[2..], "{secs}");
+            assert_eq!(code(SECRET, step), expected.split_at(2).1, "{secs}");
         }
     }
 
