@@ -51,6 +51,8 @@ mod imap_session;
 mod import;
 #[path = "blackbox/jobs.rs"]
 mod jobs;
+#[path = "blackbox/listed.rs"]
+mod listed;
 #[path = "blackbox/logins.rs"]
 mod logins;
 #[path = "blackbox/metadata.rs"]

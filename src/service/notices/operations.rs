@@ -127,7 +127,7 @@ impl Operate for NoticeList {
         let before: Option<i64> = cursors.read(request.cursor.as_deref())?;
         let reader = reader(tx);
         let rows = if request.customer.is_some() {
-            let customers = target.customer_ids(tx);
+            let customers = target.customers(tx);
             notice::of_customers(tx.conn, &customers, reader, before, limit + 1).await?
         } else {
             notice::of_reader(tx.conn, reader, request.unread, before, limit + 1).await?

@@ -303,8 +303,8 @@ impl Operate for RequestList {
         let filter = RequestListRequest { limit: None, cursor: None, ..request.clone() };
         let cursors = Cursors::new(tx, &filter);
         let before: Option<i64> = cursors.read(request.cursor.as_deref())?;
-        let customers = target.customer_ids(tx);
-        let whose = (&customers[..], request.mine.then(|| key_of(tx.caller)));
+        let customers = target.customers(tx);
+        let whose = (&customers, request.mine.then(|| key_of(tx.caller)));
         let open = request.open || request.to_approve;
         let rows = request::page(tx.conn, whose, open, before, limit + 1).await?;
         let Page { items: rows, cursor } = Page::cut(rows, limit, &cursors, |row| row.id, |row| row)?;

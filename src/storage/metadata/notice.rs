@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use super::scope::{Customers, Listed};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{AdministratorId, CustomerId, MailboxId, public_id};
@@ -141,7 +142,7 @@ pub async fn of_reader(
 /// When the database fails.
 pub async fn of_customers(
     conn: &mut Conn,
-    customers: &[i64],
+    customers: &Customers,
     reader: i64,
     before: Option<i64>,
     limit: i64,
@@ -150,12 +151,22 @@ pub async fn of_customers(
         "SELECT ",
         columns!(),
         ", r.read_at FROM notice n
-         LEFT JOIN notice_reader r ON r.notice_id = n.id AND r.administrator_id = $2
-         WHERE n.customer_id IN IDS($1) AND n.id < $3 ORDER BY n.id DESC LIMIT $4"
+         LEFT JOIN notice_reader r ON r.notice_id = n.id AND r.administrator_id = $3
+         WHERE THESE AND n.customer_id IS NOT NULL AND n.id < $1 ORDER BY n.id DESC LIMIT $2"
     );
-    let before = before.unwrap_or(i64::MAX);
-    let params = vec![ids(customers.iter().copied()), reader.into(), before.into(), limit.into()];
-    conn.rows(text, params).await?.iter().map(from_row).collect()
+    let listed = Listed {
+        text: text.to_owned(),
+        column: "n.customer_id",
+        more: params![reader],
+        read: from_row,
+        key: |row: &NoticeRow| params![row.id],
+        customer: |row| match row.to {
+            NoticeFor::Role(customer, _) | NoticeFor::Customer(customer) => customer,
+            // Those have no customer.
+            _ => CustomerId(0),
+        },
+    };
+    listed.page(conn, customers, params![before.unwrap_or(i64::MAX)], limit).await
 }
 
 /// How many notices a reader has not read, at most 1,000.

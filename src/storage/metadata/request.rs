@@ -1,5 +1,6 @@
 //! Requests that wait for approval, and the processes that say whose.
 
+use super::scope::{Customers, Listed};
 use super::sql::{Conn, Row, ids};
 use crate::base::clock::Timestamp;
 use crate::base::id::{CustomerId, public_id};
@@ -140,31 +141,33 @@ pub async fn by_public_id(conn: &mut Conn, public_id: &str) -> Result<Option<Req
 /// When the database fails.
 pub async fn page(
     conn: &mut Conn,
-    (customers, requester): (&[i64], Option<i64>),
+    (customers, requester): (&Customers, Option<i64>),
     open: bool,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<RequestRow>> {
     let before = before.unwrap_or(i64::MAX);
-    let rows = match requester {
-        Some(requester) => {
-            let text = concat!(
-                columns!(),
-                "WHERE requester_id = $1 AND id < $2 AND ($3 = 0 OR state = 'open') ORDER BY id DESC LIMIT $4"
-            );
-            conn.rows(text, params![requester, before, open, limit]).await?
-        }
-        None => {
-            let text = concat!(
-                columns!(),
-                "WHERE customer_id IN IDS($1) AND id < $2 AND ($3 = 0 OR state = 'open')
-                 ORDER BY id DESC LIMIT $4"
-            );
-            let keys = ids(customers.iter().copied());
-            conn.rows(text, vec![keys, before.into(), open.into(), limit.into()]).await?
-        }
+    if let Some(requester) = requester {
+        let text = concat!(
+            columns!(),
+            "WHERE requester_id = $1 AND id < $2 AND ($3 = 0 OR state = 'open') ORDER BY id DESC LIMIT $4"
+        );
+        let rows = conn.rows(text, params![requester, before, open, limit]).await?;
+        return rows.iter().map(from_row).collect();
+    }
+    let text = concat!(
+        columns!(),
+        "WHERE THESE AND id < $1 AND ($3 = 0 OR state = 'open') ORDER BY id DESC LIMIT $2"
+    );
+    let listed = Listed {
+        text: text.to_owned(),
+        column: "customer_id",
+        more: params![open],
+        read: from_row,
+        key: |row: &RequestRow| params![row.id],
+        customer: |row| row.customer,
     };
-    rows.iter().map(from_row).collect()
+    listed.page(conn, customers, params![before], limit).await
 }
 
 /// Open requests behind `after`, by key.
