@@ -5,9 +5,10 @@
 //! has a savepoint, so one that fails leaves the others alone. Nobody is answered before the commit is on disk.
 //!
 //! # Background work
-//! While others use the lane, background operations get a tenth of its time: one that took a millisecond is followed by
-//! the next nine milliseconds later. Clients that all wait for the same commit leave the lane idle for a moment before
-//! they send again; without the pause a background transaction would begin just then and be waited for by all of them.
+//! While others use the lane, background operations get a twentieth of its time: one that took a millisecond is followed
+//! by the next nineteen milliseconds later. Clients that all wait for the same commit leave the lane idle for a moment
+//! before they send again; without the pause a background transaction would begin just then and be waited for by all of
+//! them.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ const IDLE_ROUNDS: u32 = 4;
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(50);
 
 /// After a background operation the next one rests for so many times as long.
-const BACKGROUND_REST: u32 = 9;
+const BACKGROUND_REST: u32 = 19;
 /// The longest such rest: it never starves.
 const BACKGROUND_REST_MAX: Duration = Duration::from_millis(250);
 /// The lane counts as used by others for so long after one of their operations.
