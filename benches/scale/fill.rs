@@ -71,7 +71,8 @@ pub fn mail(options: Options) -> Vec<String> {
         "INSERT INTO folder (id, mailbox_id, name, uid_validity, created_at)
          SELECT id, id, 'INBOX', 1, 0 FROM mailbox"
             .to_owned(),
-        "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count) VALUES (1, 1, 1, 4000, 1500, 1)"
+        "INSERT INTO body (id, scope_id, store_id, octets, stored_octets, reference_count)
+         VALUES (1, 1, 1, 4000, 1500, 1)"
             .to_owned(),
     ];
     for from in (0..messages).step_by(MESSAGES_TOGETHER) {

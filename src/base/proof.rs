@@ -3,17 +3,17 @@
 //!
 //! From a record to what is signed it goes up five steps: its *parts* (pieces of its columns) give the digests of
 //! columns, these that of the record; records of a customer are links of a chain, and links are the leaves of a tree,
-//! one for each batch; its root is signed together with a link to the batch before. A part that the reader of the proof is
-//! not told is there as its digest only, which nobody can guess the part from, since each has a salt of its own. Of other
-//! customers' records a proof has nothing but digests of digests.
+//! one for each batch; its root is signed together with a link to the batch before. A part that the reader of the
+//! proof is not told is there as its digest only, which nobody can guess the part from, since each has a salt of its
+//! own. Of other customers' records a proof has nothing but digests of digests.
 //!
-//! Nor does it tell how many of them there are, or how deep the hierarchy is. A tree has [`LEAVES_MAX`] places whatever was
-//! sealed, of which a leaf has one that follows from a secret; what nobody has is filled with what cannot be told from
-//! digests. The steps of a path from the root down are joined into one digest, each with all above it, so that one digest
-//! stands for those that are not told.
+//! Nor does it tell how many of them there are, or how deep the hierarchy is. A tree has [`LEAVES_MAX`] places
+//! whatever was sealed, of which a leaf has one that follows from a secret; what nobody has is filled with what
+//! cannot be told from digests. The steps of a path from the root down are joined into one digest, each with all
+//! above it, so that one digest stands for those that are not told.
 //!
-//! Proofs of version 2 are checked too: their trees (RFC 6962 section 2.1, with BLAKE3) have as many leaves as customers
-//! had something sealed, and each step of a path is a part of its own.
+//! Proofs of version 2 are checked too: their trees (RFC 6962 section 2.1, with BLAKE3) have as many leaves as
+//! customers had something sealed, and each step of a path is a part of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -155,8 +155,8 @@ fn places(secret: &Digest, batch: i64, count: usize) -> Vec<usize> {
     (0..count).filter_map(place).collect()
 }
 
-/// The top of the tree of a batch with these leaves, at most [`LEAVES_MAX`], and the neighbours on the way to it from the
-/// one at `index`. `secret` is the installation's.
+/// The top of the tree of a batch with these leaves, at most [`LEAVES_MAX`], and the neighbours on the way to it from
+/// the one at `index`. `secret` is the installation's.
 pub fn hiding_tree(secret: &Digest, batch: i64, leaves: &[Digest], index: usize) -> (Digest, Vec<Neighbour>) {
     let places = places(secret, batch, leaves.len());
     let mut level: BTreeMap<usize, Digest> = places.iter().copied().zip(leaves.iter().copied()).collect();

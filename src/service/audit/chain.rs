@@ -2,7 +2,8 @@
 //!
 //! Every change and refusal is a link in the chain of its customer: `head = H(head before, digest of the record)`.
 //! Records are chained in batches; of the links of a batch a tree is made ([`crate::base::proof`]), and its root
-//! together with the root of the batch before is signed. Who changes, removes or inserts a record has to change every root since, and these also stand in a second place ([`super::publish`]).
+//! together with the root of the batch before is signed. Who changes, removes or inserts a record has to change every
+//! root since, and these also stand in a second place ([`super::publish`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +37,8 @@ const SALT_OCTETS: usize = 16;
 /// How the digests of a batch are made: those of the first kind tell whoever checks one record everything about it and
 /// the number of its batch.
 pub(super) const KIND_PLAIN: i64 = 1;
-/// The kind that can be proven in parts, version 2 of [`crate::base::proof`]: proofs tell how deep a customer is, and how
-/// many customers had something sealed.
+/// The kind that can be proven in parts, version 2 of [`crate::base::proof`]: proofs tell how deep a customer is, and
+/// how many customers had something sealed.
 pub(super) const KIND_PARTS: i64 = 2;
 /// The kind whose proofs tell neither.
 pub(super) const KIND_HIDING: i64 = 3;

@@ -1,7 +1,8 @@
 //! `audit prove`: a record with everything that somebody without access needs to see that it is what was sealed.
 //!
-//! A proof tells its reader's view of the record: what the reader is not told is there as digests. How deep the customer is,
-//! and what others did meanwhile, follows neither from how many digests there are nor from where the record stands.
+//! A proof tells its reader's view of the record: what the reader is not told is there as digests. How deep the
+//! customer is, and what others did meanwhile, follows neither from how many digests there are nor from where the
+//! record stands.
 
 use std::collections::HashMap;
 
@@ -138,8 +139,8 @@ impl Operate for AuditProve {
     }
 }
 
-/// The top of a batch's tree and the way to it from a leaf. With a secret and the batch every link is a leaf; without, the
-/// last one of each chain, in the order of customers.
+/// The top of a batch's tree and the way to it from a leaf. With a secret and the batch every link is a leaf;
+/// without, the last one of each chain, in the order of customers.
 fn tree<'h>(
     links: &[Link],
     leaf: &Link,

@@ -10,9 +10,9 @@
 //! place, not who stands above whom. Lifting one therefore asks for what people there get back
 //! (`directory/ceilings.rs`).
 //!
-//! `system.*` counts at the root only, or in zones (`zone.rs`), and no ceiling takes it away. `content.*` is no built-in
-//! role's; a system administrator decides who first has it, and a grant of it ends after 30 days unless the root allows
-//! permanent ones.
+//! `system.*` counts at the root only, or in zones (`zone.rs`), and no ceiling takes it away. `content.*` is no
+//! built-in role's; a system administrator decides who first has it, and a grant of it ends after 30 days unless the
+//! root allows permanent ones.
 
 mod cache;
 mod caller;

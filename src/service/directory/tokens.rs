@@ -1,6 +1,6 @@
 //! Bearer tokens of administrators. A token may be confined to permissions, of which it has those that its owner holds
-//! when it is used, and to networks. It makes no tokens, but for the first one of an administrator that it makes, which is
-//! worth no more than itself.
+//! when it is used, and to networks. It makes no tokens, but for the first one of an administrator that it makes,
+//! which is worth no more than itself.
 
 use std::time::Duration;
 
@@ -129,8 +129,8 @@ async fn make(
     Ok(TokenCreated { id, token: secret, expires_at })
 }
 
-/// Makes the first token of an administrator who was just made. If a token asks for that, it is confined as that one is and
-/// ends no later: somebody confined must not come out of it by way of somebody new.
+/// Makes the first token of an administrator who was just made. If a token asks for that, it is confined as that one
+/// is and ends no later: somebody confined must not come out of it by way of somebody new.
 pub(super) async fn first(tx: &mut Tx<'_>, administrator: AdministratorId) -> Result<TokenCreated> {
     let (mut expires_at, mut bounds) = (tx.now.plus(LIFETIME_DEFAULT), Bounds::default());
     if let Authenticated::Token { id, .. } = &tx.context.authenticated {

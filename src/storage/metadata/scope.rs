@@ -10,14 +10,15 @@ use crate::base::id::{CustomerId, DomainId};
 use crate::params;
 use crate::storage::Result;
 
-/// So many customers are named in a statement, which takes a microsecond for each. Where a list is of more, going through
-/// all domains comes to theirs about as soon.
+/// So many customers are named in a statement, which takes a microsecond for each. Where a list is of more, going
+/// through all domains comes to theirs about as soon.
 pub const FEW_CUSTOMERS: usize = 2_000;
 /// Rows that are read at a time at most: a list begins with as many as it may need, and reads more where few are its.
 const BATCH_ROWS_MAX: i64 = 512;
 /// How much more is read the next time.
 const BATCH_GROWTH: i64 = 4;
-/// So many domains that have something are named in a statement; where more have, those that do are close to each other.
+/// So many domains that have something are named in a statement; where more have, those that do are close to each
+/// other.
 const FEW_DOMAINS: i64 = 2_000;
 /// Domains that a list of what stands in domains begins with, and where customers are named: the statement looks at all
 /// of theirs, however few are read.

@@ -5,10 +5,10 @@
 //! has a savepoint, so one that fails leaves the others alone. Nobody is answered before the commit is on disk.
 //!
 //! # Background work
-//! While others use the lane, background operations get a twentieth of its time: one that took a millisecond is followed
-//! by the next nineteen milliseconds later. Clients that all wait for the same commit leave the lane idle for a moment
-//! before they send again; without the pause a background transaction would begin just then and be waited for by all of
-//! them.
+//! While others use the lane, background operations get a twentieth of its time: one that took a millisecond is
+//! followed by the next nineteen milliseconds later. Clients that all wait for the same commit leave the lane idle
+//! for a moment before they send again; without the pause a background transaction would begin just then and be
+//! waited for by all of them.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

@@ -155,7 +155,8 @@ pub fn outcome(name: &str, outcome: &Result<Value, ServiceError>) -> Value {
 }
 
 /// An answer without what depends on how fast the test runs: records of reads are written within a second. Of a proof,
-/// the digests up the signed tree are drawn at random, and stand on the left or right; that there are as many is compared.
+/// the digests up the signed tree are drawn at random, and stand on the left or right; that there are as many is
+/// compared.
 pub fn comparable(name: &str, mut answer: Value) -> Value {
     if name == "audit.search"
         && let Some(items) = answer["items"].as_array_mut()

@@ -1,9 +1,9 @@
 //! The same over the admin socket of real daemons: what the HTTP room adds tells nothing either.
 //!
-//! Two daemons do not act in the same moment, and each does by itself what it does: brings notices into mailboxes, looks
-//! for proofs of domains, sends to webhooks, seals the trail. So reads, trials and refusals are asked for again until
-//! both answer alike; of a change, which is done once, [`told`] leaves out what may be under way. What is counted by the
-//! hour may fall into two: a comparison during which an hour ended has no meaning, and begins anew.
+//! Two daemons do not act in the same moment, and each does by itself what it does: brings notices into mailboxes,
+//! looks for proofs of domains, sends to webhooks, seals the trail. So reads, trials and refusals are asked for again
+//! until both answer alike; of a change, which is done once, [`told`] leaves out what may be under way. What is
+//! counted by the hour may fall into two: a comparison during which an hour ended has no meaning, and begins anew.
 
 use std::time::Duration;
 
