@@ -1,6 +1,6 @@
 //! Nobody is raised above those who acted: random sequences of grants, revocations, edits of roles,
-//! memberships, ceilings, moves, deletions of administrators, passwords, tokens, invitations, requests with
-//! their approval, and time, by several actors, through the operations as they are. After each change,
+//! memberships, ceilings, moves, deletions of administrators, passwords, second factors, tokens, invitations,
+//! requests with their approval, and time, by several actors, through the operations as they are. After each change,
 //! whoever may more than before, now or later, may no more of it than the actor could pass on; whose
 //! credentials were set had nothing that the actor could not pass on; and who accepts an invitation has
 //! nothing that who invited could not pass on at that moment.
@@ -25,8 +25,9 @@ use crate::service::login::Login;
 use crate::service::registry::{Management, ManagementOptions, RunOptions, operation};
 use crate::storage::metadata::customer::TreeLock;
 use crate::storage::metadata::database::Database;
+use crate::storage::metadata::lane::Priority;
 use crate::storage::metadata::zone::{self, Members};
-use crate::storage::metadata::{administrator, grant};
+use crate::storage::metadata::{administrator, grant, second_factor};
 
 mod zones;
 
@@ -199,12 +200,24 @@ impl World {
             let identity = login.identity().clone();
             let login = Authentication { identity, authenticated: Authenticated::Peer { uid: 1 } };
             self.actors.push((id, text(&made["name"]), login));
+            self.set_up_second_factor(id).await;
         }
         for (name, home, role) in [("ops", "a", "manager"), ("low", "a/b", "post"), ("out", "e", "viewer")] {
             let made = self.must("group.create", json!({ "name": name, "customer": home })).await;
             self.must("group.grant", json!({ "name": made["name"], "role": role, "customer": home })).await;
             self.groups.push(text(&made["name"]));
         }
+    }
+
+    async fn set_up_second_factor(&self, whose: AdministratorId) {
+        let now = self.clock.now();
+        let set_up = self.database.write(Priority::Interactive, move |conn| {
+            Box::pin(async move {
+                assert!(second_factor::begin(conn, whose, b"secret", now).await?);
+                second_factor::confirm(conn, whose, now).await
+            })
+        });
+        set_up.await.unwrap();
     }
 
     async fn run(&self, who: &Authentication, name: &str, asked: Value) -> Result<Value, ServiceError> {
@@ -436,8 +449,14 @@ impl World {
         if let ("request.create", Ok(made)) = (name, &outcome) {
             self.requests.lock().unwrap().push(text(&made["id"]));
         }
-        if ["administrator.password", "token.create", "administrator.enable"].contains(&name) {
+        if ["administrator.password", "second-factor.reset", "token.create", "administrator.enable"]
+            .contains(&name)
+        {
             self.is_stronger(*actor, &before, &asked)?;
+        }
+        if name == "second-factor.reset" {
+            let whose = self.actors.iter().find(|(_, name, _)| asked["name"] == name.as_str());
+            self.set_up_second_factor(whose.expect("an actor").0).await;
         }
         let after = self.snapshot().await;
         let place = |field: &str| before.tree.by_code(asked[field].as_str().unwrap()).unwrap();
@@ -482,10 +501,11 @@ impl World {
     }
 }
 
-/// New credentials for somebody.
+/// New credentials for somebody, or the second factor taken away.
 fn credential(name: String, pick: usize) -> (&'static str, Value) {
-    match pick % 2 {
+    match pick % 3 {
         0 => ("token.create", json!({ "name": name })),
+        1 => ("second-factor.reset", json!({ "name": name })),
         _ => {
             let hash = "{SSHA}gVK8WC9YyFT1gMsQHTGCgT3sSv5zYWx0";
             ("administrator.password", json!({ "name": name, "password_hash": hash }))

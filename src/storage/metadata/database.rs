@@ -122,7 +122,7 @@ impl Database {
                 Handle::SqlitePooled(sqlite.readers.acquire().await.map_err(StorageError::from)?)
             }
             Backend::Postgres(postgres) => {
-                Handle::Postgres(postgres.pool.acquire().await.map_err(StorageError::from)?)
+                Handle::Postgres(postgres.pool.acquire().await.map_err(StorageError::from)?.into())
             }
         };
         work(&mut Conn::new(handle, self.tally.clone())).await

@@ -156,15 +156,15 @@ async fn sqlite(path: &Path, create: bool) -> Result<Conn> {
 }
 
 async fn postgres(pool: &PgPool, begin: &'static str) -> Result<Conn> {
-    let mut conn = Conn::new(Handle::Postgres(pool.acquire().await?), Tally::default());
-    conn.in_transaction = true;
+    let mut conn = Conn::new(Handle::Postgres(pool.acquire().await?.into()), Tally::default());
+    conn.set_in_transaction(true);
     conn.execute(begin, Vec::new()).await?;
     Ok(conn)
 }
 
 async fn end(conn: &mut Conn, text: &'static str) -> Result<()> {
     conn.execute(text, Vec::new()).await?;
-    conn.in_transaction = false;
+    conn.set_in_transaction(false);
     Ok(())
 }
 
@@ -206,6 +206,7 @@ pub(super) async fn export(pool: &PgPool, target: &Path) -> Result<()> {
     let highest = given(&mut from, "object_id").await?;
     to.execute("UPDATE counter SET value = $1 WHERE name = 'object'", params![highest]).await?;
     to.execute("COMMIT", Vec::new()).await?;
+    to.close().await?;
     end(&mut from, "COMMIT").await
 }
 

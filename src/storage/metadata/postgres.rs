@@ -161,13 +161,13 @@ enum Attempt {
 /// Ends the transaction; a connection on which that fails is not used again.
 async fn finish(conn: &mut Conn, text: &'static str) -> Result<()> {
     conn.execute(text, Vec::new()).await?;
-    conn.in_transaction = false;
+    conn.set_in_transaction(false);
     Ok(())
 }
 
 async fn begin(pool: &PgPool, after: &AfterCommit) -> Result<Conn> {
-    let mut conn = Conn::new(Handle::Postgres(pool.acquire().await?), after.tally.clone());
-    conn.in_transaction = true;
+    let mut conn = Conn::new(Handle::Postgres(pool.acquire().await?.into()), after.tally.clone());
+    conn.set_in_transaction(true);
     conn.execute("BEGIN", Vec::new()).await?;
     Ok(conn)
 }

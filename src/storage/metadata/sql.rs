@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Arguments as _, AssertSqlSafe, PgConnection, Postgres, Row as _, Sqlite, SqliteConnection};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, Connection as _, PgConnection, Postgres, Row as _, Sqlite,
+    SqliteConnection,
+};
 
 use super::changes::Touched;
 use super::tally::Tally;
@@ -161,7 +164,29 @@ pub(super) enum Trouble {
 pub(super) enum Handle {
     Sqlite(SqliteConnection),
     SqlitePooled(PoolConnection<Sqlite>),
-    Postgres(PoolConnection<Postgres>),
+    Postgres(Borrowed),
+}
+
+/// A connection of PostgreSQL's pool. One whose transaction was cut off is closed: the pool would give it, half done,
+/// to the next.
+pub(super) struct Borrowed {
+    connection: PoolConnection<Postgres>,
+    /// Whether a transaction was begun and not ended yet.
+    in_transaction: bool,
+}
+
+impl From<PoolConnection<Postgres>> for Borrowed {
+    fn from(connection: PoolConnection<Postgres>) -> Self {
+        Self { connection, in_transaction: false }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.in_transaction {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 enum Backend<'a> {
@@ -176,27 +201,14 @@ pub struct Conn {
     pub(super) trouble: Option<Trouble>,
     /// What sessions must be told of after commit.
     pub(super) touched: Vec<Touched>,
-    /// Whether a transaction was begun on PostgreSQL and not ended yet.
-    pub(super) in_transaction: bool,
     /// Rows that the present operation inserted, changed or deleted.
     pub(super) rows_changed: u64,
     tally: Tally,
 }
 
-/// A connection whose transaction was cut off is closed: the pool would give it, half done, to the next.
-impl Drop for Conn {
-    fn drop(&mut self) {
-        if self.in_transaction
-            && let Handle::Postgres(connection) = &mut self.handle
-        {
-            connection.close_on_drop();
-        }
-    }
-}
-
 impl Conn {
     pub(super) fn new(handle: Handle, tally: Tally) -> Self {
-        Self { handle, trouble: None, touched: Vec::new(), in_transaction: false, rows_changed: 0, tally }
+        Self { handle, trouble: None, touched: Vec::new(), rows_changed: 0, tally }
     }
 
     /// Ends the count of an operation's rows and begins that of the next.
@@ -223,7 +235,7 @@ impl Conn {
         match &mut self.handle {
             Handle::Sqlite(connection) => Backend::Sqlite(connection),
             Handle::SqlitePooled(connection) => Backend::Sqlite(connection),
-            Handle::Postgres(connection) => Backend::Postgres(connection),
+            Handle::Postgres(borrowed) => Backend::Postgres(&mut borrowed.connection),
         }
     }
 
@@ -232,6 +244,24 @@ impl Conn {
         match self.backend() {
             Backend::Sqlite(connection) => Some(connection),
             Backend::Postgres(_) => None,
+        }
+    }
+
+    /// Whether a transaction was begun on PostgreSQL and not ended yet; on SQLite the lane knows.
+    pub(super) fn set_in_transaction(&mut self, in_transaction: bool) {
+        if let Handle::Postgres(borrowed) = &mut self.handle {
+            borrowed.in_transaction = in_transaction;
+        }
+    }
+
+    /// Closes a connection of its own to SQLite, and waits until the file is closed; one of a pool goes back there.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(super) async fn close(self) -> Result<()> {
+        match self.handle {
+            Handle::Sqlite(connection) => Ok(connection.close().await?),
+            Handle::SqlitePooled(_) | Handle::Postgres(_) => Ok(()),
         }
     }
 

@@ -21,6 +21,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::changes::Changes;
 use super::database::Told;
@@ -66,7 +67,9 @@ pub(super) struct Sqlite {
     bulk: mpsc::Sender<Box<dyn Job>>,
     background: mpsc::Sender<Box<dyn Job>>,
     deliveries: mpsc::Sender<DeliverJob>,
+    /// Whether the lane has ended and closed its connection.
     ended: watch::Receiver<bool>,
+    checkpointer: JoinHandle<()>,
     /// The database file.
     pub(super) path: String,
 }
@@ -130,8 +133,10 @@ impl Sqlite {
             lane.run().await;
             let _ = ended_tx.send(true);
         });
-        tokio::spawn(checkpoint(checkpointer, PathBuf::from(format!("{path}-wal")), stop_checkpointer));
-        Ok(Self { readers, interactive, bulk, background, deliveries, ended, path: path.to_owned() })
+        let wal = PathBuf::from(format!("{path}-wal"));
+        let checkpointer = tokio::spawn(checkpoint(checkpointer, wal, stop_checkpointer));
+        let path = path.to_owned();
+        Ok(Self { readers, interactive, bulk, background, deliveries, ended, checkpointer, path })
     }
 
     pub(super) async fn submit(&self, priority: Priority, job: Box<dyn Job>) -> Result<()> {
@@ -154,12 +159,13 @@ impl Sqlite {
         [deliveries, waiting(&self.interactive), waiting(&self.bulk), waiting(&self.background)]
     }
 
-    /// Lets the queues run empty, commits, and closes the files.
+    /// Lets the queues run empty, commits, and closes the files: then no connection is left that could lock them.
     pub(super) async fn close(self) {
-        let Self { readers, interactive, bulk, background, deliveries, mut ended, .. } = self;
+        let Self { readers, interactive, bulk, background, deliveries, mut ended, checkpointer, .. } = self;
         drop((interactive, bulk, background, deliveries));
         let _ = ended.wait_for(|ended| *ended).await;
         readers.close().await;
+        let _ = checkpointer.await;
     }
 }
 
@@ -210,6 +216,7 @@ impl Lane {
         if let Some(connection) = self.conn.sqlite() {
             let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await;
         }
+        let _ = self.conn.close().await;
     }
 
     /// Waits for something to do and takes all of it, up to the bounds; nothing when all senders are gone.
@@ -434,4 +441,35 @@ async fn checkpoint(mut connection: SqliteConnection, wal: PathBuf, mut ended: w
         }
     }
     let _ = connection.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::storage::metadata::database::Database;
+    use crate::storage::metadata::lane::Priority;
+    use crate::storage::metadata::snapshot;
+
+    /// Files that this process has open below a folder.
+    fn open_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|file| file.starts_with(folder)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn closed_database_holds_no_file_open_and_is_made_one_file_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..8 {
+            let file = folder.path().join(format!("{round}.db"));
+            let database = Database::open(&format!("sqlite:{}", file.display())).await.unwrap();
+            let drawn = database.write(Priority::Interactive, |conn| Box::pin(conn.object_ids(1)));
+            drawn.await.unwrap();
+            assert!(!open_below(folder.path()).is_empty());
+            database.close().await;
+            assert_eq!(open_below(folder.path()), Vec::<std::path::PathBuf>::new(), "round {round}");
+            snapshot::settle(&file).await.unwrap();
+        }
+        let files = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, 8, "nothing beside the databases");
+    }
 }
