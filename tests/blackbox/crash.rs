@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::support::corpus::{dense_message, message};
-use crate::support::daemon::{Daemon, Database, Setup};
+use crate::support::daemon::{Daemon, Database, KilledAtEnd, Setup};
 use crate::support::imap::Imap;
 use crate::support::smtp::{Dialect, Smtp};
 use crate::support::{Random, wait_for};
@@ -153,8 +153,8 @@ fn survive(database: Database) {
             for _ in 0..SENDERS {
                 scope.spawn(|| ledger.send(&lmtp));
             }
+            let _daemon = KilledAtEnd(&mut daemon);
             wait_for("deliveries under load", || (ledger.acknowledged_count() >= enough).then_some(()));
-            daemon.kill();
         });
         daemon.start_again();
         let acknowledged = ledger.acknowledged();

@@ -13,7 +13,7 @@ use posthouse::storage::metadata::database::Database as Metadata;
 use serde_json::json;
 
 use super::crash::{History, Ledger, READERS};
-use crate::support::daemon::{Daemon, Database, Setup};
+use crate::support::daemon::{Daemon, Database, KilledAtEnd, Setup};
 use crate::support::http;
 use crate::support::s3::{Fault, Moment, S3Server};
 use crate::support::wait_for;
@@ -153,11 +153,12 @@ impl Scene {
         }
         let enough = self.ledger.acknowledged_count() + MESSAGES;
         let (lmtp, socket) = (self.daemon.address("lmtp").to_owned(), self.daemon.admin_socket());
-        let (ledger, daemon, server) = (&self.ledger, &mut self.daemon, &self.server);
+        let (ledger, server) = (&self.ledger, &self.server);
         std::thread::scope(|scope| {
             for _ in 0..SENDERS {
                 scope.spawn(|| ledger.send(&lmtp));
             }
+            let daemon = KilledAtEnd(&mut self.daemon);
             let acknowledged =
                 |count| wait_for("deliveries", || (ledger.acknowledged_count() >= count).then_some(()));
             match kill {
@@ -189,7 +190,6 @@ impl Scene {
                     wait_for("files of the backup", || (entries() > 0).then_some(()));
                 }
             }
-            daemon.kill();
         });
         self.server.heal();
         self.daemon.start_again();

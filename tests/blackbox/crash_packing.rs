@@ -2,13 +2,12 @@
 //! quotas equal the recount, and every file of a pack is one that the database names.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use posthouse::storage::StorageError;
 use posthouse::storage::metadata::database::Database as Metadata;
 
 use super::crash::{History, Ledger, READERS};
-use crate::support::daemon::{Daemon, Database, Setup};
+use crate::support::daemon::{Daemon, Database, KilledAtEnd, Setup};
 use crate::support::http;
 use crate::support::{Random, wait_for};
 
@@ -40,11 +39,10 @@ fn known(daemon: &Daemon) -> (BTreeSet<String>, usize) {
     })
 }
 
-/// Packs without a pause until the daemon is gone; counts passes that were begun.
-fn pack(daemon_socket: &std::path::Path, begun: &AtomicU64) {
+/// Packs without a pause until the daemon is gone.
+fn pack(daemon_socket: &std::path::Path) {
     let nothing = serde_json::json!({});
     loop {
-        begun.fetch_add(1, Ordering::Relaxed);
         let answer = http::over_socket(daemon_socket, "POST", "/v1/packing", &[], Some(&nothing));
         let Ok(answer) = answer else { return };
         let job = answer.json();
@@ -66,21 +64,22 @@ fn survive(database: Database) {
     let mut histories: [History; 2] = Default::default();
     for round in 0..ROUNDS {
         let mut random = Random::new(round);
-        let (messages, passes) = (1 + random.below(70), 1 + random.below(6) as u64);
+        // Files, not passes: each pass has more to do than the one before, as long as mail comes in faster than it is
+        // packed.
+        let (messages, packs) = (1 + random.below(70), 1 + random.below(12));
         let enough = ledger.acknowledged_count() + messages;
+        let packs = files(&daemon).len() + packs;
         let (lmtp, socket) = (daemon.address("lmtp").to_owned(), daemon.admin_socket());
-        let begun = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..SENDERS {
                 scope.spawn(|| ledger.send(&lmtp));
             }
-            scope.spawn(|| pack(&socket, &begun));
+            scope.spawn(|| pack(&socket));
+            let daemon = KilledAtEnd(&mut daemon);
             wait_for("deliveries and packing under load", || {
-                let is_deep =
-                    ledger.acknowledged_count() >= enough && begun.load(Ordering::Relaxed) >= passes;
+                let is_deep = ledger.acknowledged_count() >= enough && files(&daemon).len() >= packs;
                 is_deep.then_some(())
             });
-            daemon.kill();
         });
         daemon.start_again();
         let acknowledged = ledger.acknowledged();

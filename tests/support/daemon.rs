@@ -489,6 +489,24 @@ impl Daemon {
     }
 }
 
+/// A daemon that is killed at the end of a block, also when something before that fails: threads that use it until the
+/// connection breaks come to their end.
+pub struct KilledAtEnd<'a>(pub &'a mut Daemon);
+
+impl std::ops::Deref for KilledAtEnd<'_> {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        self.0
+    }
+}
+
+impl Drop for KilledAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
